@@ -1,0 +1,40 @@
+"""Autoencoders whose aggregate posterior matches the prior, and the kernel that makes it cheap.
+
+The losses, the kernel density estimate and the pairwise log-sum-exp are plain JAX: importing this
+package loads neither Flax nor Orbax nor any data set library. `load_run`, which needs them, is
+imported on first use.
+"""
+
+from avae_jax import losses
+from avae_jax.density import (
+    Bandwidth,
+    CodeScale,
+    expected_code_scale,
+    find_bandwidth,
+    kde_log_density,
+)
+from avae_jax.kernels.pairwise_lse import PairwiseStats, pairwise_lse, pairwise_lse_stats
+from avae_jax.version import __version__
+
+__all__ = [
+    "Bandwidth",
+    "CodeScale",
+    "PairwiseStats",
+    "__version__",
+    "expected_code_scale",
+    "find_bandwidth",
+    "kde_log_density",
+    "load_run",
+    "losses",
+    "pairwise_lse",
+    "pairwise_lse_stats",
+]
+
+
+def __getattr__(name: str):
+    """Import `load_run` on first use, so that the losses come without the trainer."""
+    if name == "load_run":
+        from avae_jax.training.run import load_run
+
+        return load_run
+    raise AttributeError(f"module 'avae_jax' has no attribute {name!r}")

@@ -1,0 +1,358 @@
+"""The command line: `avae train | check | sample | encode | reconstruct | bandwidth | prepare`.
+
+An error is one line on standard error and exit code 2; an interrupted run exits with 130.
+"""
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from avae_jax.training.config import (
+    Config,
+    ConfigError,
+    experiment_names,
+    load_experiment,
+    nearest,
+    section_of_field,
+)
+
+COMMANDS = ("train", "check", "sample", "encode", "reconstruct", "bandwidth", "prepare")
+
+USAGE = """usage: avae COMMAND ...
+
+commands:
+  train EXPERIMENT        train a model, or continue its training, and report on it
+  check EXPERIMENT        look for trouble before training, and time a step
+  sample RUN              draw images from a trained model
+  encode RUN DATA         encode images to codes
+  reconstruct RUN DATA    encode and decode images
+  bandwidth DIM CENTERS   find the kernel bandwidth for a latent space
+  prepare DATASET         download and prepare a data set (needs the `prepare` extra)
+
+`avae COMMAND --help` lists the arguments. Experiments: {experiments}.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _RunFolder:
+    """Where a run is kept."""
+
+    run_dir: Path | None = None
+    """The run folder; runs/EXPERIMENT when not given. One that holds the same configuration is
+    continued."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sample:
+    """Draw images from a trained model."""
+
+    run: Positional[Path]
+    """The run folder."""
+    num_samples: int = 64
+    """How many images."""
+    scale: Literal["claimed", "fixed_point", "measured", "covariance"] | float = "claimed"
+    """Distribution of the codes: N(0, s^2 I) with the paper's scale, the scale at which the latent
+    forces balance, the measured one or a number; or the measured mean and covariance."""
+    seed: int = 0
+    """Seed of the draw."""
+    output: Path = Path("samples")
+    """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (a grid)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Encode:
+    """Encode images with a trained model."""
+
+    run: Positional[Path]
+    """The run folder."""
+    images: Positional[str]
+    """train, validation or test (the run's own splits), a folder of images, or a .npy/.npz file."""
+    output: Path = Path("codes.npy")
+    """Where to write the codes, float32 [n, latent_dim]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reconstruct:
+    """Encode and decode images with a trained model."""
+
+    run: Positional[Path]
+    """The run folder."""
+    images: Positional[str]
+    """train, validation or test (the run's own splits), a folder of images, or a .npy/.npz file."""
+    output: Path = Path("reconstructions")
+    """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (the first 48 beside theirs)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bandwidth:
+    """Find the kernel bandwidth for a latent space."""
+
+    latent_dim: Positional[int]
+    """Dimensions of the latent space."""
+    num_centers: Positional[int]
+    """Number of codes in the density estimate."""
+    seed: int = 0
+    """Seed of the draws."""
+    num_queries: int = 2000
+    """Points the log density is averaged over."""
+    num_trials: int = 1
+    """Independent repetitions."""
+    cache: bool = True
+    """Look the value up and keep it in the user's cache folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepare:
+    """Download and prepare a data set."""
+
+    dataset: Positional[str]
+    """digits, mnist, cifar10, celeb_a, dsprites or shapes3d."""
+    data_dir: str | None = None
+    """Where to put it; TFDS_DATA_DIR, then tfds's own default, when not given."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 when done, 2 on bad input, 1 on failure, 130 when interrupted."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE.format(experiments=", ".join(experiment_names())), end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from avae_jax.version import __version__
+
+        print(__version__)
+        return 0
+    command, rest = arguments[0], list(arguments[1:])
+    try:
+        if command not in COMMANDS:
+            raise ConfigError(f"unknown command {command!r}{nearest(command, COMMANDS)}")
+        return globals()[f"_{command}"](rest)
+    except KeyboardInterrupt:
+        print("avae: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough; Python's own flush at exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"avae {command}: error: {message}", file=sys.stderr)
+        return 2
+
+
+def _parse(kind, command: str, arguments: list[str], default=tyro.MISSING):
+    _check_field_names(kind, command, arguments)
+    options = {} if default is tyro.MISSING else {"default": default}
+    return tyro.cli(kind, prog=f"avae {command}", args=arguments, **options)
+
+
+def _check_field_names(kind, command: str, arguments: list[str]) -> None:
+    """Refuse a misspelt field in one line, naming the nearest."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    if kind is _TrainArguments:
+        fields = {*section_of_field(), "run_dir"}
+    known = {name.replace("_", "-") for name in fields}
+    known |= {f"no-{name}" for name in known} | {"help"}
+    for argument in arguments:
+        name = argument.removeprefix("--").split("=")[0].replace("_", "-")
+        if argument.startswith("--") and name not in known:
+            known = {name for name in known if not name.startswith("no-")}
+            raise ConfigError(f"unknown field --{name}{nearest(name, known)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainArguments:
+    """Fields of the experiment can be replaced by name."""
+
+    folder: OmitArgPrefixes[_RunFolder]
+    config: OmitArgPrefixes[Annotated[Config, tyro.conf.arg(name="")]]
+
+
+def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
+    """Read an experiment and the fields that replace its own."""
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] in ("-h", "--help"):
+            default = Config()
+            arguments = ["help", *arguments]
+        else:
+            names = ", ".join(experiment_names())
+            raise ConfigError(f"no experiment given: name one of {names}, or a .py file")
+    else:
+        default = load_experiment(arguments[0])
+    parsed = _parse(
+        _TrainArguments,
+        f"{command} {arguments[0]}" if arguments[0] != "help" else f"{command} EXPERIMENT",
+        arguments[1:],
+        default=_TrainArguments(_RunFolder(), default),
+    )
+    folder = parsed.folder.run_dir or Path("runs") / parsed.config.experiment
+    return parsed.config, folder
+
+
+def _train(arguments: list[str]) -> int:
+    config, run_dir = _experiment("train", arguments)
+    _quiet()
+    from avae_jax.training import loop, report
+    from avae_jax.training.logging import print_summary
+
+    start = time.monotonic()
+    try:
+        loop.train(config, run_dir)
+    except loop.Interrupted as stopped:
+        command = " ".join(["avae train", *arguments])
+        print(
+            f"avae: stopped at step {stopped}, saved in {run_dir}; go on with: {command}",
+            file=sys.stderr,
+        )
+        return 130
+    except loop.TrainingError as error:
+        print(f"avae train: {error}", file=sys.stderr)
+        return 1
+    summary = report.write_report(run_dir)
+    print_summary(summary)
+    print(
+        f"\n{time.monotonic() - start:.0f} s; look at {run_dir / 'figures'}, "
+        f"{run_dir / 'summary.json'}, or tensorboard --logdir {run_dir}"
+    )
+    return 0
+
+
+def _check(arguments: list[str]) -> int:
+    config, _ = _experiment("check", arguments)
+    _quiet()
+    from avae_jax.training.logging import print_summary
+    from avae_jax.training.preflight import check
+
+    print_summary(check(config))
+    return 0
+
+
+def _sample(arguments: list[str]) -> int:
+    wanted = _parse(_Sample, "sample", arguments)
+    _quiet()
+    import numpy as np
+
+    import avae_jax as av
+    from avae_jax.training import figures
+
+    trained = av.load_run(wanted.run)
+    x = trained.sample(wanted.num_samples, scale=wanted.scale, seed=wanted.seed)
+    array, picture = _outputs(wanted.output)
+    np.save(array, x)
+    figures.save_image_grid(x, picture, value_range=trained.model.value_range)
+    print(f"{len(x)} samples: {array}, {picture}")
+    return 0
+
+
+def _encode(arguments: list[str]) -> int:
+    wanted = _parse(_Encode, "encode", arguments)
+    _quiet()
+    import numpy as np
+
+    import avae_jax as av
+
+    trained = av.load_run(wanted.run)
+    z = trained.encode(_images_for(trained, wanted.images))
+    array, _ = _outputs(wanted.output)
+    np.save(array, z)
+    print(f"{z.shape[0]} codes of {z.shape[1]} dimensions: {array}")
+    return 0
+
+
+def _reconstruct(arguments: list[str]) -> int:
+    wanted = _parse(_Reconstruct, "reconstruct", arguments)
+    _quiet()
+    import numpy as np
+
+    import avae_jax as av
+    from avae_jax.training import figures
+
+    trained = av.load_run(wanted.run)
+    images = _images_for(trained, wanted.images)
+    x_recon = trained.reconstruct(images)
+    array, picture = _outputs(wanted.output)
+    np.save(array, x_recon)
+    x = np.asarray(trained.model.to_float(images[:48]))
+    figures.save_reconstructions(x, x_recon[:48], picture, value_range=trained.model.value_range)
+    print(f"{len(x_recon)} reconstructions: {array}, {picture}")
+    return 0
+
+
+def _images_for(trained, name: str):
+    """Load one of the run's own splits, or a user's images."""
+    import numpy as np
+
+    from avae_jax import data
+
+    if name in ("train", "validation", "test"):
+        from avae_jax.training.trainer import load_data
+
+        dataset = load_data(trained.config)
+        return np.asarray(dataset.images[getattr(dataset.splits, name)])
+    return data.load_images(name)
+
+
+def _bandwidth(arguments: list[str]) -> int:
+    wanted = _parse(_Bandwidth, "bandwidth", arguments)
+    from avae_jax.density import find_bandwidth
+    from avae_jax.training.logging import print_summary
+
+    start = time.monotonic()
+    found = find_bandwidth(
+        wanted.latent_dim,
+        wanted.num_centers,
+        seed=wanted.seed,
+        num_queries=wanted.num_queries,
+        num_trials=wanted.num_trials,
+        cache=wanted.cache,
+    )
+    print_summary(
+        {
+            "h_opt (for codes of unit variance)": f"{found.h_opt:.4f} +- {found.stderr:.4f}",
+            "h_corr (to train with)": f"{found.h_corr:.4f}",
+            "prior scale sqrt(1 - h_corr^2)": f"{found.prior_scale:.4f}",
+            "null KL (nats)": f"{found.null_kl:.3f}",
+            "passes": found.num_iterations,
+            "seconds": time.monotonic() - start,
+        }
+    )
+    return 0
+
+
+def _prepare(arguments: list[str]) -> int:
+    wanted = _parse(_Prepare, "prepare", arguments)
+    from avae_jax.data import prepare_dataset
+
+    prepare_dataset(wanted.dataset, wanted.data_dir)
+    print(f"{wanted.dataset} is prepared")
+    return 0
+
+
+def _outputs(output: Path) -> tuple[Path, Path]:
+    """Return the array and the picture file of an output name, after checking the folder."""
+    if not output.parent.is_dir():
+        raise ConfigError(f"output={output}: there is no folder {output.parent}")
+    if not os.access(output.parent, os.W_OK):
+        raise ConfigError(f"output={output}: no write permission in {output.parent}")
+    stem = output.with_suffix("") if output.suffix in (".npy", ".png") else output
+    return stem.with_name(stem.name + ".npy"), stem.with_name(stem.name + ".png")
+
+
+def _quiet() -> None:
+    """Keep the chatter of libraries off the terminal."""
+    import logging
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("jax").setLevel(logging.ERROR)

@@ -1,0 +1,121 @@
+"""Images from one .npy or .npz file."""
+
+import os
+import zipfile
+
+import numpy as np
+
+from avae_jax.data.checks import check_finite
+from avae_jax.data.errors import DataError
+
+IMAGE_KEYS = ("images", "imgs", "x", "x_train", "data")
+LABEL_KEYS = ("labels", "y", "y_train")
+
+
+def read_array_file(path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reads images, and labels where an .npz holds them.
+
+    A .npy of uint8 or float32 stays on disk behind a memory map. bool becomes 0 and 255; integers
+    within 0..255 become uint8; other floats become float32. `[n, height, width]` gets a channel.
+
+    Args:
+      path: file name ending in .npy or .npz. The images of an .npz are its only array, or the one
+        named "images", "imgs", "x", "x_train" or "data"; labels are "labels", "y" or "y_train".
+
+    Returns:
+      images `[n, height, width, channels]` or `[n, features]`, uint8 or float32; labels `[n]` or
+      None.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      DataError: if the file or the array is unusable.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no array file at {path}: dataset 'array' needs a .npy or .npz")
+    if not path.endswith((".npy", ".npz")):
+        raise DataError(f"{path} must end in .npy or .npz: save it with np.save or np.savez")
+    try:
+        if path.endswith(".npy"):
+            return _as_images(np.lib.format.open_memmap(path, mode="r"), path), None
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            if isinstance(stored, np.ndarray):
+                raise DataError(f"{path} holds one bare array: rename it to .npy")
+            image_key = _image_key(stored.files, path)
+            images = stored[image_key]
+            label_key = next((key for key in LABEL_KEYS if key in stored.files), None)
+            labels = None if label_key is None else stored[label_key]
+    except DataError:
+        raise
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        if "Python objects" in str(error) or "Object arrays" in str(error):
+            raise DataError(
+                f"{path} holds Python objects (dtype object), images of unequal size perhaps: "
+                "save one array of uint8 or float32"
+            ) from error
+        raise DataError(f"{path} cannot be read: {_first_line(error)}") from error
+    images = _as_images(images, f"{path}['{image_key}']")
+    if labels is not None:
+        labels = _as_labels(labels, len(images), f"{path}['{label_key}']")
+    return images, labels
+
+
+def _image_key(keys: list[str], path: str) -> str:
+    if len(keys) == 1:
+        return keys[0]
+    found = [key for key in IMAGE_KEYS if key in keys]
+    if not found:
+        raise DataError(
+            f"{path} holds arrays {sorted(keys)} and none is named one of {list(IMAGE_KEYS)}: "
+            "name the images 'images'"
+        )
+    return found[0]
+
+
+def _as_images(images: np.ndarray, source: str) -> np.ndarray:
+    if images.ndim not in (2, 3, 4):
+        raise DataError(
+            f"{source} has shape {images.shape}: expected [n, height, width, channels], "
+            "[n, height, width] or [n, features]"
+        )
+    if 0 in images.shape:
+        raise DataError(f"{source} has shape {images.shape}: it holds no values")
+    if images.ndim == 3:
+        images = images[..., None]
+    elif images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3, 4):
+        raise DataError(
+            f"{source} has shape {images.shape}, channels first it seems: "
+            "save images.transpose(0, 2, 3, 1)"
+        )
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype == np.bool_:
+        return images.astype(np.uint8) * np.uint8(255)
+    if np.issubdtype(images.dtype, np.integer):
+        low, high = images.min(), images.max()
+        if low < 0 or high > 255:
+            raise DataError(
+                f"{source} is {images.dtype} and spans [{low}, {high}]: integers must lie in "
+                "0..255; save it as float32 otherwise"
+            )
+        return images.astype(np.uint8)
+    if np.issubdtype(images.dtype, np.floating):
+        if images.dtype != np.float32:
+            with np.errstate(over="ignore"):  # an overflow to infinity is reported just below
+                images = images.astype(np.float32)
+        check_finite(images, source=source)
+        return images
+    raise DataError(f"{source} has dtype {images.dtype}: save it as uint8 or float32")
+
+
+def _as_labels(labels: np.ndarray, count: int, source: str) -> np.ndarray:
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"{source} has shape {labels.shape} and dtype {labels.dtype}: "
+            f"labels must be {count} integers"
+        )
+    return labels.astype(np.int32)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

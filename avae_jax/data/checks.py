@@ -1,0 +1,76 @@
+"""Checks of pixel values before anything is trained on them."""
+
+from typing import Any
+
+import numpy as np
+
+from avae_jax.data.errors import DataError
+
+_ROWS_PER_CHUNK = 1024
+
+
+def check_value_range(
+    images: Any,
+    value_range: tuple[float, float] | None,
+    activation: str,
+    *,
+    num_samples: int = 4096,
+) -> None:
+    """Checks that float images lie where the decoder's activation can reach.
+
+    uint8 images always pass: the trainer scales them to `value_range`. Of a large set, evenly
+    spaced rows are looked at.
+
+    Args:
+      images: `[n, ...]` array or lazy reader.
+      value_range: `(low, high)` of the decoder's output; None allows every finite value.
+      activation: name of the activation, for the message.
+      num_samples: number of rows looked at.
+
+    Raises:
+      DataError: if a value is outside `value_range` by more than 1e-4 of its width, or not finite.
+    """
+    if np.dtype(images.dtype) == np.uint8:
+        return
+    count = images.shape[0]
+    rows = np.unique(np.linspace(0, count - 1, min(count, num_samples)).astype(np.int64))
+    low, high = np.inf, -np.inf
+    for start in range(0, len(rows), _ROWS_PER_CHUNK):
+        chunk = np.asarray(images[rows[start : start + _ROWS_PER_CHUNK]])
+        low, high = np.minimum(low, chunk.min()), np.maximum(high, chunk.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise DataError("images hold NaN or infinite values: remove or replace them")
+    if value_range is None:
+        return
+    bottom, top = value_range
+    slack = 1e-4 * (top - bottom)
+    if low < bottom - slack or high > top + slack:
+        raise DataError(
+            f"images span [{low:.4g}, {high:.4g}] but decoder activation '{activation}' gives "
+            f"({bottom:g}, {top:g}): rescale the data or choose activation 'linear'"
+        )
+
+
+def check_finite(images: np.ndarray, *, source: str) -> None:
+    """Checks a float array for NaN and infinity, chunk by chunk.
+
+    Args:
+      images: `[n, ...]` float array, perhaps a memory map.
+      source: where the array comes from, for the message.
+
+    Raises:
+      DataError: with the number of bad values and the first position.
+    """
+    num_bad, first = 0, None
+    for start in range(0, len(images), _ROWS_PER_CHUNK):
+        chunk = images[start : start + _ROWS_PER_CHUNK]
+        bad = ~np.isfinite(chunk)
+        num_bad += int(bad.sum())
+        if first is None and bad.any():
+            position = np.argwhere(bad)[0]
+            first = (start + int(position[0]), *(int(i) for i in position[1:]))
+    if num_bad:
+        raise DataError(
+            f"{source} holds {num_bad} NaN or infinite values, the first at index {first}: "
+            "remove or replace them"
+        )

@@ -1,0 +1,121 @@
+"""The table of datasets and the one function that loads any of them."""
+
+import difflib
+from pathlib import Path
+
+from avae_jax.data.array_file import read_array_file
+from avae_jax.data.celeb_a import CELEB_A
+from avae_jax.data.cifar10 import CIFAR10
+from avae_jax.data.digits import DIGITS
+from avae_jax.data.dsprites import DSPRITES
+from avae_jax.data.errors import DataError
+from avae_jax.data.folder import read_image_folder
+from avae_jax.data.image_data import ImageData
+from avae_jax.data.mnist import MNIST
+from avae_jax.data.prepare import prepare_tfds
+from avae_jax.data.shapes3d import SHAPES3D
+from avae_jax.data.splits import draw_splits
+from avae_jax.data.tfds_dataset import data_dir_of, load_tfds, prepare_locally
+
+_TFDS = {dataset.name: dataset for dataset in (DIGITS, MNIST, CIFAR10, CELEB_A, DSPRITES, SHAPES3D)}
+_PATHS = ("folder", "array")
+
+DATASETS = (*_TFDS, *_PATHS)
+
+
+def load_dataset(
+    name: str,
+    *,
+    path=None,
+    data_dir=None,
+    seed: int = 0,
+    validation_size: int | float | None = None,
+    test_size: int | float | None = None,
+) -> ImageData:
+    """Loads a dataset with disjoint train, validation and test splits.
+
+    Official splits are kept; what is missing is drawn from the official train split (see
+    `draw_splits`). The test images do not depend on `seed`. No download ever starts here.
+
+    Args:
+      name: one of `DATASETS`: "digits" (prepared on first use), "mnist", "cifar10", "celeb_a",
+        "dsprites", "shapes3d" (prepared before by `prepare_dataset`), "folder", "array".
+      path: the folder of "folder" or the .npy/.npz file of "array"; None for the others.
+      data_dir: tfds data folder; None is $TFDS_DATA_DIR, else ~/tensorflow_datasets (digits: the
+        cache folder). Decoded images are kept in $AVAE_CACHE_DIR or the user's cache folder.
+      seed: seed of the validation draw, at least 0.
+      validation_size: count (int) or share (float) of validation images; None is the default of the
+        dataset: 10,000 for mnist and cifar10, 20,000 for dsprites and shapes3d, the official split
+        of celeb_a, a tenth otherwise.
+      test_size: count or share of test images; None is the official split, 20,000 for dsprites and
+        shapes3d, a fifth otherwise.
+
+    Returns:
+      `ImageData`; uint8 images span 0..255, float images are float32 and untouched.
+
+    Raises:
+      FileNotFoundError: if `path` does not exist or the dataset is not prepared.
+      DataError: (a ValueError) for an unknown name, unusable data or sizes that do not fit.
+
+    Example:
+      >>> data = load_dataset("digits")
+      >>> data.images.shape, len(data.splits.test)
+      ((1797, 8, 8, 1), 359)
+    """
+    _check_name(name)
+    if name in _PATHS:
+        if path is None:
+            kind = "the folder of images" if name == "folder" else "a .npy or .npz file"
+            raise DataError(f"dataset '{name}' needs path: give {kind}")
+        images, labels = (
+            (read_image_folder(path), None) if name == "folder" else read_array_file(path)
+        )
+        splits = draw_splits(
+            {"train": len(images)},
+            seed=seed,
+            validation_size=validation_size,
+            test_size=test_size,
+        )
+        num_classes = None if labels is None else int(labels.max()) + 1
+        return ImageData(name, images, labels, splits, num_classes)
+    if path is not None:
+        raise DataError(
+            f"path={path} does not belong to dataset '{name}': use dataset 'folder' or 'array', "
+            "or data_dir for a prepared tfds dataset"
+        )
+    return load_tfds(
+        _TFDS[name],
+        data_dir=data_dir,
+        seed=seed,
+        validation_size=validation_size,
+        test_size=test_size,
+    )
+
+
+def prepare_dataset(name: str, data_dir=None) -> Path:
+    """Downloads and prepares a dataset once, as array_record, which is read without TensorFlow.
+
+    Args:
+      name: a tfds dataset of `DATASETS`.
+      data_dir: tfds data folder; None as in `load_dataset`.
+
+    Returns:
+      The prepared version folder; if it was there before, nothing is done.
+
+    Raises:
+      DataError: in one line, if TensorFlow is missing, a host cannot be reached or does not give
+        the file, or the folder cannot be written.
+    """
+    _check_name(name)
+    if name in _PATHS:
+        raise DataError(f"dataset '{name}' needs no preparation: give its path to `avae train`")
+    dataset = _TFDS[name]
+    root = data_dir_of(dataset, data_dir)
+    return prepare_locally(dataset, root) if dataset.local else prepare_tfds(dataset, root)
+
+
+def _check_name(name: str) -> None:
+    if name not in DATASETS:
+        nearest = difflib.get_close_matches(str(name), DATASETS, n=1, cutoff=0.4)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(DATASETS)}"
+        raise DataError(f"unknown dataset '{name}': {hint}")

@@ -1,0 +1,17 @@
+"""Gaussian kernel densities of codes: log density, bandwidth, tail, and what they do to codes."""
+
+from avae_jax.density.bandwidth import Bandwidth, find_bandwidth
+from avae_jax.density.code_scale import CodeScale, expected_code_scale
+from avae_jax.density.kde import kde_log_density
+from avae_jax.density.null_kl import null_kl
+from avae_jax.density.tail import log_tail_density
+
+__all__ = [
+    "Bandwidth",
+    "CodeScale",
+    "expected_code_scale",
+    "find_bandwidth",
+    "kde_log_density",
+    "log_tail_density",
+    "null_kl",
+]

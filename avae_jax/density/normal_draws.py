@@ -1,0 +1,97 @@
+"""Seeded draws of N(0, I) as queries and centers, and their streamed row statistics."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from avae_jax.kernels.pairwise_lse import PairwiseStats, merge_stats, pairwise_lse_stats
+
+MAX_SLAB_SIZE = 2**24
+"""Most numbers in one slab of centers: 64 MiB, so that what an op copies stays small beside
+the centers themselves."""
+
+
+class Slab(NamedTuple):
+    """Some of the centers, padded to a common number of rows.
+
+    Attributes:
+      centers: `[rows, latent_dim]` float32.
+      log_weights: `[rows]`, 0, or -inf in rows that pad; None where nothing can be padded.
+    """
+
+    centers: jax.Array
+    log_weights: jax.Array | None
+
+
+def draw_queries_and_centers(
+    latent_dim: int,
+    num_centers: int,
+    *,
+    num_queries: int,
+    seed: int,
+    trial: int = 0,
+    max_slab_size: int = MAX_SLAB_SIZE,
+) -> tuple[jax.Array, list[Slab]]:
+    """Draw queries and centers from N(0, I).
+
+    The values depend on `latent_dim`, `num_centers`, `num_queries`, `seed` and `trial` only, not on
+    how the centers are cut into slabs.
+
+    Args:
+      latent_dim: columns of both.
+      num_centers: number of centers over all slabs.
+      num_queries: number of queries.
+      seed: at least 0.
+      trial: number of the independent repetition.
+      max_slab_size: most numbers in one slab.
+
+    Returns:
+      Queries `[num_queries, latent_dim]` float32, and slabs of equal shape that hold the centers.
+    """
+    rng = np.random.default_rng([seed, trial, latent_dim, num_centers])
+    queries = jnp.asarray(rng.standard_normal((num_queries, latent_dim), dtype=np.float32))
+    num_slabs = max(1, math.ceil(num_centers * latent_dim / max_slab_size))
+    rows = math.ceil(num_centers / num_slabs)
+    slabs = []
+    for start in range(0, num_centers, rows):
+        num_real = min(rows, num_centers - start)
+        centers = np.zeros((rows, latent_dim), np.float32)
+        rng.standard_normal(dtype=np.float32, out=centers[:num_real])
+        log_weights = None
+        if num_slabs > 1:
+            log_weights = jnp.where(jnp.arange(rows) < num_real, 0.0, -jnp.inf)
+        slabs.append(Slab(jnp.asarray(centers), log_weights))
+    return queries, slabs
+
+
+def row_stats(
+    queries: jax.Array, slabs: Sequence[Slab], *, bandwidth: float, with_mean: bool = False
+) -> PairwiseStats:
+    """Return `pairwise_lse_stats` of the queries over all slabs.
+
+    Args:
+      queries: `[n, latent_dim]`.
+      slabs: the centers.
+      bandwidth: the kernel's standard deviation.
+      with_mean: False leaves the softmax mean `[n, 0]`, which saves half of the arithmetic.
+
+    Returns:
+      The merged statistics, `[n]` each.
+    """
+    bandwidth = jnp.asarray(bandwidth, jnp.float32)
+    return functools.reduce(
+        merge_stats, (_slab_stats(queries, slab, bandwidth, with_mean=with_mean) for slab in slabs)
+    )
+
+
+@functools.partial(jax.jit, static_argnames="with_mean")
+def _slab_stats(queries, slab, bandwidth, *, with_mean):
+    stats = pairwise_lse_stats(
+        queries, slab.centers, bandwidth=bandwidth, log_weights=slab.log_weights
+    )
+    return stats if with_mean else stats._replace(mean=stats.mean[:, :0])

@@ -1,0 +1,81 @@
+"""The value a perfect code would show as its KL divergence."""
+
+import math
+
+import numpy as np
+
+from avae_jax.density.checks import check_count, check_positive
+from avae_jax.density.normal_draws import draw_queries_and_centers, row_stats
+
+
+def null_kl(
+    latent_dim: int,
+    num_centers: int,
+    *,
+    bandwidth: float,
+    scale: float,
+    seed: int = 0,
+    num_queries: int = 2000,
+) -> float:
+    r"""Return the KL estimate that codes drawn from N(0, scale^2 I) show against N(0, I).
+
+    ``mean_i[ log q(z_i) - log p(z_i) ]`` with `p = N(0, I)` and `q` the kernel density of
+    `num_centers` other draws of the same codes, no tail. A finite sample of centers makes it
+    negative, the more so the more dimensions there are: the KL of a trained encoder means something
+    only beside this value. At the corrected bandwidth and `scale = sqrt(1 - bandwidth^2)` the codes
+    are those the AVAE aims at.
+
+    Args:
+      latent_dim: dimension of the codes, at least 1.
+      num_centers: number of centers, at least 1.
+      bandwidth: the kernel's standard deviation, in units of the codes.
+      scale: standard deviation of the codes, > 0.
+      seed: at least 0; the same seed gives the same value.
+      num_queries: number of codes the mean is over, at least 1.
+
+    Returns:
+      The mean, in nats.
+
+    Raises:
+      TypeError: a count that is not an integer.
+      ValueError: a count below its minimum, or a bandwidth or scale that is not positive.
+
+    Numerics:
+      Time `O(num_queries num_centers latent_dim)`, memory `O(num_centers latent_dim)`.
+
+    Example:
+      >>> round(null_kl(16, 1000, bandwidth=0.62, scale=0.78), 1)
+      -0.5
+    """
+    latent_dim = check_count("latent_dim", latent_dim, minimum=1)
+    num_centers = check_count("num_centers", num_centers, minimum=1)
+    num_queries = check_count("num_queries", num_queries, minimum=1)
+    seed = check_count("seed", seed, minimum=0)
+    check_positive("bandwidth", bandwidth)
+    check_positive("scale", scale)
+    queries, slabs = draw_queries_and_centers(
+        latent_dim, num_centers, num_queries=num_queries, seed=seed
+    )
+    # Scaling codes and bandwidth alike leaves the logits as they are: the draws need no scaling.
+    lse = row_stats(queries, slabs, bandwidth=bandwidth / scale).lse
+    return mean_kl_from_lse(lse, queries, num_centers, bandwidth=bandwidth, scale=scale)
+
+
+def mean_kl_from_lse(lse, queries, num_centers: int, *, bandwidth: float, scale: float) -> float:
+    """Return the mean of `log q - log p` at codes `scale * queries`, `p = N(0, I)`.
+
+    Args:
+      lse: `[n]`, log-sum-exp of the codes' logits over all centers.
+      queries: `[n, latent_dim]`, the codes before scaling.
+      num_centers: number of centers.
+      bandwidth: the kernel's standard deviation, in units of the scaled codes.
+      scale: the codes' standard deviation.
+
+    Returns:
+      The mean in nats, summed in float64; `(2 pi)^(-l/2)` cancels.
+    """
+    queries = np.asarray(queries, np.float64)
+    log_q = np.asarray(lse, np.float64) - math.log(num_centers)
+    log_q -= queries.shape[1] * math.log(bandwidth)
+    log_p = -0.5 * scale**2 * np.square(queries).sum(axis=1)
+    return float(np.mean(log_q - log_p))

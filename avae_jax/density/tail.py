@@ -1,0 +1,57 @@
+"""The constant that the authors of the AVAE add to the density of codes."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from scipy import special
+
+from avae_jax.density.checks import check_count, check_positive
+
+
+def log_tail_density(latent_dim: int, *, bandwidth: ArrayLike, max_cdf: float) -> jax.Array:
+    r"""Return log eps, the density below which the "official" tail policy stops the push.
+
+    ``log eps = -chi2.ppf(max_cdf, l)/2 - l log h - l/2 log 2 pi``: the density of one Gaussian
+    kernel at the radius that holds the share `max_cdf` of its mass. The policy trains on
+    `log(q + eps)` in place of `log q`, so the gradient of the density is multiplied by
+    `q / (q + eps)`: a code farther than that radius from every center feels the prior only.
+
+    `eps` is part of the objective, not a guard against log 0. In many dimensions a code's density
+    is set by its nearest center alone, whose push `(z - c)/h^2` with h < 1 exceeds the prior's pull
+    `-z`; without `eps` free codes then move outward at every scale
+    (`avae_jax.expected_code_scale`). From the authors' code; the paper does not mention it. Their
+    `eps` and densities lack the factor `(2 pi)^(-l/2)`, ours have it; it cancels in `q/(q + eps)`.
+
+    Args:
+      latent_dim: dimension l of the codes, at least 1.
+      bandwidth: the kernel's standard deviation h > 0, in units of z; a number or a scalar array.
+      max_cdf: probability in (0, 1). The authors set it by hand: 1 - 1e-6 (l = 8), 1 - 1e-4 (16),
+        1 - 1e-2 (64), 1 - 1e-1 (128).
+
+    Returns:
+      A scalar, nats, comparable with `avae_jax.kde_log_density`.
+
+    Raises:
+      TypeError: `latent_dim` is not an integer.
+      ValueError: `latent_dim` below 1, a bandwidth that is not positive, or `max_cdf` outside
+        (0, 1).
+
+    Example:
+      In two dimensions the quantile is `-2 log(1 - max_cdf)`, so eps is `(1 - max_cdf)/(2 pi h^2)`:
+
+      >>> print(log_tail_density(2, bandwidth=1.0, max_cdf=0.9).round(4))
+      -4.1405
+
+    References:
+      Saha, Joshi and Whitaker, 2023, [Aggregate Variational Autoencoders](
+      https://arxiv.org/abs/2311.07693), and its code, `trainer.get_epsilon`.
+    """
+    latent_dim = check_count("latent_dim", latent_dim, minimum=1)
+    check_positive("bandwidth", bandwidth)
+    if not 0.0 < max_cdf < 1.0:
+        raise ValueError(f"max_cdf is {max_cdf}: give a probability between 0 and 1, both left out")
+    # The inverse survival function: 1 - max_cdf keeps its digits where max_cdf is close to 1.
+    radius_squared = float(special.chdtri(latent_dim, 1.0 - max_cdf))
+    return -0.5 * radius_squared - latent_dim * (jnp.log(bandwidth) + 0.5 * math.log(2.0 * math.pi))

@@ -1,0 +1,1 @@
+"""Kernels: operations on arrays that carry their own tiling and derivatives."""

@@ -1,0 +1,17 @@
+"""Losses: arrays in, `(per_example [batch], terms)` out, in nats; the caller takes the mean.
+
+A loss is one function in one file of this package and one line below.
+"""
+
+from avae_jax.losses.avae import LOG10_WEIGHT, avae
+from avae_jax.losses.elbo import beta_elbo, elbo, gaussian_kl
+from avae_jax.losses.reconstruction import reconstruction_loss
+
+__all__ = [
+    "LOG10_WEIGHT",
+    "avae",
+    "beta_elbo",
+    "elbo",
+    "gaussian_kl",
+    "reconstruction_loss",
+]

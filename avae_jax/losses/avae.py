@@ -1,0 +1,128 @@
+"""The aggregate-posterior loss."""
+
+import math
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from avae_jax.density import kde_log_density, log_tail_density
+from avae_jax.losses.reconstruction import Likelihood, reconstruction_loss
+
+Tail = Literal["none", "official"]
+
+LOG10_WEIGHT = 1.0 / math.log(10.0)
+"""Weight of the KL term, in nats, that equals the authors' KL in base-10 logarithms."""
+
+
+def kl_weight(weight: float | Literal["nats", "log10"]) -> float:
+    """Return the number a KL weight stands for: "nats" is 1, "log10" is 1/ln 10."""
+    if isinstance(weight, str):
+        named = {"nats": 1.0, "log10": LOG10_WEIGHT}
+        if weight not in named:
+            raise ValueError(f"weight {weight!r} is not a number, 'nats' or 'log10'")
+        return named[weight]
+    return weight
+
+
+def avae(
+    x: jax.Array,
+    x_recon: jax.Array,
+    z: jax.Array,
+    centers: jax.Array,
+    *,
+    bandwidth: ArrayLike,
+    beta: ArrayLike,
+    weight: float | Literal["nats", "log10"] = 1.0,
+    tail: Tail = "none",
+    max_cdf: float | None = None,
+    likelihood: Likelihood = "gaussian",
+    exclude: jax.Array | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    r"""Return the aggregate VAE's loss of each example.
+
+    ``reconstruction / beta + weight * (log q~(z) - log p(z))`` with `p = N(0, I)` and
+    `q(z) = 1/m sum_j N(z; c_j, h^2 I)` over the codes `c_j` of other training images (Saha, Joshi
+    and Whitaker 2023). The centers carry no gradient, as in the paper: its argument for the
+    bandwidth holds only then.
+
+    `tail` says what `q~` is where `q` has run out of centers:
+
+    - "none": `q~ = q`.
+    - "official": `q~ = q + eps` with `log eps = -chi2.ppf(max_cdf, l)/2 - l log h - l/2 log 2 pi`,
+      the authors' code. It is part of the objective, not a guard: from about 50 dimensions the
+      unfloored loss pushes free codes outward at every scale, while with `eps` the push ends
+      where `q < eps`. `avae_jax.expected_code_scale` says which scale to expect.
+
+    Args:
+      x: data, `[batch, ...]`.
+      x_recon: reconstructions, shaped like `x`; logits when `likelihood="bernoulli"`.
+      z: codes of the batch, `[batch, latent_dim]`.
+      centers: codes the density is made of, `[num_centers, latent_dim]`.
+      bandwidth: the kernel's standard deviation h > 0, in units of z.
+      beta: divides the reconstruction term; > 0. The paper sets it each epoch to
+        `sqrt(mean(reconstruction))` on validation data.
+      weight: multiplies the KL term. A number, "nats" (1) or "log10" (1/ln 10, the authors' code,
+        which takes base-10 logarithms).
+      tail: "none" or "official".
+      max_cdf: for `tail="official"`, the probability in (0, 1) that places `eps`. The authors use
+        1 - 1e-6 (l = 8), 1 - 1e-4 (16), 1 - 1e-2 (64), 1 - 1e-1 (128).
+      likelihood: "gaussian" or "bernoulli".
+      exclude: `[batch]` int32, the row of `centers` that holds the example's own code, -1 for
+        none. A code that meets itself sees a density that is too high.
+
+    Returns:
+      The loss `[batch]`, in nats, and its terms, each `[batch]`: `reconstruction` (unscaled),
+      `kl` (unweighted, `log q~ - log p`, nats), `log_q`, `log_p` (nats, normalised), and `tail`
+      (1 where `q < eps`, else 0).
+
+    Raises:
+      ValueError: shapes that do not match; an unknown `tail`; `max_cdf` missing with
+        `tail="official"` or given without it.
+
+    Numerics:
+      Time `O(batch num_centers latent_dim)`, memory `O(batch block)`. All densities stay in the
+      log domain: the pull of the prior never underflows, however far a code is.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> z = jnp.zeros((2, 4))
+      >>> centers = jnp.ones((100, 4))
+      >>> x = jnp.zeros((2, 8, 8, 1))
+      >>> loss, terms = avae(x, x, z, centers, bandwidth=0.5, beta=1.0)
+      >>> loss.shape, sorted(terms)
+      ((2,), ['kl', 'log_p', 'log_q', 'reconstruction', 'tail'])
+
+    References:
+      Saha, Joshi and Whitaker, 2023, [Aggregate Variational Autoencoders](
+      https://arxiv.org/abs/2311.07693).
+    """
+    if tail not in get_args(Tail):
+        raise ValueError(f"tail {tail!r} is not one of {get_args(Tail)}")
+    if tail == "none" and max_cdf is not None:
+        raise ValueError(f"max_cdf={max_cdf} has no effect with tail='none': leave it out")
+    if tail == "official" and max_cdf is None:
+        raise ValueError("max_cdf is missing: tail='official' needs it, for example 1 - 1e-4")
+    if x.shape[0] != z.shape[0]:
+        raise ValueError(f"z has {z.shape[0]} rows but x has {x.shape[0]}: give one code a row")
+    latent_dim = z.shape[-1]
+
+    reconstruction = reconstruction_loss(x, x_recon, likelihood=likelihood)
+    log_q = kde_log_density(z, jax.lax.stop_gradient(centers), bandwidth=bandwidth, exclude=exclude)
+    log_p = -0.5 * (jnp.square(z).sum(axis=-1) + latent_dim * math.log(2 * math.pi))
+    if max_cdf is None:
+        log_q_tail, in_tail = log_q, jnp.zeros_like(log_q)
+    else:
+        log_eps = log_tail_density(latent_dim, bandwidth=bandwidth, max_cdf=max_cdf)
+        log_q_tail = jnp.logaddexp(log_q, log_eps)
+        in_tail = (log_q < log_eps).astype(log_q.dtype)
+    kl = log_q_tail - log_p
+    terms = {
+        "reconstruction": reconstruction,
+        "kl": kl,
+        "log_q": log_q,
+        "log_p": log_p,
+        "tail": in_tail,
+    }
+    return reconstruction / beta + kl_weight(weight) * kl, terms

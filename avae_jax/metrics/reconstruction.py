@@ -1,0 +1,67 @@
+"""Reconstruction error per pixel, per image and in decibels."""
+
+import numpy as np
+
+
+def reconstruction_error(
+    x, x_recon, *, value_range: tuple[float, float] | None = (0.0, 1.0)
+) -> dict[str, float]:
+    """Measure how far reconstructions are from their images.
+
+    `mse = mean (x - x_recon)^2 / (high - low)^2`, `psnr = -10 log10(mse)`. The PSNR is that of the
+    pooled error, not the mean of the images' own PSNRs, so one perfect image does not make it
+    infinite. The sum per image (`sse`) stays in the units of `x`: it is the loss's own term.
+
+    Args:
+      x: `[n, ...]` images or features, in `value_range`.
+      x_recon: same shape, in the same units.
+      value_range: `(low, high)` of the images, `models.VALUE_RANGE` of the decoder's activation;
+        None for data without bounds: `mse` is then in native units and there is no `psnr`.
+
+    Returns:
+      `mse` per pixel in [0, 1] units, `mse_null` the same for the mean image as everybody's
+      reconstruction (the best a constant decoder can do), `sse` per image in native units, `psnr`
+      in dB.
+
+    Raises:
+      ValueError: shapes differ, there are no images, `value_range` is empty, or `x` lies outside
+        it.
+
+    Numerics:
+      Sums run in float64. A NaN in `x_recon` gives NaN. Equal images give a PSNR of infinity.
+
+    Example:
+      >>> x = np.zeros((2, 4)); errors = reconstruction_error(x, x + 0.1)
+      >>> round(errors["mse"], 6), round(errors["sse"], 6), round(errors["psnr"], 3)
+      (0.01, 0.04, 20.0)
+    """
+    x, x_recon = np.asarray(x), np.asarray(x_recon)
+    if x.shape != x_recon.shape:
+        raise ValueError(f"x has shape {x.shape} but x_recon has {x_recon.shape}; they must agree")
+    if x.ndim < 2 or x.size == 0:
+        raise ValueError(f"x must have shape [n, ...] with n >= 1, got {x.shape}")
+    n = x.shape[0]
+    x = x.reshape(n, -1).astype(np.float64)
+    width = 1.0
+    if value_range is not None:
+        low, high = map(float, value_range)
+        width = high - low
+        if not (np.isfinite(width) and width > 0.0):
+            raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")
+        slack = 1e-3 * width
+        if x.min() < low - slack or x.max() > high + slack:
+            raise ValueError(
+                f"x spans [{x.min():.4g}, {x.max():.4g}], outside value_range ({low:g}, {high:g}); "
+                "scale x to the decoder's range or pass its range"
+            )
+    squares = np.square(x - x_recon.reshape(n, -1).astype(np.float64))
+    mse = float(squares.mean() / width**2)
+    errors = {
+        "mse": mse,
+        "mse_null": float(np.square(x - x.mean(axis=0)).mean() / width**2),
+        "sse": float(squares.sum(axis=1).mean()),
+    }
+    if value_range is not None:
+        with np.errstate(divide="ignore"):
+            errors["psnr"] = float(-10.0 * np.log10(mse))
+    return errors

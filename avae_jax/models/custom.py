@@ -1,0 +1,115 @@
+"""Encoders and decoders from the user's own code."""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pathlib
+import sys
+
+# Given to every module that asks for them; what else a caller passes was chosen by the user and
+# has to be accepted.
+_OFFERED = ("latent_dim", "num_outputs", "image_shape")
+
+
+def load_module(path, **kwargs):
+    """Loads a Flax module from an import path and builds it.
+
+    Args:
+      path: "package.module:Name" or "path/to/file.py:Name", where Name is a Linen module class, a
+        function that returns a module, or a module that is already built.
+      **kwargs: `latent_dim`, `num_outputs` and `image_shape` are passed on if Name accepts them;
+        any other argument has to be accepted.
+
+    Returns:
+      The module.
+
+    Raises:
+      ValueError: if `path` has another form, if Name does not accept an argument or needs one that
+        is not given, or if the result has no `init` and `apply`.
+      ImportError: if the file, the module or the name does not exist, or the import fails.
+
+    Example:
+      >>> load_module("flax.linen:Dense", features=3).features
+      3
+    """
+    source, separator, name = path.rpartition(":")
+    if not (separator and source and name.isidentifier()):
+        raise ValueError(
+            f"path must be 'package.module:Name' or 'path/to/file.py:Name', got {path!r}"
+        )
+    module = _import_file(source) if source.endswith(".py") else _import_package(source)
+    if not hasattr(module, name):
+        near = difflib.get_close_matches(name, vars(module), n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise ImportError(f"{source!r} has no {name!r}{hint}")
+    target = getattr(module, name)
+    if _is_built(target):
+        unused = [key for key in kwargs if key not in _OFFERED]
+        if unused:
+            raise ValueError(f"{path!r} is already built and does not take {', '.join(unused)}")
+        return target
+    if not callable(target):
+        raise ValueError(f"{path!r} must be a Flax module class or a function, got {target!r}")
+    result = target(**_accepted(path, target, kwargs))
+    if not _is_built(result):
+        raise ValueError(
+            f"{path!r} must give a Flax Linen module (with init and apply), "
+            f"got {type(result).__name__}"
+        )
+    return result
+
+
+def _is_built(target):
+    return not isinstance(target, type) and hasattr(target, "init") and hasattr(target, "apply")
+
+
+def _accepted(path, target, kwargs):
+    """Returns the arguments to call `target` with, or raises for one unknown or missing."""
+    parameters = inspect.signature(target).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = [key for key in kwargs if key not in parameters and not takes_any]
+    refused = [key for key in unknown if key not in _OFFERED]
+    if refused:
+        raise ValueError(f"{path!r} does not take the argument {', '.join(refused)}")
+    given = {key: value for key, value in kwargs.items() if key not in unknown}
+    missing = [
+        key
+        for key, p in parameters.items()
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        if key not in given
+    ]
+    if missing:
+        raise ValueError(
+            f"{path!r} needs the argument {', '.join(missing)}, which is not given: "
+            f"give it a default, or rename it to one of {', '.join(kwargs)}"
+        )
+    return given
+
+
+def _import_package(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"could not import {name!r}: {error}") from error
+
+
+def _import_file(filename):
+    path = pathlib.Path(filename).expanduser().resolve()
+    if not path.is_file():
+        raise ImportError(f"there is no file {filename!r}")
+    # The whole path is in the name, so that two files with one base name do not collide. The module
+    # is registered because dataclasses look their module up there.
+    stem = str(path.with_suffix(""))
+    name = "avae_jax_custom_" + "".join(c if c.isalnum() else "_" for c in stem)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ImportError(
+            f"could not import {filename!r}: {type(error).__name__}: {error}"
+        ) from error
+    return module

@@ -1,0 +1,155 @@
+"""Checkpoints: the whole training state, written in the background, checked when read."""
+
+import logging
+import math
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
+
+from avae_jax.training.state import TrainState
+
+NO_SCORE = 1e30
+"""Stands for "not scored": Orbax drops the best checkpoint when a score is not finite."""
+
+
+class CheckpointError(ValueError):
+    """No checkpoint of a run can be read; the message says why."""
+
+
+def _flatten(state: TrainState) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _digest(leaves: dict[str, Any]) -> int:
+    """Return a checksum over names, shapes, dtypes and bytes: it finds an edited or torn file."""
+    total = 0
+    for name in sorted(leaves):
+        leaf = leaves[name]
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        value = np.ascontiguousarray(jax.device_get(leaf))
+        total = zlib.crc32(f"{name} {value.shape} {value.dtype}".encode(), total)
+        total = zlib.crc32(value.tobytes(), total)
+    return total
+
+
+class Checkpoints:
+    """The checkpoints of a run folder: the two latest and the best by score.
+
+    Args:
+      folder: where they lie; made if missing unless `read_only`.
+      read_only: whether only `restore` will be called.
+    """
+
+    def __init__(self, folder: Path, *, read_only: bool = False):
+        # Orbax logs every save and restore; a run's log is its own.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+
+        def score(metrics):
+            return metrics["score"]
+
+        self._manager = ocp.CheckpointManager(
+            folder.resolve(),
+            options=ocp.CheckpointManagerOptions(
+                best_fn=score,
+                best_mode="min",
+                # `max_to_keep` with `best_fn` alone would delete the latest step.
+                preservation_policy=policy.AnyPreservationPolicy(
+                    [policy.LatestN(2), policy.BestN(get_metric_fn=score, n=1, reverse=True)]
+                ),
+                cleanup_tmp_directories=not read_only,
+                create=not read_only,
+                read_only=read_only,
+            ),
+        )
+
+    def save(self, state: TrainState, *, score: float | None, info: dict[str, Any]) -> None:
+        """Write the state in the background.
+
+        Args:
+          state: what to save; may be donated as soon as this returns.
+          score: the validation score, lower is better; None between two validations.
+          info: JSON values to keep beside it.
+        """
+        leaves = _flatten(state)
+        step = int(state.step)
+        if score is None or not math.isfinite(score):
+            score = NO_SCORE
+        meta = {**info, "step": step, "score": score, "digest": _digest(leaves)}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(leaves), meta=ocp.args.JsonSave(meta)
+            ),
+            metrics={"score": score},
+            force=step not in self._manager.all_steps(),
+        )
+
+    def restore(
+        self,
+        target: TrainState,
+        *,
+        which: str = "latest",
+        say: Callable[[str], None] = lambda message: None,
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        """Read a state, falling back to the step before where a checkpoint is damaged.
+
+        Args:
+          target: shapes, dtypes and shardings of the state, as `jax.ShapeDtypeStruct` leaves.
+          which: "latest", or "best" by score.
+          say: receives a line about every checkpoint that was passed over.
+
+        Returns:
+          The state and the values saved beside it; None when there is no checkpoint at all.
+
+        Raises:
+          CheckpointError: there are checkpoints, and none can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if not steps:
+            return None
+        if which == "best" and (best := self._manager.best_step()) is not None:
+            steps = [best, *(step for step in steps if step != best)]
+        reasons = []
+        for step in steps:
+            try:
+                return self._restore_step(step, target)
+            # Whatever a torn file makes the reader raise, the step before may still be whole.
+            except Exception as error:  # noqa: BLE001
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                reasons.append(f"step {step}: {reason[:200]}")
+                say(f"checkpoint of {reasons[-1]}; trying the one before")
+        raise CheckpointError(f"no readable checkpoint among steps {steps}: {reasons[0]}")
+
+    def _restore_step(self, step: int, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        wanted = _flatten(target)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(wanted), meta=ocp.args.JsonRestore()
+            ),
+        )
+        leaves, meta = restored["state"], restored["meta"]
+        for name, leaf in leaves.items():
+            # Orbax casts a differing dtype without a word.
+            if leaf.shape != wanted[name].shape or leaf.dtype != wanted[name].dtype:
+                raise CheckpointError(f"{name} is {leaf.dtype}{leaf.shape}, not as expected")
+        if _digest(leaves) != meta["digest"]:
+            raise CheckpointError("its checksum does not fit its contents")
+        structure = jax.tree_util.tree_structure(target)
+        return jax.tree_util.tree_unflatten(structure, [leaves[name] for name in wanted]), meta
+
+    def wait(self) -> None:
+        """Block until the last save is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finish writing and release the folder."""
+        self._manager.close()

@@ -1,0 +1,294 @@
+"""The training loop: one for every method."""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from avae_jax import data as datasets
+from avae_jax.density import Bandwidth
+from avae_jax.training.checkpoint import Checkpoints
+from avae_jax.training.config import (
+    Config,
+    ConfigError,
+    check_config,
+    differences,
+    load_config,
+    save_config,
+)
+from avae_jax.training.logging import Progress, create_default_writer
+from avae_jax.training.state import TrainState
+from avae_jax.training.trainer import Session, Trainer, open_session
+from avae_jax.version import __version__
+
+MAX_SKIPPED_IN_A_ROW = 20
+"""Steps without a finite gradient after which a run gives up."""
+
+
+_WATCHED = (
+    "train/loss",
+    "train/reconstruction",
+    "train/kl",
+    "train/tail_share",
+    "beta",
+    "images_per_second",
+)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says what happened and what to change."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is saved."""
+
+
+def train(
+    config: Config,
+    run_dir: str | os.PathLike,
+    *,
+    dataset: datasets.ImageData | None = None,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+) -> Path:
+    """Train a model, or continue its training, and leave all that is known of it in a folder.
+
+    Args:
+      config: what to train.
+      run_dir: the run folder. A folder of the same configuration is continued from its last
+        checkpoint, bit for bit on the same devices.
+      dataset: images to train on instead of those the configuration names.
+      encoder: Flax module to use instead of the one the configuration names.
+      decoder: likewise.
+
+    Returns:
+      The run folder. Figures and the summary are made by `avae_jax.training.report.write_report`.
+
+    Raises:
+      ConfigError: the configuration does not fit the data, the devices or the folder's.
+      TrainingError: the loss was not finite for many steps in a row.
+      Interrupted: after SIGINT or SIGTERM; the state is saved.
+      OSError: the folder cannot be written.
+    """
+    run_dir = Path(run_dir)
+    check_config(config)
+    check_run_dir(config, run_dir)
+    stored = read_bandwidth(run_dir)
+    session = open_session(
+        config, dataset=dataset, encoder=encoder, decoder=decoder, bandwidth=stored
+    )
+    trainer = Trainer(session)
+    prepare_run_dir(session, run_dir)
+    checkpoints = Checkpoints(run_dir / "checkpoints")
+    try:
+        _train(trainer, run_dir, checkpoints)
+    finally:
+        checkpoints.close()
+    return run_dir
+
+
+def check_run_dir(config: Config, run_dir: Path) -> None:
+    """Refuse a folder that holds another run, something else, or that cannot be written."""
+    if run_dir.is_dir() and any(run_dir.iterdir()):
+        if not (run_dir / "config.json").is_file():
+            raise ConfigError(f"run_dir={run_dir} is not empty and no run folder: choose another")
+        changed = differences(load_config(run_dir / "config.json"), config)
+        if changed:
+            raise ConfigError(
+                f"run_dir={run_dir} holds a run with another configuration "
+                f"({'; '.join(changed)}): choose another --run-dir"
+            )
+        if not os.access(run_dir, os.W_OK):
+            raise ConfigError(f"run_dir={run_dir} is not writable: choose another")
+        return
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ConfigError(f"run_dir={run_dir} is a file: choose another")
+    parent = next(folder for folder in run_dir.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ConfigError(f"run_dir={run_dir} cannot be made: no write permission in {parent}")
+
+
+def prepare_run_dir(session: Session, run_dir: Path) -> None:
+    """Write down what the run depends on: configuration, splits and bandwidth."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    splits = run_dir / "splits.npz"
+    if splits.exists():
+        stored = datasets.Splits.load(splits)
+        for name in ("train", "validation", "test"):
+            if not np.array_equal(getattr(stored, name), getattr(session.dataset.splits, name)):
+                raise ConfigError(
+                    f"the {name} split differs from the one in {splits}: the data has changed"
+                )
+    else:
+        session.dataset.splits.save(splits)
+    facts = {
+        "image_shape": list(session.model.image_shape),
+        "num_images": len(session.dataset.images),
+        "versions": {"avae_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
+    }
+    (run_dir / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+    if session.bandwidth is not None:
+        text = json.dumps(dataclasses.asdict(session.bandwidth), indent=2)
+        (run_dir / "bandwidth.json").write_text(text + "\n")
+    save_config(session.config, run_dir / "config.json")
+
+
+def read_bandwidth(run_dir: Path) -> Bandwidth | None:
+    """Return the bandwidth a run folder was started with, None when it has none."""
+    path = run_dir / "bandwidth.json"
+    if not path.is_file():
+        return None
+    try:
+        return Bandwidth(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}): delete it to search anew") from None
+
+
+def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
+    session = trainer.session
+    total_steps = session.steps_per_epoch * session.config.optimization.num_epochs
+    notes: list[str] = []
+    restored = checkpoints.restore(trainer.target(), say=notes.append)
+    state = trainer.init() if restored is None else restored[0]
+    first = int(state.step)
+    writer = create_default_writer(run_dir, start_step=first)
+    progress = Progress(max(total_steps, first), first, session.steps_per_epoch)
+    for note in notes:
+        progress.note(note)
+    if first:
+        progress.note(f"resuming {run_dir} at step {first} of {total_steps}")
+    fixed = {} if session.bandwidth is None else {"null_kl": session.bandwidth.null_kl}
+    try:
+        with _StopRequest() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:
+            while int(state.step) < total_steps:
+                state = _train_epoch(
+                    trainer, state, checkpoints, writer, progress, fixed, stop, pool
+                )
+        checkpoints.wait()
+    finally:
+        progress.close()
+        writer.close()
+
+
+def _train_epoch(trainer, state, checkpoints, writer, progress, fixed, stop, pool) -> TrainState:
+    session = trainer.session
+    config = session.config
+    reencode = trainer.objective.uses_centers and config.centers.refresh == "reencode"
+    step = first = int(state.step)
+    epoch, offset = divmod(step, session.steps_per_epoch)
+    metrics = trainer.program.empty_metrics
+    start = shown = time.monotonic()
+    dispatches = trainer.dispatches(state)
+    # The next batch is read while the device works on this one.
+    ahead = (
+        pool.submit(trainer.fetch, batches)
+        if (batches := next(dispatches, None)) is not None
+        else None
+    )
+    while ahead is not None:
+        fetched, num_steps = ahead.result(), len(batches)
+        batches = next(dispatches, None)
+        ahead = None if batches is None else pool.submit(trainer.fetch, batches)
+        if reencode and step == first and offset == 0:
+            state = trainer.refresh(state, trainer.draw_subset(epoch), step=step)
+        elif reencode and step % config.centers.refresh_every == 0:
+            state = trainer.refresh(state, np.asarray(state.centers.index), step=step)
+        state, metrics = trainer.advance(state, metrics, fetched)
+        step += num_steps
+        now = time.monotonic()
+        if now - shown > 0.5 or step % session.steps_per_epoch == 0:
+            shown = now
+            seen = _train_metrics(
+                metrics, state, (step - first) * session.batch_size / (now - start)
+            )
+            progress.update(step, {name: seen[name] for name in _WATCHED if name in seen} | fixed)
+            _check_skips(state, seen)
+        else:
+            progress.update(step)
+        if stop.requested and batches is not None:
+            checkpoints.save(state, score=None, info={"epoch": epoch})
+            checkpoints.wait()
+            raise Interrupted(step)
+    seconds = time.monotonic() - start
+    seen = _train_metrics(metrics, state, (step - first) * session.batch_size / seconds)
+    learning_rate = float(state.plateau.scale) * config.optimization.learning_rate
+    state, terms = trainer.finish_epoch(state)
+    writer.write_scalars(
+        step,
+        {
+            **seen,
+            **{f"validation/{_shown_name(name)}": value for name, value in terms.items()},
+            **fixed,
+            "learning_rate": learning_rate,
+            "epoch": epoch + 1,
+        },
+    )
+    checkpoints.save(state, score=terms["score"], info={"epoch": epoch + 1, "validation": terms})
+    if stop.requested and epoch + 1 < config.optimization.num_epochs:
+        checkpoints.wait()
+        raise Interrupted(step)
+    return state
+
+
+def _shown_name(term: str) -> str:
+    return "tail_share" if term == "tail" else term
+
+
+def _train_metrics(metrics, state: TrainState, images_per_second: float) -> dict[str, float]:
+    means = {name: float(value) for name, value in metrics.compute().items()}
+    skipped = 1 - means.pop("good")
+    return {
+        **{f"train/{_shown_name(name)}": value for name, value in means.items()},
+        "train/skipped_share": skipped,
+        "beta": float(state.beta),
+        "num_skipped": int(state.num_skipped),
+        "images_per_second": images_per_second,
+    }
+
+
+def _check_skips(state: TrainState, seen: dict[str, float]) -> None:
+    if int(state.num_skipped_in_a_row) >= MAX_SKIPPED_IN_A_ROW:
+        raise TrainingError(
+            f"the loss or its gradient was not finite for {int(state.num_skipped_in_a_row)} steps "
+            f"in a row, up to step {int(state.step)} (last good means: reconstruction "
+            f"{seen['train/reconstruction']:.4g}, beta {seen['beta']:.4g}): lower learning_rate or "
+            "set clip_norm"
+        )
+
+
+class _StopRequest:
+    """Turn SIGINT and SIGTERM into a request that the loop answers between two dispatches.
+
+    A second SIGINT interrupts at once. In a multi-process run JAX's own notifier handles SIGTERM,
+    and a handler here would make one process act alone.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self):
+        if jax.process_count() == 1:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                try:
+                    self._previous[number] = signal.signal(number, self._request)
+                except ValueError:
+                    # Only the main thread may set handlers; elsewhere the caller stops us.
+                    return self
+        return self
+
+    def _request(self, number, frame):
+        self.requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

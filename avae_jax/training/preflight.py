@@ -1,0 +1,121 @@
+"""`avae check`: what a run will meet, before it costs anything."""
+
+import math
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from avae_jax.training.config import Config
+from avae_jax.training.run import code_scale
+from avae_jax.training.trainer import Session, Trainer, open_session
+
+TIMED_STEPS = 10
+
+
+def describe(session: Session) -> dict[str, Any]:
+    """Return the cheap part of the check: data, networks, bandwidth and devices."""
+    dataset, model = session.dataset, session.model
+    splits, images = dataset.splits, dataset.images
+    some = np.asarray(images[splits.train[:: max(1, len(splits.train) // 1000)]])
+    facts: dict[str, Any] = {
+        "data": {
+            "dataset": dataset.name,
+            "images": f"{tuple(images.shape)} {np.dtype(images.dtype).name}",
+            "value range": f"[{some.min():g}, {some.max():g}]",
+            "decoder activation": f"{model.activation} {model.value_range or '(unbounded)'}",
+            "train / validation / test": f"{len(splits.train):,} / {len(splits.validation):,} / "
+            f"{len(splits.test):,}",
+        },
+        "networks": {
+            "encoder": type(model.encoder).__name__,
+            "decoder": type(model.decoder).__name__,
+            "latent_dim": model.latent_dim,
+            "parameters": _num_parameters(session),
+        },
+        "devices": {
+            "kind": session.mesh.devices.flat[0].device_kind,
+            "number": session.mesh.size,
+            "batch per device": session.batch_size // session.mesh.size,
+            "steps per epoch": session.steps_per_epoch,
+        },
+    }
+    if session.bandwidth is not None:
+        bandwidth = session.bandwidth
+        facts["density"] = {
+            "num_centers": session.config.centers.num_centers,
+            "h_opt": f"{bandwidth.h_opt:.4f} +- {bandwidth.stderr:.4f}",
+            "h (used)": bandwidth.h_corr,
+            "prior scale sqrt(1 - h^2)": bandwidth.prior_scale,
+            "null KL": bandwidth.null_kl,
+        }
+    return facts
+
+
+def check(config: Config, **parts) -> dict[str, Any]:
+    """Check a configuration against its data, networks and devices, and time a step.
+
+    Args:
+      config: what would be trained.
+      **parts: `dataset`, `encoder` and `decoder`, as `train` takes them.
+
+    Returns:
+      Findings by subject, for a table.
+
+    Raises:
+      ValueError: what training would refuse.
+    """
+    session = open_session(config, **parts)
+    findings = describe(session)
+    scale = code_scale(config, session.bandwidth)
+    if scale is not None:
+        findings["scale of the codes"] = {
+            "claimed": scale.claimed,
+            "force balance": scale.fixed_point,
+            "verdict": scale.verdict,
+        }
+    findings["cost"] = measure_cost(Trainer(session))
+    return findings
+
+
+def measure_cost(trainer: Trainer) -> dict[str, Any]:
+    """Return the memory and the time of a training step, by compiling and running some."""
+    session = trainer.session
+    state, metrics = trainer.init(), trainer.program.empty_metrics
+    batches = next(trainer.dispatches(state))
+    fetched = trainer.fetch(batches)
+    function = trainer.program.train if len(batches) == 1 else trainer.program.train_many
+    analysis = function.lower(state, metrics, *fetched).compile().memory_analysis()
+    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state) if hasattr(leaf, "nbytes"))
+    image_bytes = math.prod(trainer.images.shape) * trainer.images.dtype.itemsize
+    state, metrics = trainer.advance(state, metrics, fetched)
+    jax.block_until_ready(state.beta)
+    times = []
+    for _ in range(TIMED_STEPS):
+        start = time.perf_counter()
+        state, metrics = trainer.advance(state, metrics, trainer.fetch(batches))
+        jax.block_until_ready((state.step, metrics))
+        times.append((time.perf_counter() - start) / len(batches))
+    seconds = float(np.median(times))
+    steps = session.steps_per_epoch * session.config.optimization.num_epochs
+    return {
+        "memory per device": _bytes(
+            state_bytes
+            + (analysis.temp_size_in_bytes if analysis else 0)
+            + (image_bytes if trainer.images.resident else 0)
+        ),
+        "of it images": _bytes(image_bytes) if trainer.images.resident else "streamed",
+        "steps per dispatch": trainer.steps_per_dispatch,
+        "milliseconds per step": 1e3 * seconds,
+        "whole run": f"{seconds * steps / 60:.1f} min without validation",
+    }
+
+
+def _num_parameters(session: Session) -> int:
+    shapes = jax.eval_shape(session.model.init, jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 2**20:,.0f} MiB"

@@ -1,0 +1,24 @@
+"""CIFAR-10, the paper's net and settings.
+
+Paper: arXiv 2311.07693; l = 128, m = 10,000, 100 epochs.
+Command: `avae train cifar10`.
+Time: not measured here; it needs a GPU.
+Expected: the paper reports a test error of .0062 per pixel and FID 90.93 (mean of five runs).
+"""
+
+from avae_jax.training.config import (
+    CentersConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizationConfig,
+)
+
+config = Config(
+    data=DataConfig(dataset="cifar10"),
+    model=ModelConfig(architecture="cifar10", latent_dim=128),
+    objective=ObjectiveConfig(tail="official", max_cdf=1 - 1e-1),
+    centers=CentersConfig(num_centers=10_000),
+    optimization=OptimizationConfig(num_epochs=100, plateau_patience=10),
+)

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from avae_jax.data import DataError, folder, load_dataset
+from avae_jax.data.folder import ImageFolder, read_image_folder
+
+RNG = np.random.default_rng(0)
+
+
+def _write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def rgb(tmp_path):
+    pixels = RNG.integers(0, 255, (12, 6, 8, 3), np.uint8)
+    for row, image in enumerate(pixels):
+        _write(tmp_path / "pictures" / f"{row:02}.png", image)
+    return tmp_path / "pictures", pixels
+
+
+def test_small_folder_is_an_array_in_name_order(rgb):
+    path, pixels = rgb
+    (path / "notes.txt").write_text("left out")
+    _write(path / ".hidden.png", np.zeros((2, 2), np.uint8))
+    _write(path / ".thumbnails" / "a.png", np.zeros((2, 2), np.uint8))
+    images = read_image_folder(path)
+    assert isinstance(images, np.ndarray)
+    np.testing.assert_array_equal(images, pixels)
+
+
+def test_large_folder_is_read_on_demand(rgb, monkeypatch):
+    path, pixels = rgb
+    monkeypatch.setattr(folder, "_MAX_BYTES_IN_MEMORY", 100)
+    images = read_image_folder(path)
+    assert isinstance(images, ImageFolder)
+    assert images.shape == pixels.shape
+    assert images.dtype == np.uint8
+    assert len(images) == 12
+    for rows in (np.array([3, 11, 3]), np.array([[0, 1], [2, 3]]), slice(2, 5), 4, -1, [5]):
+        np.testing.assert_array_equal(images[rows], pixels[rows])
+    assert images[np.array([], int)].shape == (0, 6, 8, 3)
+    with pytest.raises(IndexError):
+        images[12]
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("RGB", 3), ("P", 3)])
+def test_modes(tmp_path, mode, channels):
+    image = Image.fromarray(RNG.integers(0, 255, (4, 4, 3), np.uint8)).convert(mode)
+    image.save(tmp_path / "a.png")
+    images = read_image_folder(tmp_path)
+    assert images.shape == (1, 4, 4, channels)
+    if mode == "1":
+        assert set(images.ravel()) <= {0, 255}
+
+
+def test_unsupported_mode(tmp_path):
+    _write(tmp_path / "a.png", np.zeros((4, 4, 4), np.uint8))
+    with pytest.raises(DataError, match=r"a\.png has mode RGBA: convert"):
+        read_image_folder(tmp_path)
+
+
+def test_mixed_sizes_and_modes_name_both_files(rgb):
+    path, _ = rgb
+    _write(path / "sub" / "big.png", np.zeros((6, 9, 3), np.uint8))
+    with pytest.raises(DataError, match=r"00\.png is 8x6 RGB but .*big\.png is 9x6 RGB"):
+        read_image_folder(path)
+    _write(path / "sub" / "big.png", np.zeros((6, 8), np.uint8))
+    with pytest.raises(DataError, match=r"00\.png is 8x6 RGB but .*big\.png is 8x6 L"):
+        read_image_folder(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk"])
+def test_not_an_image(rgb, content):
+    path, _ = rgb
+    (path / "05.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"05\.png cannot be read \(not an image\)") as caught:
+        read_image_folder(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_image(tmp_path):
+    _write(tmp_path / "a.png", RNG.integers(0, 255, (64, 64, 3), np.uint8))
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"a\.png cannot be read \(.*truncated"):
+        read_image_folder(tmp_path)
+
+
+def test_empty_and_missing_folder(tmp_path):
+    with pytest.raises(DataError, match="no images in"):
+        read_image_folder(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no folder at"):
+        read_image_folder(tmp_path / "none")
+
+
+def test_through_load_dataset(rgb):
+    path, pixels = rgb
+    data = load_dataset("folder", path=path, validation_size=2, test_size=3)
+    np.testing.assert_array_equal(data.images, pixels)
+    assert data.labels is None
+    assert len(data.splits.train) == 7

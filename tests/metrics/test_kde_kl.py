@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from sklearn.neighbors import KernelDensity
+
+from avae_jax.metrics import kde_kl
+
+
+def _oracle(z, centers, bandwidth):
+    kde = KernelDensity(bandwidth=bandwidth, rtol=0, atol=0).fit(centers)
+    log_p = -0.5 * np.sum(z**2, axis=1) - 0.5 * z.shape[1] * np.log(2 * np.pi)
+    return kde.score_samples(z) - log_p
+
+
+def test_equals_scikit_learn():
+    rng = np.random.default_rng(0)
+    z, centers = rng.standard_normal((40, 6)), rng.standard_normal((120, 6))
+    ratio = _oracle(z, centers, 0.6)
+    result = kde_kl(z, centers, bandwidth=0.6)
+    assert result["kl"] == pytest.approx(ratio.mean(), abs=1e-5)
+    assert result["stderr"] == pytest.approx(ratio.std(ddof=1) / np.sqrt(40), rel=1e-4)
+
+
+def test_leave_one_out_equals_scikit_learn():
+    z = np.random.default_rng(0).standard_normal((25, 3))
+    own = np.arange(25, dtype=np.int32)
+    ratios = [_oracle(z[[i]], np.delete(z, i, axis=0), 0.5)[0] for i in own]
+    result = kde_kl(z, z, bandwidth=0.5, exclude=own)
+    assert result["kl"] == pytest.approx(np.mean(ratios), abs=1e-5)
+
+
+def test_optimum_of_the_objective_is_below_zero():
+    rng = np.random.default_rng(0)
+    # l = 128, m = 10,000, h_opt 1.12: -7.23 nats.
+    h = 1.12 / np.sqrt(1 + 1.12**2)
+    scale = np.sqrt(1 - h**2)
+    z, centers = scale * rng.standard_normal((500, 128)), scale * rng.standard_normal((10_000, 128))
+    result = kde_kl(z, centers, bandwidth=h)
+    assert abs(result["kl"] + 7.23) < 0.1 + 5 * result["stderr"]
+
+
+def test_single_code_has_no_standard_error():
+    result = kde_kl(np.zeros((1, 2)), np.zeros((1, 2)), bandwidth=1.0)
+    assert result["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert np.isnan(result["stderr"])
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="latent_dim 2 but centers have 3"):
+        kde_kl(np.zeros((4, 2)), np.zeros((4, 3)), bandwidth=1.0)
+    with pytest.raises(ValueError, match="bandwidth must be finite and positive, got 0"):
+        kde_kl(np.zeros((4, 2)), np.zeros((4, 2)), bandwidth=0.0)
+    with pytest.raises(ValueError, match="centers has 1 of 4 rows"):
+        kde_kl(np.zeros((4, 2)), np.array([[0, 0], [0, 0], [0, 0], [np.inf, 0]]), bandwidth=1.0)

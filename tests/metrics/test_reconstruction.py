@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from avae_jax.metrics import reconstruction_error
+
+
+def test_known_errors_in_both_ranges():
+    x = np.zeros((3, 4, 4, 1))
+    unit = reconstruction_error(x, x + 0.1)
+    assert unit["mse"] == pytest.approx(0.01)
+    assert unit["sse"] == pytest.approx(0.16)
+    assert unit["psnr"] == pytest.approx(20.0)
+    # The same pictures in [-1, 1] differ by .2 per pixel: 4 times the native squares, equal mse.
+    signed = reconstruction_error(2 * x - 1, 2 * (x + 0.1) - 1, value_range=(-1.0, 1.0))
+    assert signed["mse"] == pytest.approx(0.01)
+    assert signed["sse"] == pytest.approx(0.64)
+
+
+def test_null_is_the_error_of_the_mean_image(rng):
+    x = rng.uniform(size=(50, 6)).astype(np.float32)
+    errors = reconstruction_error(x, np.broadcast_to(x.mean(axis=0), x.shape))
+    assert errors["mse"] == pytest.approx(errors["mse_null"], rel=1e-6)
+    assert errors["mse_null"] == pytest.approx(np.var(x.astype(np.float64), axis=0).mean())
+
+
+def test_unbounded_data_has_no_psnr(rng):
+    x = rng.standard_normal((5, 3)) * 10
+    errors = reconstruction_error(x, x + 1.0, value_range=None)
+    assert "psnr" not in errors
+    assert errors["mse"] == pytest.approx(1.0)
+
+
+def test_perfect_and_broken_reconstructions():
+    x = np.full((2, 3), 0.5)
+    assert reconstruction_error(x, x)["psnr"] == np.inf
+    assert np.isnan(reconstruction_error(x, x * np.nan)["mse"])
+
+
+@pytest.mark.parametrize(
+    ("x", "x_recon", "value_range", "message"),
+    [
+        (np.zeros((2, 3)), np.zeros((2, 4)), (0, 1), "must agree"),
+        (np.zeros((0, 3)), np.zeros((0, 3)), (0, 1), "n >= 1"),
+        (np.zeros(3), np.zeros(3), (0, 1), r"\[n, \.\.\.\]"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), (1, 1), "low < high"),
+        (np.full((2, 3), 255, np.uint8), np.zeros((2, 3)), (0, 1), "outside value_range"),
+    ],
+)
+def test_bad_input_is_named(x, x_recon, value_range, message):
+    with pytest.raises(ValueError, match=message):
+        reconstruction_error(x, x_recon, value_range=value_range)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

@@ -1,0 +1,123 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from avae_jax.models import check_shapes, load_module, make_decoder, make_encoder
+
+SOURCE = """
+import flax.linen as nn
+
+class Encoder(nn.Module):
+    latent_dim: int
+    depth: int = 1
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return nn.Dense(self.latent_dim)(x.reshape(x.shape[0], -1))
+
+class Decoder(nn.Module):
+    image_shape: tuple
+    activation: str = "linear"
+
+    @nn.compact
+    def __call__(self, z, *, train):
+        height, width, channels = self.image_shape
+        return nn.Dense(height * width * channels)(z).reshape(-1, *self.image_shape)
+
+def make(latent_dim):
+    return Encoder(latent_dim, depth=3)
+
+def wrong():
+    return 3
+
+class NeedsMore(nn.Module):
+    colour: str
+
+built = nn.Dense(4)
+number = 7
+"""
+
+
+@pytest.fixture
+def nets(tmp_path):
+    path = tmp_path / "my nets.py"
+    path.write_text(SOURCE)
+    return str(path)
+
+
+def test_nets_of_a_file_pass_the_shape_check(nets):
+    encoder = make_encoder(f"{nets}:Encoder", latent_dim=5)
+    decoder = make_decoder(f"{nets}:Decoder", image_shape=(4, 4, 1), activation="sigmoid")
+    assert decoder.activation == "sigmoid"
+    counts = check_shapes(encoder, decoder, image_shape=(4, 4, 1), latent_dim=5)
+    assert counts == (17 * 5, 6 * 16)
+    variables = encoder.init(jax.random.key(0), jnp.ones((2, 4, 4, 1)), train=False)
+    assert encoder.apply(variables, jnp.ones((2, 4, 4, 1)), train=True).shape == (2, 5)
+
+
+def test_package_path():
+    module = load_module("flax.linen:Dense", features=3, latent_dim=8)
+    assert isinstance(module, nn.Dense)
+    assert module.features == 3
+
+
+def test_functions_and_built_modules(nets):
+    assert load_module(f"{nets}:make", latent_dim=2, image_shape=(1, 1, 1)).depth == 3
+    assert load_module(f"{nets}:built", latent_dim=2).features == 4
+
+
+def test_files_with_one_name_do_not_collide(tmp_path):
+    paths = []
+    for folder, size in (("a", 1), ("b", 2)):
+        path = tmp_path / folder / "net.py"
+        path.parent.mkdir()
+        path.write_text(f"import flax.linen as nn\nnet = nn.Dense({size})\n")
+        paths.append(f"{path}:net")
+    assert [load_module(path).features for path in paths] == [1, 2]
+
+
+@pytest.mark.parametrize("path", ["Encoder", "nets.py", "nets.py:", ":Encoder", "nets.py:a.b"])
+def test_malformed_path(path):
+    with pytest.raises(ValueError, match=r"path must be 'package.module:Name'"):
+        load_module(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("no/such/file.py:Encoder", "there is no file 'no/such/file.py'"),
+        ("no_such_package.nets:Encoder", "could not import 'no_such_package.nets'"),
+        ("flax.linen:Dens", r"'flax.linen' has no 'Dens': did you mean 'Dense'\?"),
+    ],
+)
+def test_missing_file_module_or_name(path, message):
+    with pytest.raises(ImportError, match=message):
+        load_module(path)
+
+
+def test_file_that_fails_to_import(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("1 / 0\n")
+    with pytest.raises(ImportError, match="ZeroDivisionError"):
+        load_module(f"{path}:Encoder")
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        ("Encoder", {"latent_dim": 2, "width": 0.5}, "does not take the argument width"),
+        ("built", {"width": 0.5}, "is already built and does not take width"),
+        ("NeedsMore", {"latent_dim": 2}, "needs the argument colour, which is not given"),
+        ("number", {}, "must be a Flax module class or a function, got 7"),
+        ("wrong", {}, "must give a Flax Linen module .* got int"),
+    ],
+)
+def test_unusable_target(nets, name, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        load_module(f"{nets}:{name}", **kwargs)
+
+
+def test_a_changed_width_must_be_accepted(nets):
+    with pytest.raises(ValueError, match="does not take the argument width"):
+        make_encoder(f"{nets}:Encoder", latent_dim=2, width=0.5)
