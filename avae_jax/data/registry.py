@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 
 from avae_jax.data.array_file import read_array_file
-from avae_jax.data.celeb_a import CELEB_A
+from avae_jax.data.celeb_a import CELEB_A, load_celeb_a_folder
 from avae_jax.data.cifar10 import CIFAR10
 from avae_jax.data.digits import DIGITS
 from avae_jax.data.dsprites import DSPRITES
@@ -40,7 +40,8 @@ def load_dataset(
     Args:
       name: one of `DATASETS`: "digits" (prepared on first use), "mnist", "cifar10", "celeb_a",
         "dsprites", "shapes3d" (prepared before by `prepare_dataset`), "folder", "array".
-      path: the folder of "folder" or the .npy/.npz file of "array"; None for the others.
+      path: the folder of "folder" or the .npy/.npz file of "array"; for "celeb_a" the unpacked
+        img_align_celeba.zip, instead of a prepared dataset; None for the others.
       data_dir: tfds data folder; None is $TFDS_DATA_DIR, else ~/tensorflow_datasets (digits: the
         cache folder). Decoded images are kept in $AVAE_CACHE_DIR or the user's cache folder.
       seed: seed of the validation draw, at least 0.
@@ -78,6 +79,10 @@ def load_dataset(
         )
         num_classes = None if labels is None else int(labels.max()) + 1
         return ImageData(name, images, labels, splits, num_classes)
+    if name == "celeb_a" and path is not None:
+        return load_celeb_a_folder(
+            path, seed=seed, validation_size=validation_size, test_size=test_size
+        )
     if path is not None:
         raise DataError(
             f"path={path} does not belong to dataset '{name}': use dataset 'folder' or 'array', "

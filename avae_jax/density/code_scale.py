@@ -168,7 +168,7 @@ def _bisect(force: Callable[[float], float], low: float, high: float) -> float:
 
 def _verdict(fixed_point, stderr, scales, forces, tail) -> str:
     if fixed_point is not None:
-        settle = f"codes settle at std {fixed_point:.2f} (+- {stderr:.2f})"
+        settle = f"codes settle at std {fixed_point:.3f} (+- {stderr:.3f})"
         runaway = scales[(scales > fixed_point) & (forces < 0)]
         if runaway.size:
             return f"{settle}, but from std {runaway[0]:.2g} on they are pushed outward"

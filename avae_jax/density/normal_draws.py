@@ -64,7 +64,7 @@ def draw_queries_and_centers(
         rng.standard_normal(dtype=np.float32, out=centers[:num_real])
         log_weights = None
         if num_slabs > 1:
-            log_weights = jnp.where(jnp.arange(rows) < num_real, 0.0, -jnp.inf)
+            log_weights = jnp.where(jnp.arange(rows) < num_real, jnp.float32(0), -jnp.inf)
         slabs.append(Slab(jnp.asarray(centers), log_weights))
     return queries, slabs
 

@@ -25,7 +25,7 @@ def gaussian_kl(loc: jax.Array, log_var: jax.Array) -> jax.Array:
       ValueError: the shapes differ.
 
     Numerics:
-      `expm1(v) - v` keeps it exact to rounding near the prior, where both terms vanish.
+      `expm1(v) - v` errs by rounding times `|v|`, not by rounding: it vanishes at the prior.
 
     Example:
       >>> import jax.numpy as jnp

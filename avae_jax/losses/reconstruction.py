@@ -29,8 +29,8 @@ def reconstruction_loss(
       ValueError: the shapes differ (nothing is broadcast) or `likelihood` is not one of the two.
 
     Numerics:
-      The cross-entropy is `max(a, 0) - a x + log1p(exp(-|a|))`: finite, with a finite gradient,
-      for logits `a` of any size.
+      The cross-entropy of a logit `a` is `softplus(a) - a x`: finite, with the gradient
+      `sigmoid(a) - x`, for logits of any size.
 
     Example:
       >>> import jax.numpy as jnp
@@ -44,7 +44,7 @@ def reconstruction_loss(
     if likelihood == "gaussian":
         per_feature = jnp.square(x - x_recon)
     elif likelihood == "bernoulli":
-        per_feature = jnp.maximum(x_recon, 0) - x_recon * x + jnp.log1p(jnp.exp(-jnp.abs(x_recon)))
+        per_feature = jax.nn.softplus(x_recon) - x_recon * x
     else:
         raise ValueError(f"likelihood {likelihood!r} is not one of {get_args(Likelihood)}")
     return per_feature.reshape(x.shape[0], -1).sum(axis=1)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -522,6 +521,8 @@ def _curve_panel(axes: Axes, name, lines, null) -> None:
             axes.plot(steps, level, color=_INK, ls="--", lw=1.0, label="null")
         heading += f" (null {_compact(float(level[-1]))})"
         values, late = np.append(values, level), np.append(late, level)
+    if list(lines) == ["validation"]:
+        heading += " on validation"
     axes.set_title(heading, fontsize=9)
     _scale_axis(axes, values, late, logarithmic)
     axes.xaxis.set_major_locator(_few_ticks(5, integer=True))
@@ -598,17 +599,12 @@ def _save(figure: Figure, path) -> Path:
     if path.suffix.lower() != ".png":
         raise ValueError(f"path must end in .png, got {path.name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".png", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            figure.savefig(file, format="png", dpi=_DPI)
-        # mkstemp makes the file private; give it what open() would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
+        figure.savefig(temporary, format="png", dpi=_DPI)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
     return path
 

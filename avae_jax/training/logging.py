@@ -304,6 +304,8 @@ _SHOWN = {
 _LINE_AFTER, _LINE_BEFORE = 2.0, 20.0
 # A terminal's bar is redrawn at most this often, seconds.
 _REDRAW_AFTER = 0.2
+# Narrow, so that the KL and its null value still fit into 80 columns.
+_BAR = "{desc} {bar:8} {remaining} left  "
 
 
 class Progress:
@@ -343,15 +345,18 @@ class Progress:
         if self._stream.isatty():
             from tqdm import tqdm
 
-            # Time left comes before the metrics: a narrow terminal cuts the line at its right end.
+            known = _has_width(self._stream)
+            # Time left comes before the metrics: a narrow terminal cuts the line at its right.
             self._bar = tqdm(
                 total=total_steps,
                 initial=initial,
                 file=self._stream,
-                dynamic_ncols=True,
+                dynamic_ncols=known,
+                # A terminal that says it has no columns, as in some containers, would show nothing.
+                ncols=None if known else 100,
                 leave=True,
                 mininterval=_REDRAW_AFTER,
-                bar_format="{desc} {bar:14} {percentage:3.0f}%  {remaining} left{postfix}",
+                bar_format=_BAR,
             )
             self._bar.set_description_str(self._epoch(), refresh=True)
 
@@ -403,7 +408,8 @@ class Progress:
     def _draw_bar(self):
         self._bar.set_description_str(self._epoch(), refresh=False)
         text = format_metrics(self._metrics)
-        self._bar.set_postfix_str("  " + text if text else "", refresh=False)
+        # Not as tqdm's postfix, which begins with a comma.
+        self._bar.bar_format = _BAR + text.replace("{", "{{").replace("}", "}}")
         self._bar.update(self._step - self._bar.n)
         self._bar.refresh()
 
@@ -541,6 +547,13 @@ def _number(value: float) -> str:
     if magnitude >= 999.5:
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".")
+
+
+def _has_width(stream) -> bool:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:
+        return False
 
 
 def _duration(seconds: float) -> str:

@@ -97,7 +97,7 @@ def test_failed_preparation_is_one_line(with_tensorflow, monkeypatch, tmp_path):
     message = str(caught.value)
     assert "\n" not in message
     assert "DownloadError: Failed to get url x." in message
-    assert "dataset 'folder'" in message
+    assert "img_align_celeba.zip" in message
 
 
 def test_files_of_an_earlier_download_are_not_asked_for(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avae_jax.data import DataError, load_dataset
+from avae_jax.data import DataError, celeb_a, load_dataset
 from avae_jax.data.celeb_a import crop_and_resize
 from avae_jax.data.dsprites import scale_binary
 from avae_jax.data.mnist import pad_to_32
@@ -261,6 +261,29 @@ def test_two_processes_prepare_digits_at_once(own_folders):
     assert outputs[0] == outputs[1]
     assert outputs[0][1] == ""
     assert [path.name for path in (own_folders / "cache" / "datasets").iterdir()] == ["digits"]
+
+
+def test_celeb_a_from_its_unpacked_archive(own_folders, monkeypatch):
+    monkeypatch.setattr(celeb_a, "PARTITION", {"train": 4, "validation": 2, "test": 2})
+    photos = _smooth_photos(8)
+    folder = own_folders / "img_align_celeba"
+    folder.mkdir()
+    for row, pixels in enumerate(photos, start=1):
+        (folder / f"{row:06}.jpg").write_bytes(_encoded(pixels, "jpeg"))
+    data = load_dataset("celeb_a", path=folder)
+    assert np.abs(data.images.astype(int) - crop_and_resize(photos)).mean() < 3
+    np.testing.assert_array_equal(data.splits.train, [0, 1, 2, 3])
+    np.testing.assert_array_equal(data.splits.validation, [4, 5])
+    np.testing.assert_array_equal(data.splits.test, [6, 7])
+
+    (folder / "000009.jpg").write_bytes(_encoded(photos[0], "jpeg"))
+    with pytest.raises(DataError, match="holds 9 images and CelebA has 8"):
+        load_dataset("celeb_a", path=folder)
+    (folder / "000009.jpg").unlink()
+    (folder / "000003.jpg").unlink()
+    (folder / "000003.png").write_bytes(_encoded(photos[0][:64, :64]))
+    with pytest.raises(DataError, match=r"000003\.png is \(64, 64, 3\) and not \(218, 178, 3\)"):
+        load_dataset("celeb_a", path=folder)
 
 
 def test_conversions():

@@ -276,8 +276,18 @@ def test_bar_on_a_terminal():
     assert "epoch 2/2" in text
     assert "KL 1.92 (null -0.24)" in text
     assert "a note\n" in text
-    assert "100%" in text
+    assert "00:00 left  loss 12.3  recon" in text
     assert text.endswith("\n")
+
+
+def test_bar_on_a_terminal_without_columns(monkeypatch):
+    size = av_logging.os.terminal_size((0, 0))
+    monkeypatch.setattr(av_logging.os, "get_terminal_size", lambda *_: size)
+    stream = _Terminal()
+    stream.fileno = lambda: 2
+    with Progress(20, steps_per_epoch=10, stream=stream) as progress:
+        progress.update(20, METRICS)
+    assert "epoch 2/2" in stream.getvalue()
 
 
 def test_bad_counts_are_named():

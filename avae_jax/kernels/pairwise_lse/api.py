@@ -112,8 +112,7 @@ def pairwise_lse_stats(
         empty = jnp.zeros((0,), x.dtype)
         return PairwiseStats(empty, x, empty, empty)
     raw = vjp.raw_stats(form, True, True, *args)
-    mean = jnp.where((raw.lse == -jnp.inf)[:, None], 0.0, raw.drift + x)
-    return PairwiseStats(raw.lse, mean, raw.logit_mean, raw.logit_sq_mean)
+    return PairwiseStats(raw.lse, raw.mean, raw.logit_mean, raw.logit_sq_mean)
 
 
 def _checked(x, y, bandwidth, log_weights, exclude, implementation, precision):
@@ -149,7 +148,31 @@ def _checked(x, y, bandwidth, log_weights, exclude, implementation, precision):
     x, y, bandwidth = x.astype(dtype), y.astype(dtype), bandwidth.astype(dtype)
     if log_weights is not None:
         log_weights = log_weights.astype(dtype)
-    return _form(implementation, d), (x, y, bandwidth, log_weights, exclude)
+    args = _same_mapped_axes(x, y, bandwidth, log_weights, exclude)
+    return _form(implementation, d), args
+
+
+def _same_mapped_axes(*args):
+    """Makes every argument vary over the mapped axes that any of them varies over.
+
+    Under shard_map's replication check a custom VJP must return gradients that vary as their
+    arguments do. With the cast outside of it, JAX itself sums the gradient of a replicated argument
+    over the axis.
+    """
+    axes = frozenset().union(*(_varying_axes(a) for a in args if a is not None))
+
+    def cast(a):
+        missing = axes - _varying_axes(a)
+        return jax.lax.pcast(a, tuple(missing), to="varying") if missing else a
+
+    return tuple(None if a is None else cast(a) for a in args)
+
+
+def _varying_axes(a) -> frozenset:
+    aval = jax.typeof(a)
+    # The attribute was renamed in JAX 0.10.
+    kind = getattr(aval, "manual_axis_type", None)
+    return frozenset(kind.varying if kind is not None else getattr(aval, "vma", ()))
 
 
 def _form(implementation: str | None, d: int) -> Form:

@@ -5,7 +5,6 @@ over tiles of the other. Nothing here is meant to be differentiated (a scan woul
 vjp.py owns the derivatives.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -13,55 +12,60 @@ import jax.numpy as jnp
 
 from avae_jax.kernels.pairwise_lse.form import Form
 
-# Entries of a logit tile. On the CPU a tile of 1 MiB stays in one core's L2 and is still large
+# Largest (query, center) tile. On the CPU 1 MiB of logits stays in one core's L2 and is still
 # enough for XLA to split its loops over threads; accelerators want enough rows to fill the device.
 _TILES = {"cpu": (256, 1024), "gpu": (4096, 4096), "tpu": (1024, 4096)}
 
 
 class RawStats(NamedTuple):
-    """Forward statistics in centred coordinates; fields not asked for are None.
+    """Row statistics of the softmax over centers; fields not asked for are None.
 
     Attributes:
         lse: [n], nats, -inf where no center is included.
-        drift: [n, d], sum_j w_ij y_j - x_i, in the caller's unit; 0 where no center is included.
+        mean: [n, d], sum_j w_ij y_j in the caller's coordinates; 0 where no center is included.
+        drift: [n, d], mean - x, taken in centred coordinates, where it keeps its digits.
         logit_mean: [n], E_w[l] without log weights.
         logit_sq_mean: [n], E_w[l^2].
     """
 
     lse: jax.Array
+    mean: jax.Array | None = None
     drift: jax.Array | None = None
     logit_mean: jax.Array | None = None
     logit_sq_mean: jax.Array | None = None
 
 
 class _Prepared(NamedTuple):
-    x: jax.Array  # [n, d], centred and divided by the bandwidth
-    y: jax.Array  # [m, d], likewise
-    x_terms: jax.Array  # [n], part of the logit that belongs to the query
-    y_terms: jax.Array  # [m], part of the logit that belongs to the center
-    col_bias: jax.Array | None  # [m], log weights, masked columns at the floor
+    """Both sides, centred and divided by the bandwidth, with the parts of the logit they own."""
+
+    x: jax.Array  # [n, d]
+    y: jax.Array  # [m, d]
+    x_terms: jax.Array  # [n]
+    y_terms: jax.Array  # [m]
+    column_bias: jax.Array  # [m], log weights, or 0; masked columns at the floor
+    shift: jax.Array  # [d], the origin of the centred coordinates, in the caller's unit
 
 
-def tile_sizes(n: int, m: int) -> tuple[int, int]:
-    """Returns the largest (query, center) tile used for n queries and m centers."""
+def tile_sizes(num_queries: int, num_centers: int) -> tuple[int, int]:
+    """Returns the largest (query, center) tile used for this problem on the default backend."""
     query_tile, center_tile = _TILES.get(jax.default_backend(), _TILES["gpu"])
-    if n < query_tile:
+    if num_queries < query_tile:
         # The same number of logits in a tile of fewer rows.
-        center_tile = query_tile * center_tile // max(n, 8)
-    return min(query_tile, n), min(center_tile, m)
+        center_tile = query_tile * center_tile // max(num_queries, 8)
+    return min(query_tile, num_queries), min(center_tile, num_centers)
 
 
-def _even_tile(size: int, largest: int) -> tuple[int, int]:
+def _even_tiles(size: int, largest: int) -> tuple[int, int]:
     """Splits size into equal tiles of at most about `largest`; returns (tile, count)."""
-    count = -(-size // largest)
-    tile = -(-size // count)
-    if count > 1:
+    tile = -(-size // -(-size // largest))
+    if tile < size:
         tile = -(-tile // 8) * 8
     return tile, -(-size // tile)
 
 
-def _tiled(tree, tile, count, fill=0):
+def _tiled(tree, tiles, fill=0):
     """Reshapes every leaf [size, ...] to [count, tile, ...], padded with `fill`."""
+    tile, count = tiles
 
     def split(a):
         pad = [(0, tile * count - a.shape[0])] + [(0, 0)] * (a.ndim - 1)
@@ -70,36 +74,43 @@ def _tiled(tree, tile, count, fill=0):
     return jax.tree.map(split, tree)
 
 
+def _map_tiles(fn, xs, count: int, size: int):
+    """Maps fn over the tiles of xs one after the other and joins the rows of its results."""
+    if count == 1:
+        # A loop of length one still costs its copies.
+        tiles = fn(jax.tree.map(lambda a: a[0], xs))
+        return jax.tree.map(lambda a: a[:size], tiles)
+    tiles = jax.lax.map(fn, xs)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:size], tiles)
+
+
 def _floor(dtype) -> float:
-    # Finite, so that floor - floor is 0 and not NaN, with room to add ordinary logits.
+    """Returns a logit that stands for masked: finite, since -inf - (-inf) is NaN."""
     return 0.5 * float(jnp.finfo(dtype).min)
 
 
-def _prepare(form: Form, x, y, bandwidth, log_weights) -> tuple[_Prepared, jax.Array]:
-    """Centres and scales both sides; returns them with their per-point terms, and the shift."""
+def _varying_zeros(shape, like) -> jax.Array:
+    """Returns zeros that vary over the mapped axes `like` varies over.
+
+    Under shard_map the carry of a scan must do so from its first step on.
+    """
+    zero = jnp.where(like.reshape(-1)[0] == 0, 0.0, 0.0).astype(like.dtype)
+    return jnp.broadcast_to(zero, shape)
+
+
+def _prepare(form: Form, x, y, bandwidth, log_weights) -> _Prepared:
     if log_weights is None:
         shift = jnp.mean(y, axis=0)
-        col_bias = None
+        column_bias = jnp.zeros(y.shape[:1], y.dtype)
     else:
         # A masked center may hold anything: it must reach neither the shift nor a product.
         masked = log_weights == -jnp.inf
-        kept = jnp.maximum(jnp.sum(~masked), 1).astype(y.dtype)
-        shift = jnp.sum(jnp.where(masked[:, None], 0.0, y), axis=0) / kept
+        num_kept = jnp.maximum(jnp.sum(~masked), 1).astype(y.dtype)
+        shift = jnp.sum(jnp.where(masked[:, None], 0.0, y), axis=0) / num_kept
         y = jnp.where(masked[:, None], shift, y)
-        col_bias = jnp.where(masked, _floor(y.dtype), log_weights)
+        column_bias = jnp.where(masked, _floor(y.dtype), log_weights)
     x, y = (x - shift) / bandwidth, (y - shift) / bandwidth
-    return _Prepared(x, y, form.point_terms(x), form.point_terms(y), col_bias), shift
-
-
-def _column_bias(prepared: _Prepared):
-    if prepared.col_bias is None:
-        return jnp.zeros(prepared.y.shape[:1], prepared.y.dtype)
-    return prepared.col_bias
-
-
-def _masked_columns(logits, exclude, first_column):
-    columns = first_column + jnp.arange(logits.shape[1], dtype=jnp.int32)
-    return jnp.where(columns == exclude[:, None], _floor(logits.dtype), logits)
+    return _Prepared(x, y, form.point_terms(x), form.point_terms(y), column_bias, shift)
 
 
 def _dot(a, b):
@@ -107,18 +118,18 @@ def _dot(a, b):
 
 
 def forward(
-    form: Form, x, y, bandwidth, log_weights, exclude, *, drift: bool, moments: bool
+    form: Form, x, y, bandwidth, log_weights, exclude, *, mean: bool, moments: bool
 ) -> RawStats:
     """Streams centers past the queries and returns the row statistics asked for.
 
     Args:
         form: how a logit tile is computed.
-        x: [n, d] queries.
+        x: [n, d] queries, n >= 1.
         y: [m, d] centers, m >= 1.
         bandwidth: scalar, the unit of x and y.
         log_weights: [m] or None; -inf masks a center.
         exclude: [n] int32 index of the center to leave out of each row (-1: none), or None.
-        drift: whether to accumulate softmax @ y - x (a second product per tile).
+        mean: whether to accumulate the softmax mean (a second product per tile).
         moments: whether to accumulate E[l] and E[l^2].
 
     Returns:
@@ -129,44 +140,46 @@ def forward(
         non-finite query are NaN in every field.
     """
     n, (m, d) = x.shape[0], y.shape
-    p, _ = _prepare(form, x, y, bandwidth, log_weights)
-    query_tile, center_tile = tile_sizes(n, m)
-    (query_tile, num_x), (center_tile, num_y) = (
-        _even_tile(n, query_tile),
-        _even_tile(m, center_tile),
-    )
     floor = _floor(x.dtype)
-    # Padding columns sit at the floor; the pure logit beside it stays finite for the moments.
-    bias = _tiled(_column_bias(p), center_tile, num_y, fill=floor)
-    y_terms = _tiled(p.y_terms, center_tile, num_y)
+    p = _prepare(form, x, y, bandwidth, log_weights)
+    query_tile, center_tile = tile_sizes(n, m)
+    query_tiles, center_tiles = _even_tiles(n, query_tile), _even_tiles(m, center_tile)
+    # The moments need the logit without its bias; otherwise the two are added beforehand.
+    column_bias = p.column_bias if moments else p.column_bias + p.y_terms
     centers = (
-        _tiled(form.operand(p.y), center_tile, num_y),
-        _tiled(p.y, center_tile, num_y) if drift else None,
-        y_terms if moments else y_terms + bias,
-        bias if moments else None,
-        jnp.arange(num_y, dtype=jnp.int32) * center_tile,
+        jnp.arange(center_tiles[1], dtype=jnp.int32) * center_tiles[0],
+        _tiled(form.operand(p.y), center_tiles),
+        _tiled(column_bias, center_tiles, fill=floor),
+        _tiled(p.y_terms, center_tiles) if moments else None,
+        _tiled(p.y, center_tiles) if mean else None,
     )
-    row_zero = _like_all(jnp.zeros((query_tile,), x.dtype), p.x, p.y, bias, exclude)
+    queries = (
+        _tiled(form.operand(p.x), query_tiles),
+        _tiled(p.x_terms, query_tiles),
+        _tiled(p.x, query_tiles) if mean else None,
+        _tiled(exclude, query_tiles, fill=-1),
+    )
 
     def query_rows(query):
-        x_operand, x_tile, x_terms, exclude_tile = query
+        x_operand, x_terms, x_tile, exclude_tile = query
 
         def add_centers(carry, center):
             top, total, weighted, first, second = carry
-            y_operand, y_tile, y_term, bias_tile, first_column = center
-            product = form.product(x_operand, y_operand)
+            first_column, y_operand, bias, y_terms, y_tile = center
+            logits = form.product(x_operand, y_operand)
             if moments:
-                pure = product + y_term + x_terms[:, None]
-                logits = pure + bias_tile
-            else:
-                logits = product + y_term
+                pure = logits + y_terms + x_terms[:, None]
+                logits = pure
+            logits += bias
             if exclude is not None:
-                logits = _masked_columns(logits, exclude_tile, first_column)
+                column = first_column + jnp.arange(bias.shape[0], dtype=jnp.int32)
+                logits = jnp.where(column == exclude_tile[:, None], floor, logits)
             new_top = jnp.maximum(top, jnp.max(logits, axis=1))
+            # Base e: XLA itself writes exp2 as an exp.
             weights = jnp.exp(logits - new_top[:, None])
             rescale = jnp.exp(top - new_top)
             total = total * rescale + jnp.sum(weights, axis=1)
-            if drift:
+            if mean:
                 weighted = weighted * rescale[:, None] + _dot(weights, y_tile)
             if moments:
                 scaled = weights * pure
@@ -174,66 +187,49 @@ def forward(
                 second = second * rescale + jnp.sum(scaled * pure, axis=1)
             return (new_top, total, weighted, first, second), None
 
+        zeros = _varying_zeros((query_tiles[0],), like=p.x)
         init = (
-            row_zero + floor,
-            row_zero,
-            jnp.broadcast_to(row_zero[:, None], (query_tile, d)) if drift else None,
-            row_zero if moments else None,
-            row_zero if moments else None,
+            zeros + floor,
+            zeros,
+            _varying_zeros((query_tiles[0], d), like=p.x) if mean else None,
+            zeros if moments else None,
+            zeros if moments else None,
         )
         (top, total, weighted, first, second), _ = jax.lax.scan(add_centers, init, centers)
         empty = top <= 0.5 * floor
-        lse = jnp.where(empty, -jnp.inf, top + jnp.log(total))
-        if not moments:
-            lse += x_terms
+        lse = top + jnp.log(total)
+        lse = jnp.where(empty, -jnp.inf, lse if moments else lse + x_terms)
         inverse = jnp.where(empty, 0.0, 1.0 / total)
-        keep = functools.partial(jnp.where, empty, 0.0)
-        return RawStats(
-            lse,
-            jnp.where(empty[:, None], 0.0, weighted * inverse[:, None] - x_tile) if drift else None,
-            keep(first * inverse) if moments else None,
-            keep(second * inverse) if moments else None,
-        )
+        raw = RawStats(lse)
+        if mean:
+            centred = weighted * inverse[:, None]
+            nothing = empty[:, None]
+            raw = raw._replace(
+                mean=jnp.where(nothing, 0.0, centred * bandwidth + p.shift),
+                drift=jnp.where(nothing, 0.0, (centred - x_tile) * bandwidth),
+            )
+        if moments:
+            # Selected, not multiplied by 0: the sums of an empty row overflow.
+            raw = raw._replace(
+                logit_mean=jnp.where(empty, 0.0, first * inverse),
+                logit_sq_mean=jnp.where(empty, 0.0, second * inverse),
+            )
+        return raw
 
-    queries = (
-        _tiled(form.operand(p.x), query_tile, num_x),
-        _tiled(p.x, query_tile, num_x),
-        _tiled(p.x_terms, query_tile, num_x),
-        _tiled(exclude, query_tile, num_x, fill=-1),
-    )
-    tiles = jax.lax.map(query_rows, queries) if num_x > 1 else _single(query_rows, queries)
-    raw = jax.tree.map(lambda a: a.reshape(num_x * query_tile, *a.shape[2:])[:n], tiles)
+    raw = _map_tiles(query_rows, queries, query_tiles[1], n)
+    # A maximum need not propagate NaN, and an infinite query can look merely far away.
     finite = jnp.all(jnp.isfinite(x), axis=1)
 
-    def poison(a):
-        return (
-            None if a is None else jnp.where(finite if a.ndim == 1 else finite[:, None], a, jnp.nan)
-        )
+    def spoil(a):
+        return jnp.where(finite.reshape((n,) + (1,) * (a.ndim - 1)), a, jnp.nan)
 
-    raw = RawStats(*(poison(a) for a in raw))
-    return raw._replace(drift=raw.drift * bandwidth) if drift else raw
+    return jax.tree.map(spoil, raw)
 
 
-def _single(fn, xs):
-    """Applies fn to the only slice along axis 0, as a map of length one without its loop."""
-    out = fn(jax.tree.map(lambda a: a[0], xs))
-    return jax.tree.map(lambda a: a[None], out)
-
-
-def _like_all(zero, *arrays):
-    """Returns `zero` marked as varying over every mapped axis that one of `arrays` varies over.
-
-    Under shard_map's replication check a scan's carry must start with the type it ends with.
-    """
-    for a in arrays:
-        if a is not None:
-            first = a.reshape(-1)[0] != 0
-            zero = zero + jnp.where(first, 0.0, 0.0).astype(zero.dtype)
-    return zero
-
-
-def center_gradients(form: Form, x, y, bandwidth, log_weights, exclude, lse, cotangent):
-    """Streams queries past the centers: gradients of sum_i cotangent_i lse_i in y and log weights.
+def center_gradients(
+    form: Form, x, y, bandwidth, log_weights, exclude, lse, cotangent
+) -> tuple[jax.Array, jax.Array]:
+    """Streams queries past the centers: the gradients of sum_i g_i lse_i in y and log weights.
 
     Args:
         form: how a logit tile is computed.
@@ -243,63 +239,57 @@ def center_gradients(form: Form, x, y, bandwidth, log_weights, exclude, lse, cot
         log_weights: [m] or None.
         exclude: [n] int32 or None.
         lse: [n], the forward value, nats.
-        cotangent: [n].
+        cotangent: [n], g.
 
     Returns:
-        (grad_y [m, d], grad_log_weights [m]): sum_i g_i w_ij (x_i - y_j) / h^2 and
-        sum_i g_i w_ij.
+        (sum_i g_i w_ij (x_i - y_j) / h^2 [m, d], sum_i g_i w_ij [m]).
 
     Numerics:
         Two products per tile, temporaries O((n + m) d + one tile). A query with cotangent 0 takes
         no part, non-finite or not.
     """
     n, (m, d) = x.shape[0], y.shape
+    floor = _floor(x.dtype)
     idle = (cotangent == 0.0) | (lse == -jnp.inf)
-    x = jnp.where(idle[:, None], 0.0, x)
     cotangent = jnp.where(idle, 0.0, cotangent)
-    p, _ = _prepare(form, x, y, bandwidth, log_weights)
-    # exp(logit + x_terms - lse) is then the softmax weight: at most 1, and 0 for idle rows.
-    row_shift = jnp.where(idle, _floor(x.dtype), p.x_terms - lse)
-
+    p = _prepare(form, jnp.where(idle[:, None], 0.0, x), y, bandwidth, log_weights)
+    # Added to the rest of the logit it gives the log of the softmax weight.
+    row_bias = jnp.where(idle, floor, p.x_terms - lse)
     query_tile, center_tile = tile_sizes(n, m)
-    (query_tile, num_x), (center_tile, num_y) = (
-        _even_tile(n, query_tile),
-        _even_tile(m, center_tile),
-    )
+    query_tiles, center_tiles = _even_tiles(n, query_tile), _even_tiles(m, center_tile)
     queries = (
-        _tiled(form.operand(p.x), query_tile, num_x),
-        _tiled(p.x, query_tile, num_x),
-        _tiled(row_shift, query_tile, num_x, fill=_floor(x.dtype)),
-        _tiled(cotangent, query_tile, num_x),
-        _tiled(exclude, query_tile, num_x, fill=-1),
+        _tiled(form.operand(p.x), query_tiles),
+        _tiled(row_bias, query_tiles, fill=floor),
+        _tiled(cotangent, query_tiles),
+        _tiled(p.x, query_tiles),
+        _tiled(exclude, query_tiles, fill=-1),
     )
-    bias = _tiled(p.y_terms + _column_bias(p), center_tile, num_y, fill=_floor(x.dtype))
-    col_zero = _like_all(
-        jnp.zeros((center_tile,), x.dtype), p.x, p.y, bias, exclude, lse, cotangent
+    centers = (
+        jnp.arange(center_tiles[1], dtype=jnp.int32) * center_tiles[0],
+        _tiled(form.operand(p.y), center_tiles),
+        _tiled(p.y_terms + p.column_bias, center_tiles, fill=floor),
+        _tiled(p.y, center_tiles),
     )
 
-    def center_columns(center):
-        y_operand, y_tile, bias_tile, first_column = center
+    def center_rows(center):
+        first_row, y_operand, y_bias, y_tile = center
 
         def add_queries(carry, query):
             weighted, total = carry
-            x_operand, x_tile, shift_tile, cotangent_tile, exclude_tile = query
-            logits = form.product(x_operand, y_operand) + bias_tile + shift_tile[:, None]
+            x_operand, x_bias, cotangent_tile, x_tile, exclude_tile = query
+            # Centers along the rows, so that the product below needs no transpose.
+            logits = form.product(y_operand, x_operand) + y_bias[:, None] + x_bias
             if exclude is not None:
-                logits = _masked_columns(logits, exclude_tile, first_column)
-            weights = jnp.exp(logits) * cotangent_tile[:, None]
-            return (weighted + _dot(weights.T, x_tile), total + jnp.sum(weights, axis=0)), None
+                row = first_row + jnp.arange(y_bias.shape[0], dtype=jnp.int32)
+                logits = jnp.where(row[:, None] == exclude_tile, floor, logits)
+            weights = jnp.exp(logits) * cotangent_tile
+            return (weighted + _dot(weights, x_tile), total + jnp.sum(weights, axis=1)), None
 
-        init = (jnp.broadcast_to(col_zero[:, None], (center_tile, d)), col_zero)
+        init = tuple(
+            _varying_zeros(shape, like=p.x) for shape in ((center_tiles[0], d), center_tiles[:1])
+        )
         (weighted, total), _ = jax.lax.scan(add_queries, init, queries)
         return weighted - total[:, None] * y_tile, total
 
-    centers = (
-        _tiled(form.operand(p.y), center_tile, num_y),
-        _tiled(p.y, center_tile, num_y),
-        bias,
-        jnp.arange(num_y, dtype=jnp.int32) * center_tile,
-    )
-    tiles = jax.lax.map(center_columns, centers) if num_y > 1 else _single(center_columns, centers)
-    grad_y, grad_log_weights = (a.reshape(-1, *a.shape[2:])[:m] for a in tiles)
+    grad_y, grad_log_weights = _map_tiles(center_rows, centers, center_tiles[1], m)
     return grad_y / bandwidth, grad_log_weights

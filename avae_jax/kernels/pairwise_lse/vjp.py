@@ -4,19 +4,28 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from avae_jax.kernels.pairwise_lse import stream
 from avae_jax.kernels.pairwise_lse.form import Form
 
+# jit around each entry: called eagerly, a scan over a fresh closure would compile on every call.
 
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def raw_stats(form: Form, drift: bool, moments: bool, x, y, bandwidth, log_weights, exclude):
-    """Computes stream.forward; differentiating it raises instead of storing every tile."""
-    return stream.forward(form, x, y, bandwidth, log_weights, exclude, drift=drift, moments=moments)
+def raw_stats(form: Form, mean: bool, moments: bool, x, y, bandwidth, log_weights, exclude):
+    """Returns stream.forward; differentiating it raises instead of storing every tile."""
+    return stream.forward(form, x, y, bandwidth, log_weights, exclude, mean=mean, moments=moments)
 
 
-@raw_stats.defjvp
-def _raw_stats_jvp(form, drift, moments, primals, tangents):
+@functools.partial(jax.jit, static_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _center_gradients(form: Form, x, y, bandwidth, log_weights, exclude, lse, cotangent):
+    return stream.center_gradients(form, x, y, bandwidth, log_weights, exclude, lse, cotangent)
+
+
+def _refuse(*args):
     raise NotImplementedError(
         "pairwise_lse has first derivatives in reverse mode only, and pairwise_lse_stats none: "
         "take jax.grad of pairwise_lse once, and wrap the inputs of pairwise_lse_stats in "
@@ -24,51 +33,45 @@ def _raw_stats_jvp(form, drift, moments, primals, tangents):
     )
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _center_gradients(form, x, y, bandwidth, log_weights, exclude, lse, cotangent):
-    return stream.center_gradients(form, x, y, bandwidth, log_weights, exclude, lse, cotangent)
+raw_stats.__wrapped__.defjvp(_refuse)
+_center_gradients.__wrapped__.defjvp(_refuse)
 
 
-@_center_gradients.defjvp
-def _center_gradients_jvp(form, primals, tangents):
-    raise NotImplementedError("pairwise_lse has first derivatives only: take jax.grad of it once.")
-
-
+@functools.partial(jax.jit, static_argnums=(0,))
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def lse(form: Form, x, y, bandwidth, log_weights, exclude):
+def lse(form: Form, x, y, bandwidth, log_weights, exclude) -> jax.Array:
     """Returns the row log-sum-exp [n], differentiable in x, y, bandwidth and log_weights."""
     return raw_stats(form, False, False, x, y, bandwidth, log_weights, exclude).lse
 
 
-def _fwd(form, x, y, bandwidth, log_weights, exclude):
-    wants_centers = y.perturbed or (log_weights is not None and log_weights.perturbed)
-    args = jax.tree.map(
-        lambda p: p.value,
-        (x, y, bandwidth, log_weights, exclude),
-        is_leaf=lambda p: hasattr(p, "perturbed"),
-    )
+def _forward(form, x, y, bandwidth, log_weights, exclude):
+    # With symbolic_zeros every leaf arrives as (value, perturbed).
+    differentiates_centers = y.perturbed or (log_weights is not None and log_weights.perturbed)
+    args = tuple(None if a is None else a.value for a in (x, y, bandwidth, log_weights, exclude))
     raw = raw_stats(form, x.perturbed, bandwidth.perturbed, *args)
-    saved = args if wants_centers else None
-    return raw.lse, (raw, args[2], saved)
+    saved = args if differentiates_centers else None
+    return raw.lse, (raw.lse, raw.drift, raw.logit_mean, args[2], saved)
 
 
-def _bwd(form, residuals, cotangent):
-    raw, bandwidth, saved = residuals
-    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+def _backward(form, residuals, cotangent):
+    value, drift, logit_mean, bandwidth, saved = residuals
+    if isinstance(cotangent, SymbolicZero):
         return (None,) * 5
-    # An empty row has value -inf for every input near this one, so its gradient is 0 even where
-    # the cotangent is not finite.
-    cotangent = jnp.where(raw.lse == -jnp.inf, 0.0, cotangent)
+    # An empty row is -inf for every input near this one: its gradient is 0, whatever comes in.
+    # And a row that goes unused must not spoil the sums below, should it hold NaN.
+    used = (value != -jnp.inf) & (cotangent != 0.0)
+    cotangent = jnp.where(used, cotangent, 0.0)
     grad_x = grad_y = grad_bandwidth = grad_log_weights = None
-    if raw.drift is not None:
-        grad_x = cotangent[:, None] * raw.drift / jnp.square(bandwidth)
-    if raw.logit_mean is not None:
-        grad_bandwidth = -2.0 * jnp.sum(cotangent * raw.logit_mean) / bandwidth
+    if drift is not None:
+        grad_x = jnp.where(used[:, None], cotangent[:, None] * drift, 0.0) / jnp.square(bandwidth)
+    if logit_mean is not None:
+        terms = jnp.where(used, cotangent * logit_mean, 0.0)
+        grad_bandwidth = -2.0 * jnp.sum(terms) / bandwidth
     if saved is not None:
-        grad_y, grad_log_weights = _center_gradients(form, *saved, raw.lse, cotangent)
-        if saved[3] is None:
-            grad_log_weights = None
+        grad_y, grad_log_weights = _center_gradients(form, *saved, value, cotangent)
+        log_weights = saved[3]
+        grad_log_weights = None if log_weights is None else grad_log_weights
     return grad_x, grad_y, grad_bandwidth, grad_log_weights, None
 
 
-lse.defvjp(_fwd, _bwd, symbolic_zeros=True)
+lse.__wrapped__.defvjp(_forward, _backward, symbolic_zeros=True)

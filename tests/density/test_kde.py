@@ -1,0 +1,177 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from sklearn.neighbors import KernelDensity
+
+from avae_jax.density import kde_log_density
+
+
+def draw(n, m, d, seed=0):
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, d), dtype=np.float32)
+    centers = rng.standard_normal((m, d), dtype=np.float32)
+    return z, centers
+
+
+def reference(z, centers, h, exclude=None, log_weights=None):
+    """Float64 log density, each row from its own list of included centers."""
+    z, centers = np.asarray(z, np.float64), np.asarray(centers, np.float64)
+    m, d = centers.shape
+    weights = np.ones(m) if log_weights is None else np.exp(np.asarray(log_weights, np.float64))
+    values = []
+    for i, row in enumerate(z):
+        keep = np.ones(m, bool)
+        if exclude is not None and exclude[i] >= 0:
+            keep[exclude[i]] = False
+        logits = -np.square(row - centers[keep]).sum(1) / (2 * h**2)
+        with np.errstate(divide="ignore"):
+            logits += np.log(weights[keep] / weights[keep].sum())
+        top = logits.max()
+        values.append(top + np.log(np.exp(logits - top).sum()))
+    return np.array(values) - d * np.log(h) - 0.5 * d * np.log(2 * np.pi)
+
+
+@pytest.mark.parametrize(("d", "h"), [(1, 0.1), (2, 1.0), (7, 0.4), (16, 0.6)])
+def test_equals_sklearn(d, h):
+    z, centers = draw(33, 500, d)
+    peer = KernelDensity(bandwidth=h, rtol=0, atol=0).fit(centers.astype(np.float64))
+    expected = peer.score_samples(z.astype(np.float64))
+    np.testing.assert_allclose(
+        kde_log_density(z, centers, bandwidth=h), expected, rtol=3e-6, atol=3e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "d", "h"), [(1, 1, 1, 0.5), (5, 300, 64, 0.7), (3, 9, 257, 1.0)]
+)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("excluding", [False, True])
+def test_equals_float64(n, m, d, h, weighted, excluding):
+    if excluding and m == 1:
+        pytest.skip("nothing would be left")
+    z, centers = draw(n, m, d)
+    log_weights = np.linspace(-3, 2, m, dtype=np.float32) if weighted else None
+    exclude = np.arange(-1, n - 1, dtype=np.int32) if excluding else None
+    value = kde_log_density(z, centers, bandwidth=h, exclude=exclude, log_weights=log_weights)
+    assert value.shape == (n,)
+    assert value.dtype == jnp.float32
+    expected = reference(z, centers, h, exclude, log_weights)
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_integrates_to_one_over_the_line():
+    _, centers = draw(1, 20, 1)
+    grid = np.linspace(-8, 8, 4001, dtype=np.float32)[:, None]
+    weights = np.linspace(-1, 1, 20, dtype=np.float32)
+    density = np.exp(kde_log_density(grid, centers, bandwidth=0.3, log_weights=weights))
+    np.testing.assert_allclose(np.trapezoid(density, grid[:, 0]), 1.0, atol=1e-5)
+
+
+def test_leaving_a_code_out_equals_removing_its_row():
+    _, centers = draw(1, 50, 6)
+    loo = kde_log_density(centers, centers, bandwidth=0.5, exclude=jnp.arange(50))
+    without = [
+        float(kde_log_density(centers[i : i + 1], np.delete(centers, i, 0), bandwidth=0.5)[0])
+        for i in (0, 17, 49)
+    ]
+    np.testing.assert_allclose(np.asarray(loo)[[0, 17, 49]], without, rtol=1e-5)
+
+
+def test_masked_centers_do_not_count():
+    z, centers = draw(4, 30, 5)
+    log_weights = np.where(np.arange(30) < 20, 0.0, -np.inf).astype(np.float32)
+    masked = kde_log_density(z, centers, bandwidth=0.5, log_weights=log_weights)
+    np.testing.assert_allclose(
+        masked, kde_log_density(z, centers[:20], bandwidth=0.5), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_excluding_the_center_with_nearly_all_of_the_weight():
+    z, centers = draw(2, 3, 2)
+    log_weights = np.array([0.0, 40.0, 1.0], np.float32)
+    exclude = np.array([1, 1], np.int32)
+    value = kde_log_density(z, centers, bandwidth=0.5, exclude=exclude, log_weights=log_weights)
+    expected = reference(z, centers, 0.5, exclude, log_weights)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("log_weights", [None, np.zeros(1, np.float32)])
+def test_no_center_left_is_minus_infinity_with_zero_gradient(log_weights):
+    z, centers = draw(2, 1, 3)
+    exclude = jnp.array([0, -1])
+
+    def total(z):
+        value = kde_log_density(z, centers, bandwidth=0.5, exclude=exclude, log_weights=log_weights)
+        return value[1], value
+
+    (_, value), gradient = jax.value_and_grad(total, has_aux=True)(jnp.asarray(z))
+    assert value[0] == -jnp.inf
+    assert np.isfinite(value[1])
+    assert not np.any(gradient[0])
+    np.testing.assert_allclose(gradient[1], (centers[0] - z[1]) / 0.25, rtol=1e-5)
+
+
+def test_duplicating_every_center_changes_nothing():
+    z, centers = draw(5, 40, 10)
+    twice = np.concatenate([centers, centers])
+    np.testing.assert_allclose(
+        kde_log_density(z, twice, bandwidth=0.6),
+        kde_log_density(z, centers, bandwidth=0.6),
+        rtol=1e-5,
+    )
+
+
+def test_far_query_keeps_its_value():
+    centers = np.zeros((4, 64), np.float32)
+    z = np.full((1, 64), 50.0, np.float32)
+    np.testing.assert_allclose(
+        kde_log_density(z, centers, bandwidth=0.7), reference(z, centers, 0.7), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("excluding", [False, True])
+def test_gradients_in_float64(excluding):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        z, centers = jnp.asarray(rng.normal(size=(4, 3))), jnp.asarray(rng.normal(size=(6, 3)))
+        log_weights = jnp.asarray(rng.normal(size=6))
+        exclude = jnp.array([0, -1, 5, 2]) if excluding else None
+
+        def value(z, centers, bandwidth, log_weights):
+            return kde_log_density(
+                z, centers, bandwidth=bandwidth, exclude=exclude, log_weights=log_weights
+            )
+
+        check_grads(
+            value, (z, centers, jnp.asarray(0.7), log_weights), order=1, modes=["rev"], rtol=1e-6
+        )
+
+
+def test_works_under_jit_with_a_traced_bandwidth():
+    z, centers = draw(4, 30, 5)
+    jitted = jax.jit(lambda h: kde_log_density(z, centers, bandwidth=h))
+    np.testing.assert_allclose(jitted(0.4), reference(z, centers, 0.4), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bandwidth": 0.0}, "bandwidth is 0.0"),
+        ({"bandwidth": float("nan")}, "bandwidth is nan"),
+        ({"z": np.zeros(3, np.float32)}, r"z has shape \(3,\)"),
+        ({"centers": np.zeros((5, 4), np.float32)}, "z has 3 columns but centers has 4"),
+        ({"centers": np.zeros((0, 3), np.float32)}, "centers has no rows"),
+        ({"exclude": np.zeros(3, np.int32)}, "exclude has shape"),
+        ({"log_weights": np.zeros(3, np.float32)}, "log_weights has shape"),
+    ],
+)
+def test_errors_name_the_argument(change, message):
+    arguments = {
+        "z": np.zeros((2, 3), np.float32),
+        "centers": np.zeros((5, 3), np.float32),
+        "bandwidth": 0.5,
+    } | change
+    with pytest.raises(ValueError, match=message):
+        kde_log_density(**arguments)

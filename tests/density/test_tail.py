@@ -1,0 +1,39 @@
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from avae_jax.density import log_tail_density
+
+
+@pytest.mark.parametrize(
+    ("latent_dim", "bandwidth", "max_cdf"),
+    [(1, 1.0, 0.5), (8, 0.475, 1 - 1e-6), (64, 0.714, 1 - 1e-2), (128, 0.746, 1 - 1e-1)],
+)
+def test_is_the_kernel_at_the_quantile_radius(latent_dim, bandwidth, max_cdf):
+    radius = bandwidth * np.sqrt(stats.chi2.ppf(max_cdf, latent_dim))
+    point = np.zeros(latent_dim)
+    point[0] = radius
+    kernel = stats.multivariate_normal(np.zeros(latent_dim), bandwidth**2)
+    value = log_tail_density(latent_dim, bandwidth=bandwidth, max_cdf=max_cdf)
+    np.testing.assert_allclose(value, kernel.logpdf(point), rtol=1e-5)
+
+
+def test_bandwidth_may_be_traced():
+    slope = jax.jit(jax.grad(lambda h: log_tail_density(16, bandwidth=h, max_cdf=0.9)))(0.5)
+    np.testing.assert_allclose(slope, -16 / 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("max_cdf", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_max_cdf_outside_is_an_error(max_cdf):
+    with pytest.raises(ValueError, match="max_cdf is"):
+        log_tail_density(16, bandwidth=0.5, max_cdf=max_cdf)
+
+
+def test_other_errors_name_the_argument():
+    with pytest.raises(ValueError, match="latent_dim is 0"):
+        log_tail_density(0, bandwidth=0.5, max_cdf=0.9)
+    with pytest.raises(TypeError, match="latent_dim is 2.0"):
+        log_tail_density(2.0, bandwidth=0.5, max_cdf=0.9)
+    with pytest.raises(ValueError, match="bandwidth is -1"):
+        log_tail_density(2, bandwidth=-1, max_cdf=0.9)

@@ -1,0 +1,228 @@
+"""The losses against NumPy float64, and the contract all of them keep."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from scipy import stats
+from scipy.special import logsumexp
+
+import avae_jax as av
+
+RNG = np.random.default_rng(0)
+BATCH, FEATURES, LATENT, CENTERS = 7, (4, 3, 1), 5, 40
+X = RNG.random((BATCH, *FEATURES)).astype(np.float32)
+X_RECON = RNG.standard_normal((BATCH, *FEATURES)).astype(np.float32)
+Z = RNG.standard_normal((BATCH, LATENT)).astype(np.float32)
+LOG_VAR = RNG.standard_normal((BATCH, LATENT)).astype(np.float32)
+BANK = RNG.standard_normal((CENTERS, LATENT)).astype(np.float32)
+
+
+def log_q64(z, centers, h, exclude=None):
+    z, centers = z.astype(np.float64), centers.astype(np.float64)
+    logits = -((z[:, None] - centers) ** 2).sum(-1) / (2 * h * h)
+    count = np.full(len(z), len(centers))
+    if exclude is not None:
+        for row, column in enumerate(exclude):
+            if column >= 0:
+                logits[row, column] = -np.inf
+                count[row] -= 1
+    normaliser = z.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(h))
+    return logsumexp(logits, axis=1) - np.log(count) - normaliser
+
+
+LOSSES = {
+    "avae": lambda x, r: av.losses.avae(x, r, Z, BANK, bandwidth=0.5, beta=2.0),
+    "elbo": lambda x, r: av.losses.elbo(x, r, Z, LOG_VAR),
+    "beta_elbo": lambda x, r: av.losses.beta_elbo(x, r, Z, LOG_VAR, beta=3.0),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_contract(name):
+    loss, terms = jax.jit(LOSSES[name])(X, X_RECON)
+    assert loss.shape == (BATCH,)
+    assert loss.dtype == jnp.float32
+    assert all(term.shape == (BATCH,) for term in terms.values())
+    assert {"reconstruction", "kl"} <= terms.keys()
+    # Per example: a row's loss does not depend on the other rows' images.
+    other = X.copy()
+    other[1:] = 0
+    np.testing.assert_allclose(LOSSES[name](other, X_RECON)[0][0], loss[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_mismatched_images_are_refused(name):
+    with pytest.raises(ValueError, match="x_recon has shape"):
+        LOSSES[name](X, X_RECON[:, :2])
+
+
+def test_public_losses_are_all_under_contract():
+    losses = {"avae", "elbo", "beta_elbo"}
+    helpers = {"LOG10_WEIGHT", "gaussian_kl", "reconstruction_loss"}
+    assert set(av.losses.__all__) == losses | helpers
+    assert set(LOSSES) == losses
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_reconstruction(likelihood):
+    got = av.losses.reconstruction_loss(X, X_RECON, likelihood=likelihood)
+    x, a = X.astype(np.float64), X_RECON.astype(np.float64)
+    if likelihood == "gaussian":
+        want = ((x - a) ** 2).sum(axis=(1, 2, 3))
+    else:
+        p = 1 / (1 + np.exp(-a))
+        want = -(x * np.log(p) + (1 - x) * np.log1p(-p)).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_bernoulli_survives_huge_logits():
+    logits = jnp.array([[1e4, -1e4, 0.0]])
+    x = jnp.array([[1.0, 0.0, 0.5]])
+
+    def loss(a):
+        return av.losses.reconstruction_loss(x, a, likelihood="bernoulli").sum()
+
+    value, gradient = jax.value_and_grad(loss)(logits)
+    np.testing.assert_allclose(value, math.log(2), rtol=1e-6)
+    np.testing.assert_allclose(gradient, [[0, 0, 0]], atol=1e-6)
+
+
+def test_unknown_likelihood():
+    with pytest.raises(ValueError, match="'poisson' is not one of"):
+        av.losses.reconstruction_loss(X, X, likelihood="poisson")
+
+
+@pytest.mark.parametrize("weight", ["nats", "log10", 0.3])
+@pytest.mark.parametrize("tail", ["none", "official"])
+def test_avae_against_float64(tail, weight):
+    h, beta, max_cdf = 0.45, 3.0, 1 - 1e-2
+    exclude = np.array([0, -1, 5, -1, -1, 39, -1], np.int32)
+    loss, terms = av.losses.avae(
+        X, X_RECON, Z, BANK, bandwidth=h, beta=beta, weight=weight, tail=tail,
+        max_cdf=max_cdf if tail == "official" else None, exclude=exclude,
+    )  # fmt: skip
+    log_q = log_q64(Z, BANK, h, exclude)
+    log_p = stats.norm.logpdf(Z.astype(np.float64)).sum(axis=1)
+    # The authors' floor, in plain densities without the (2 pi)^(-l/2) that both of theirs lack.
+    eps = math.exp(-stats.chi2.ppf(max_cdf, LATENT) / 2) * h**-LATENT
+    tilde = np.exp(log_q) * (2 * math.pi) ** (LATENT / 2)
+    in_tail = np.zeros(BATCH)
+    if tail == "official":
+        in_tail = tilde < eps
+        tilde = tilde + eps
+        assert 0 < in_tail.sum() < BATCH
+    kl = np.log(tilde) - LATENT / 2 * math.log(2 * math.pi) - log_p
+    number = {"nats": 1.0, "log10": 1 / math.log(10)}.get(weight, weight)
+    want = ((X - X_RECON).astype(np.float64) ** 2).sum(axis=(1, 2, 3)) / beta + number * kl
+    np.testing.assert_allclose(terms["log_q"], log_q, rtol=1e-5)
+    np.testing.assert_allclose(terms["log_p"], log_p, rtol=1e-5)
+    np.testing.assert_allclose(terms["kl"], kl, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(terms["tail"], in_tail)
+    np.testing.assert_allclose(loss, want, rtol=1e-5)
+
+
+def test_log10_weight_is_the_authors_base():
+    assert av.losses.LOG10_WEIGHT == pytest.approx(math.log10(math.e))
+
+
+def test_avae_gradients():
+    def loss(x_recon, z):
+        value, _ = av.losses.avae(
+            X, x_recon, z, BANK, bandwidth=0.6, beta=2.0, tail="official", max_cdf=0.9
+        )
+        return value.sum()
+
+    check_grads(loss, (jnp.asarray(X_RECON), jnp.asarray(Z)), order=1, modes=["rev"], rtol=2e-2)
+
+
+def test_avae_gradient_in_z_against_float64():
+    h = 0.6
+    gradient = jax.grad(
+        lambda z: av.losses.avae(X, X, z, BANK, bandwidth=h, beta=1.0)[0].sum()
+    )(jnp.asarray(Z))
+    z, c = Z.astype(np.float64), BANK.astype(np.float64)
+    logits = -((z[:, None] - c) ** 2).sum(-1) / (2 * h * h)
+    weights = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
+    want = (weights @ c - z) / h**2 + z
+    np.testing.assert_allclose(gradient, want, rtol=1e-4, atol=1e-5)
+
+
+def test_centers_carry_no_gradient():
+    gradient = jax.grad(
+        lambda c: av.losses.avae(X, X_RECON, Z, c, bandwidth=0.5, beta=1.0)[0].sum()
+    )(jnp.asarray(BANK))
+    assert not np.any(gradient)
+
+
+def test_far_codes_are_pulled_back_exactly():
+    far = jnp.full((1, 128), 30.0)
+    gradient = jax.grad(
+        lambda z: av.losses.avae(
+            X[:1], X[:1], z, jnp.zeros((50, 128)), bandwidth=0.7, beta=1.0,
+            tail="official", max_cdf=0.9,
+        )[0].sum()
+    )(far)  # fmt: skip
+    # In the tail the density pushes no more and the prior's pull, z, is all that is left.
+    np.testing.assert_allclose(gradient, far, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tail": "auto"}, "tail 'auto' is not one of"),
+        ({"tail": "official"}, "max_cdf is missing"),
+        ({"max_cdf": 0.9}, "max_cdf=0.9 has no effect"),
+        ({"weight": "bits"}, "weight 'bits' is not"),
+    ],
+)
+def test_avae_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        av.losses.avae(X, X_RECON, Z, BANK, bandwidth=0.5, beta=1.0, **arguments)
+
+
+def test_avae_refuses_codes_of_another_batch():
+    with pytest.raises(ValueError, match="z has 6 rows but x has 7"):
+        av.losses.avae(X, X_RECON, Z[:6], BANK, bandwidth=0.5, beta=1.0)
+
+
+def test_gaussian_kl_against_monte_carlo_and_scipy():
+    loc, log_var = Z.astype(np.float64), LOG_VAR.astype(np.float64)
+    want = 0.5 * (loc**2 + np.exp(log_var) - 1 - log_var).sum(axis=1)
+    np.testing.assert_allclose(av.losses.gaussian_kl(Z, LOG_VAR), want, rtol=1e-5)
+    draws = RNG.standard_normal((200_000, LATENT)) * np.exp(log_var[0] / 2) + loc[0]
+    ratio = (
+        stats.norm.logpdf(draws, loc[0], np.exp(log_var[0] / 2)) - stats.norm.logpdf(draws)
+    ).sum(axis=1)
+    error = ratio.std() / math.sqrt(len(ratio))
+    assert abs(ratio.mean() - want[0]) < 5 * error
+
+
+def test_gaussian_kl_near_the_prior():
+    tiny = jnp.full((1, 3), 1e-3, jnp.float32)
+    want = 0.5 * 3 * (1e-6 + math.expm1(1e-3) - 1e-3)
+    # Rounding relative to the log-variance, 1e-3, not to 1.
+    np.testing.assert_allclose(av.losses.gaussian_kl(tiny, tiny), [want], atol=5e-10, rtol=0)
+
+
+def test_elbo_is_a_normalised_bound():
+    loss, terms = av.losses.elbo(X, X_RECON, Z, LOG_VAR, noise_scale=0.7)
+    want = -stats.norm.logpdf(X.astype(np.float64), X_RECON, 0.7).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(terms["nll"], want, rtol=1e-5)
+    np.testing.assert_allclose(loss, want + np.asarray(terms["kl"]), rtol=1e-5)
+
+
+def test_beta_weighs_the_kl():
+    once, terms = av.losses.beta_elbo(X, X_RECON, Z, LOG_VAR, beta=1.0)
+    thrice, _ = av.losses.beta_elbo(X, X_RECON, Z, LOG_VAR, beta=3.0)
+    np.testing.assert_allclose(thrice - once, 2 * terms["kl"], rtol=1e-4)
+
+
+def test_elbo_refuses():
+    with pytest.raises(ValueError, match="log_var has shape"):
+        av.losses.elbo(X, X_RECON, Z, LOG_VAR[:, :2])
+    with pytest.raises(ValueError, match="noise_scale=0"):
+        av.losses.elbo(X, X_RECON, Z, LOG_VAR, noise_scale=0)

@@ -1,0 +1,104 @@
+"""Configurations: checks, names, JSON and what makes a run another run."""
+
+import dataclasses
+import json
+
+import pytest
+
+from avae_jax.training import config as cfg
+
+BASE = cfg.Config(objective=cfg.ObjectiveConfig(tail="none"))
+
+
+def test_every_experiment_is_runnable():
+    names = cfg.experiment_names()
+    assert {"digits", "mnist", "cifar10", "celeb_a", "dsprites", "shapes3d"} <= set(names)
+    for name in names:
+        config = cfg.load_experiment(name)
+        cfg.check_config(config)
+        assert config.experiment == name
+        assert cfg.from_dict(json.loads(json.dumps(cfg.to_dict(config)))) == config
+
+
+def test_field_names_are_unique():
+    total = sum(len(dataclasses.fields(getattr(BASE, section))) for section in cfg.SECTIONS)
+    assert len(cfg.section_of_field()) == total
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"latent_dim": 0}, "latent_dim=0: give at least 1"),
+        ({"width": -1.0}, "width=-1.0: give a number > 0"),
+        ({"beta": 0.0}, "beta=0.0: give a number > 0"),
+        ({"beta": float("nan")}, "beta=nan"),
+        ({"weight": -2.0}, "weight=-2.0"),
+        ({"weight": "bits"}, "weight='bits': expected"),
+        ({"max_cdf": 1.0}, "max_cdf=1.0: give a probability"),
+        ({"tail": "official"}, "max_cdf=None: tail official needs"),
+        ({"tail": "auto"}, "tail='auto': expected"),
+        ({"method": "beta_vae"}, "beta=None: method beta_vae needs"),
+        ({"num_centers": 1}, "num_centers=1: give at least 2"),
+        ({"refresh_every": 0}, "refresh_every=0"),
+        ({"batch_size": 1}, "batch_size=1"),
+        ({"num_epochs": 0}, "num_epochs=0"),
+        ({"num_epochs": 1.5}, "num_epochs=1.5: expected int"),
+        ({"learning_rate": float("inf")}, "learning_rate=inf"),
+        ({"clip_norm": 0.0}, "clip_norm=0.0"),
+        ({"plateau_factor": 1.0}, "plateau_factor=1.0"),
+        ({"plateau_patience": 0}, "plateau_patience=0"),
+        ({"ema_decay": 1.0}, "ema_decay=1.0"),
+        ({"latent_dim": "8"}, "latent_dim='8': expected int"),
+        ({"latent_dim": True}, "latent_dim=True: expected int"),
+    ],
+)
+def test_refused(fields, message):
+    with pytest.raises(cfg.ConfigError, match=message.replace("(", r"\(")):
+        cfg.check_config(cfg.replace_fields(BASE, **fields))
+
+
+def test_integers_pass_for_floats():
+    cfg.check_config(cfg.replace_fields(BASE, width=1, weight=2))
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(cfg.ConfigError, match="unknown field 'latent_dmi'; did you mean 'latent_d"):
+        cfg.replace_fields(BASE, latent_dmi=3)
+    with pytest.raises(cfg.ConfigError, match="unknown experiment 'mnits'; did you mean 'mnist'"):
+        cfg.load_experiment("mnits")
+    with pytest.raises(cfg.ConfigError, match="unknown section 'modle'; did you mean 'model'"):
+        cfg.from_dict({"modle": {}})
+    with pytest.raises(cfg.ConfigError, match="unknown field 'widht'; did you mean 'width'"):
+        cfg.from_dict({"model": {"widht": 1.0}})
+
+
+def test_experiment_files(tmp_path):
+    good = tmp_path / "mine.py"
+    good.write_text("from avae_jax.training.config import Config\nconfig = Config()\n")
+    assert cfg.load_experiment(str(good)).experiment == "mine"
+    bad = tmp_path / "empty.py"
+    bad.write_text("x = 1\n")
+    with pytest.raises(cfg.ConfigError, match="defines no `config`"):
+        cfg.load_experiment(str(bad))
+    with pytest.raises(cfg.ConfigError, match="does not exist"):
+        cfg.load_experiment(str(tmp_path / "none.py"))
+
+
+def test_config_files(tmp_path):
+    path = tmp_path / "config.json"
+    cfg.save_config(BASE, path)
+    assert cfg.load_config(path) == BASE
+    path.write_text("{")
+    with pytest.raises(cfg.ConfigError, match="is not JSON"):
+        cfg.load_config(path)
+    with pytest.raises(cfg.ConfigError, match="is not a run folder"):
+        cfg.load_config(tmp_path / "none" / "config.json")
+
+
+def test_differences():
+    assert cfg.differences(BASE, BASE) == []
+    longer = cfg.replace_fields(BASE, num_epochs=99, data_dir="elsewhere")
+    assert cfg.differences(BASE, longer) == []
+    assert cfg.differences(BASE, cfg.replace_fields(BASE, latent_dim=9)) == ["latent_dim: 8 -> 9"]
+    cosine = cfg.replace_fields(BASE, schedule="cosine")
+    assert cfg.differences(cosine, cfg.replace_fields(cosine, num_epochs=99))
