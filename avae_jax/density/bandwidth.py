@@ -63,8 +63,8 @@ def find_bandwidth(
 
     ``h_opt = argmax_h E_{z ~ N(0, I)} log q_h(z)`` with `q_h` the kernel density of `num_centers`
     draws of N(0, I), the AVAE's rule (Saha, Joshi and Whitaker 2023). They run 10,000 Adam steps;
-    here Newton's method in `t = log h` takes about five passes. With `w_ij` the softmax weights and
-    `u_ij = |z_i - c_j|^2 / h^2`,
+    here Newton's method in `t = log h` takes about five passes, twelve at l = 1. With `w_ij` the
+    softmax weights and `u_ij = |z_i - c_j|^2 / h^2`,
 
     ``f' = mean_i E_w[u] - l``, ``f'' = mean_i Var_w(u) - 2 mean_i E_w[u]``.
 
@@ -95,7 +95,8 @@ def find_bandwidth(
       The standard error of several trials is their standard deviation over `sqrt(num_trials)`. For
       one trial it is the delta method's, from the spread of `f'` over the queries and a delete-one
       jackknife of `f'` over the centers. The jackknife errs upwards (Efron and Stein 1981), most
-      where a query has one near center only: expect up to 1.5 times the spread between trials.
+      where a query has one near center only: expect up to 1.5 times the spread between trials. It
+      means little for fewer than about 20 centers.
 
     Example:
       >>> result = find_bandwidth(10, 500, cache=False)

@@ -124,8 +124,9 @@ def expected_code_scale(
     if crossings.size:
         middles = np.sqrt(scales[crossings] * scales[crossings + 1])
         left = crossings[np.argmin(np.abs(np.log(middles / claimed)))]
-        fixed_point = _bisect(lambda scale: measure(scale)[0], scales[left], scales[left + 1])
-        slope = (forces[left + 1] - forces[left]) / (scales[left + 1] - scales[left])
+        low, high = float(scales[left]), float(scales[left + 1])
+        fixed_point = _bisect(lambda scale: measure(scale)[0], low, high)
+        slope = (forces[left + 1] - forces[left]) / (high - low)
         stderr = float(measure(fixed_point)[1] / slope)
     return CodeScale(
         claimed=claimed,

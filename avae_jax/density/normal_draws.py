@@ -83,9 +83,9 @@ def row_stats(
     Returns:
       The merged statistics, `[n]` each.
     """
-    bandwidth = jnp.asarray(bandwidth, jnp.float32)
+    h = jnp.asarray(bandwidth, jnp.float32)
     return functools.reduce(
-        merge_stats, (_slab_stats(queries, slab, bandwidth, with_mean=with_mean) for slab in slabs)
+        merge_stats, (_slab_stats(queries, slab, h, with_mean=with_mean) for slab in slabs)
     )
 
 

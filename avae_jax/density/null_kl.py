@@ -45,7 +45,7 @@ def null_kl(
 
     Example:
       >>> round(null_kl(16, 1000, bandwidth=0.62, scale=0.78), 1)
-      -0.5
+      -0.4
     """
     latent_dim = check_count("latent_dim", latent_dim, minimum=1)
     num_centers = check_count("num_centers", num_centers, minimum=1)

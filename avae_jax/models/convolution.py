@@ -6,6 +6,7 @@ XLA on the CPU falls off its fast path for the gradients of strided convolutions
 run as matrix products on the CPU and through `lax` elsewhere; kernels and values are the same.
 """
 
+import functools
 import math
 
 import jax
@@ -15,7 +16,11 @@ from jax import lax
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _IMPLEMENTATIONS = (None, "lax", "matmul")
 
+# Compiled as one unit when a module is applied outside jit: op by op, the slices are slow.
+_compiled = functools.partial(jax.jit, static_argnames=("stride", "implementation"), inline=True)
 
+
+@_compiled
 def conv2d(x, kernel, *, stride=1, implementation=None):
     """Convolves images with a kernel, zero padding "SAME".
 
@@ -54,6 +59,7 @@ def conv2d(x, kernel, *, stride=1, implementation=None):
     return patches @ kernel.reshape(size * size * in_channels, out_channels)
 
 
+@_compiled
 def conv_transpose2d(x, kernel, *, stride=1, implementation=None):
     """Applies the transpose of `conv2d`: every side grows by the factor `stride`.
 

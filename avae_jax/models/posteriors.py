@@ -28,9 +28,9 @@ def split_gaussian(head):
       range finds back; a hard clip would leave it there.
 
     Example:
-      >>> loc, log_var = split_gaussian(jnp.array([[0.5, -1.0, 0.0, 1e6]]))
-      >>> print(loc.round(3), log_var.round(3))
-      [[ 0.5 -1. ]] [[ 0. 10.]]
+      >>> loc, log_var = split_gaussian(jnp.array([[0.5, -1.0, -3.0, 1e6]]))
+      >>> loc.tolist(), log_var.round(3).tolist()
+      ([[0.5, -1.0]], [[-3.0, 10.0]])
     """
     if head.shape[-1] % 2:
         raise ValueError(

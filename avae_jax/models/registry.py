@@ -63,8 +63,8 @@ class Architecture:
 # The paper's nets after arXiv 2311.07693 and the authors' code; "factors" after arXiv 2501.15705,
 # whose encoder alone does not centre its input. Differences from that code: images that already lie
 # in [-1, 1] (celeb_a) are not mapped a second time, and initial weights depend on the key.
-# "digits" is dense because at 8x8 convolutions are slower on a CPU and no better: a training step at
-# batch 100 took .34 ms, against .91 ms (16-32 channels) and 2.9 ms (32-64 channels), and after 100
+# "digits" is dense because at 8x8 convolutions are slower on a CPU and no better: a training step
+# at batch 100 took .34 ms, against .91 ms (16-32 channels) and 2.9 ms (32-64 channels); after 100
 # epochs with an 8-dimensional code the squared error per validation image was .86, 1.01 and .85.
 ARCHITECTURES = {
     "mnist": Architecture(

@@ -66,7 +66,7 @@ def make_train_step(
         (loss, (per_example, terms, z, batch_stats)), gradient = jax.value_and_grad(
             mean_loss, has_aux=True
         )(state.variables["params"])
-        gradient_norm = optax.global_norm(gradient)
+        gradient_norm = optax.tree.norm(gradient)
         good = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.variables["params"])
@@ -126,6 +126,12 @@ def collect(metrics: dict[str, jax.Array]) -> clu_metrics.Collection:
     collected = kinds.single_from_model_output(**safe, mask=good)
     share = clu_metrics.Average.from_model_output(values=good)
     return collected.replace(good=share)
+
+
+def _empty(abstract: dict[str, jax.ShapeDtypeStruct]) -> clu_metrics.Collection:
+    """Return what an epoch's metrics start from, in the dtypes they will have."""
+    merged = jax.eval_shape(lambda metrics: collect(metrics).merge(collect(metrics)), abstract)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), merged)
 
 
 class Images:
@@ -254,5 +260,5 @@ def compile_program(
             in_shardings=(whole, whole, whole, whole, pixels, rows, rows),
             out_shardings=whole,
         ),
-        empty_metrics=jax.device_put(_collection(tuple(sorted(abstract))).empty(), whole),
+        empty_metrics=jax.device_put(_empty(abstract), whole),
     )

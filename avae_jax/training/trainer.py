@@ -221,14 +221,17 @@ class Trainer:
 
     def encode(self, variables, index: np.ndarray, *, batch_statistics: bool = False) -> jax.Array:
         """Return the codes `[len(index), latent_dim]` of images, by number."""
-        encode = self.program.encode_batch if batch_statistics else self.program.encode
+        encode, rows = self.program.encode, self.rows
+        if batch_statistics:
+            # As many images as a training batch has, so that both see like statistics.
+            encode, rows = self.program.encode_batch, self.session.batch_size
         codes = []
-        for start in range(0, len(index), self.rows):
-            chunk = index[start : start + self.rows]
+        for start in range(0, len(index), rows):
+            chunk = index[start : start + rows]
             # Running averages do not mix rows, so a short chunk can be filled up; batch statistics
             # do, so it is filled from the other images asked for.
-            if len(chunk) < self.rows:
-                chunk = np.concatenate([chunk, np.resize(index, self.rows - len(chunk))])
+            if len(chunk) < rows:
+                chunk = np.concatenate([chunk, np.resize(index, rows - len(chunk))])
             codes.append(encode(variables, *self.images.fetch(chunk)))
         return jnp.concatenate(codes)[: len(index)]
 

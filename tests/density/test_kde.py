@@ -33,10 +33,12 @@ def reference(z, centers, h, exclude=None, log_weights=None):
     return np.array(values) - d * np.log(h) - 0.5 * d * np.log(2 * np.pi)
 
 
-@pytest.mark.parametrize(("d", "h"), [(1, 0.1), (2, 1.0), (7, 0.4), (16, 0.6)])
+@pytest.mark.parametrize(("d", "h"), [(1, 0.1), (2, 1.0), (7, 0.4), (16, 0.6), (64, 0.7)])
 def test_equals_sklearn(d, h):
     z, centers = draw(33, 500, d)
-    peer = KernelDensity(bandwidth=h, rtol=0, atol=0).fit(centers.astype(np.float64))
+    # One leaf: with more, its tree loses digits of small sums (.05 nats at d = 16 with 40 a leaf).
+    peer = KernelDensity(bandwidth=h, rtol=0, atol=0, leaf_size=500)
+    peer.fit(centers.astype(np.float64))
     expected = peer.score_samples(z.astype(np.float64))
     np.testing.assert_allclose(
         kde_log_density(z, centers, bandwidth=h), expected, rtol=3e-6, atol=3e-5
@@ -49,8 +51,6 @@ def test_equals_sklearn(d, h):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("excluding", [False, True])
 def test_equals_float64(n, m, d, h, weighted, excluding):
-    if excluding and m == 1:
-        pytest.skip("nothing would be left")
     z, centers = draw(n, m, d)
     log_weights = np.linspace(-3, 2, m, dtype=np.float32) if weighted else None
     exclude = np.arange(-1, n - 1, dtype=np.int32) if excluding else None
@@ -145,7 +145,11 @@ def test_gradients_in_float64(excluding):
             )
 
         check_grads(
-            value, (z, centers, jnp.asarray(0.7), log_weights), order=1, modes=["rev"], rtol=1e-6
+            jax.jit(value),
+            (z, centers, jnp.asarray(0.7), log_weights),
+            order=1,
+            modes=["rev"],
+            rtol=1e-6,
         )
 
 

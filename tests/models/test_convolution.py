@@ -6,7 +6,7 @@ from jax.test_util import check_grads
 
 from avae_jax.models.convolution import conv2d, conv_transpose2d
 
-# (size of the kernel, stride): the nets use (4, 2) and (4, 1), the others hold the index arithmetic.
+# (kernel size, stride): the nets use (4, 2) and (4, 1), the others hold the index arithmetic.
 GEOMETRIES = [(4, 2), (4, 1), (2, 2), (3, 1), (6, 3), (6, 2), (3, 2)]
 
 
@@ -45,7 +45,7 @@ def conv_transpose2d_numpy(x, kernel, stride):
 
 @pytest.mark.parametrize("implementation", ["lax", "matmul", None])
 @pytest.mark.parametrize(("size", "stride"), GEOMETRIES)
-@pytest.mark.parametrize("side", [1, 5, 6])
+@pytest.mark.parametrize("side", [1, 6])
 def test_conv2d_equals_numpy(side, size, stride, implementation):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, side, side + 1, 3))
@@ -59,12 +59,17 @@ def test_conv2d_equals_numpy(side, size, stride, implementation):
     np.testing.assert_allclose(y, conv2d_numpy(x, kernel, stride), atol=2e-4)
 
 
-@pytest.mark.parametrize("implementation", ["lax", "matmul", None])
-@pytest.mark.parametrize(("size", "stride"), GEOMETRIES)
-@pytest.mark.parametrize("side", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("size", "stride", "implementation"),
+    [
+        (size, stride, implementation)
+        for size, stride in GEOMETRIES
+        for implementation in ("lax", "matmul", None)
+        if implementation != "matmul" or size % stride == 0
+    ],
+)
+@pytest.mark.parametrize("side", [1, 5])
 def test_conv_transpose2d_equals_numpy(side, size, stride, implementation):
-    if implementation == "matmul" and size % stride:
-        pytest.skip("refused; see test_matmul_needs_a_multiple_of_the_stride")
     rng = np.random.default_rng(1)
     x = rng.normal(size=(2, side, side + 1, 3))
     kernel = rng.normal(size=(size, size, 5, 3))

@@ -204,7 +204,9 @@ def _concrete(a):
 
 
 def _checked_bandwidth(bandwidth) -> jax.Array:
-    if isinstance(bandwidth, (int, float)) and not isinstance(bandwidth, bool):
+    if isinstance(bandwidth, (bool, str, bytes)) or bandwidth is None:
+        raise TypeError(f"bandwidth must be a number, got {bandwidth!r}.")
+    if isinstance(bandwidth, int):
         bandwidth = float(bandwidth)
     bandwidth = _floating("bandwidth", bandwidth)
     if bandwidth.shape != ():

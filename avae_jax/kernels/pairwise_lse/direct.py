@@ -10,19 +10,22 @@ from avae_jax.kernels.pairwise_lse.form import Form
 _UNROLLED_DIMS = 8
 
 
-def _point_terms(x):
-    return jnp.zeros(x.shape[:-1], x.dtype)
+def _point_terms(centred):
+    return jnp.zeros(centred.shape[:-1], centred.dtype)
 
 
-def _operand(x):
+def _operand(points, centred):
+    # Neither centred nor scaled: both would round the points, and nearby ones subtract exactly.
+    del centred
     # Separate columns: XLA on the CPU does not vectorise a loop that slices them itself.
-    return tuple(x.T) if x.shape[1] <= _UNROLLED_DIMS else x
+    return tuple(points.T) if points.shape[1] <= _UNROLLED_DIMS else points
 
 
-def _product(x, y):
+def _product(x, y, bandwidth):
+    scale = -0.5 / jnp.square(bandwidth)
     if isinstance(x, tuple):
         squares = [jnp.square(a[:, None] - b) for a, b in zip(x, y, strict=True)]
-        return -0.5 * sum(squares[1:], start=squares[0])
+        return scale * sum(squares[1:], start=squares[0])
 
     # Transposed before the loop, so that its body reads contiguous rows.
     x, y = x.T, y.T
@@ -33,7 +36,7 @@ def _product(x, y):
         return total + jnp.square(a[:, None] - b)
 
     first = jnp.square(x[0][:, None] - y[0])
-    return -0.5 * jax.lax.fori_loop(1, x.shape[0], add_dim, first)
+    return scale * jax.lax.fori_loop(1, x.shape[0], add_dim, first)
 
 
 DIFFERENCE_FORM = Form(point_terms=_point_terms, operand=_operand, product=_product)

@@ -9,14 +9,16 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """One way to write -|x_i - y_j|^2 / 2 as product(x, y)_ij + point_terms(x)_i + (y)_j.
+    """One way to write -|x_i - y_j|^2 / (2 h^2) as product_ij + point_terms(x)_i + (y)_j.
+
+    "Centred" points have a common shift subtracted and are divided by the bandwidth.
 
     Attributes:
-        point_terms: [k, d] -> [k], the part that depends on one point only.
-        operand: [k, d] -> tree of [k, ...] arrays, the points as `product` wants them.
-        product: (operand of x [a, d], operand of y [b, d]) -> [a, b], the part that needs both.
+        point_terms: centred points [k, d] -> [k], the part that depends on one point only.
+        operand: (points [k, d], the same centred) -> tree of [k, ...] arrays, what `product` takes.
+        product: (operand of a points, operand of b points, bandwidth) -> [a, b].
     """
 
     point_terms: Callable[[jax.Array], jax.Array]
-    operand: Callable[[jax.Array], Any]
-    product: Callable[[Any, Any], jax.Array]
+    operand: Callable[[jax.Array, jax.Array], Any]
+    product: Callable[[Any, Any, jax.Array], jax.Array]

@@ -5,7 +5,7 @@ over tiles of the other. Nothing here is meant to be differentiated (a scan woul
 vjp.py owns the derivatives.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +36,12 @@ class RawStats(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """Both sides, centred and divided by the bandwidth, with the parts of the logit they own."""
+    """Both sides with the parts of the logit they own."""
 
-    x: jax.Array  # [n, d]
-    y: jax.Array  # [m, d]
+    x: jax.Array  # [n, d], centred and divided by the bandwidth
+    y: jax.Array  # [m, d], likewise
+    x_operand: Any  # tree of [n, ...], what form.product takes
+    y_operand: Any  # tree of [m, ...]
     x_terms: jax.Array  # [n]
     y_terms: jax.Array  # [m]
     column_bias: jax.Array  # [m], log weights, or 0; masked columns at the floor
@@ -109,8 +111,17 @@ def _prepare(form: Form, x, y, bandwidth, log_weights) -> _Prepared:
         shift = jnp.sum(jnp.where(masked[:, None], 0.0, y), axis=0) / num_kept
         y = jnp.where(masked[:, None], shift, y)
         column_bias = jnp.where(masked, _floor(y.dtype), log_weights)
-    x, y = (x - shift) / bandwidth, (y - shift) / bandwidth
-    return _Prepared(x, y, form.point_terms(x), form.point_terms(y), column_bias, shift)
+    x_centred, y_centred = (x - shift) / bandwidth, (y - shift) / bandwidth
+    return _Prepared(
+        x=x_centred,
+        y=y_centred,
+        x_operand=form.operand(x, x_centred),
+        y_operand=form.operand(y, y_centred),
+        x_terms=form.point_terms(x_centred),
+        y_terms=form.point_terms(y_centred),
+        column_bias=column_bias,
+        shift=shift,
+    )
 
 
 def _dot(a, b):
@@ -148,13 +159,13 @@ def forward(
     column_bias = p.column_bias if moments else p.column_bias + p.y_terms
     centers = (
         jnp.arange(center_tiles[1], dtype=jnp.int32) * center_tiles[0],
-        _tiled(form.operand(p.y), center_tiles),
+        _tiled(p.y_operand, center_tiles),
         _tiled(column_bias, center_tiles, fill=floor),
         _tiled(p.y_terms, center_tiles) if moments else None,
         _tiled(p.y, center_tiles) if mean else None,
     )
     queries = (
-        _tiled(form.operand(p.x), query_tiles),
+        _tiled(p.x_operand, query_tiles),
         _tiled(p.x_terms, query_tiles),
         _tiled(p.x, query_tiles) if mean else None,
         _tiled(exclude, query_tiles, fill=-1),
@@ -166,7 +177,7 @@ def forward(
         def add_centers(carry, center):
             top, total, weighted, first, second = carry
             first_column, y_operand, bias, y_terms, y_tile = center
-            logits = form.product(x_operand, y_operand)
+            logits = form.product(x_operand, y_operand, bandwidth)
             if moments:
                 pure = logits + y_terms + x_terms[:, None]
                 logits = pure
@@ -258,7 +269,7 @@ def center_gradients(
     query_tile, center_tile = tile_sizes(n, m)
     query_tiles, center_tiles = _even_tiles(n, query_tile), _even_tiles(m, center_tile)
     queries = (
-        _tiled(form.operand(p.x), query_tiles),
+        _tiled(p.x_operand, query_tiles),
         _tiled(row_bias, query_tiles, fill=floor),
         _tiled(cotangent, query_tiles),
         _tiled(p.x, query_tiles),
@@ -266,7 +277,7 @@ def center_gradients(
     )
     centers = (
         jnp.arange(center_tiles[1], dtype=jnp.int32) * center_tiles[0],
-        _tiled(form.operand(p.y), center_tiles),
+        _tiled(p.y_operand, center_tiles),
         _tiled(p.y_terms + p.column_bias, center_tiles, fill=floor),
         _tiled(p.y, center_tiles),
     )
@@ -278,7 +289,7 @@ def center_gradients(
             weighted, total = carry
             x_operand, x_bias, cotangent_tile, x_tile, exclude_tile = query
             # Centers along the rows, so that the product below needs no transpose.
-            logits = form.product(y_operand, x_operand) + y_bias[:, None] + x_bias
+            logits = form.product(y_operand, x_operand, bandwidth) + y_bias[:, None] + x_bias
             if exclude is not None:
                 row = first_row + jnp.arange(y_bias.shape[0], dtype=jnp.int32)
                 logits = jnp.where(row[:, None] == exclude_tile, floor, logits)

@@ -9,17 +9,13 @@ from jax.custom_derivatives import SymbolicZero
 from avae_jax.kernels.pairwise_lse import stream
 from avae_jax.kernels.pairwise_lse.form import Form
 
-# jit around each entry: called eagerly, a scan over a fresh closure would compile on every call.
 
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def raw_stats(form: Form, mean: bool, moments: bool, x, y, bandwidth, log_weights, exclude):
+def _raw_stats(form: Form, mean: bool, moments: bool, x, y, bandwidth, log_weights, exclude):
     """Returns stream.forward; differentiating it raises instead of storing every tile."""
     return stream.forward(form, x, y, bandwidth, log_weights, exclude, mean=mean, moments=moments)
 
 
-@functools.partial(jax.jit, static_argnums=(0,))
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _center_gradients(form: Form, x, y, bandwidth, log_weights, exclude, lse, cotangent):
     return stream.center_gradients(form, x, y, bandwidth, log_weights, exclude, lse, cotangent)
@@ -33,13 +29,16 @@ def _refuse(*args):
     )
 
 
-raw_stats.__wrapped__.defjvp(_refuse)
-_center_gradients.__wrapped__.defjvp(_refuse)
+_raw_stats.defjvp(_refuse)
+_center_gradients.defjvp(_refuse)
+
+# jit: called eagerly, a scan over a fresh closure would compile on every call.
+raw_stats = jax.jit(_raw_stats, static_argnums=(0, 1, 2))
+_jitted_center_gradients = jax.jit(_center_gradients, static_argnums=0)
 
 
-@functools.partial(jax.jit, static_argnums=(0,))
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def lse(form: Form, x, y, bandwidth, log_weights, exclude) -> jax.Array:
+def _lse(form: Form, x, y, bandwidth, log_weights, exclude) -> jax.Array:
     """Returns the row log-sum-exp [n], differentiable in x, y, bandwidth and log_weights."""
     return raw_stats(form, False, False, x, y, bandwidth, log_weights, exclude).lse
 
@@ -68,10 +67,12 @@ def _backward(form, residuals, cotangent):
         terms = jnp.where(used, cotangent * logit_mean, 0.0)
         grad_bandwidth = -2.0 * jnp.sum(terms) / bandwidth
     if saved is not None:
-        grad_y, grad_log_weights = _center_gradients(form, *saved, value, cotangent)
+        grad_y, grad_log_weights = _jitted_center_gradients(form, *saved, value, cotangent)
         log_weights = saved[3]
         grad_log_weights = None if log_weights is None else grad_log_weights
     return grad_x, grad_y, grad_bandwidth, grad_log_weights, None
 
 
-lse.__wrapped__.defvjp(_forward, _backward, symbolic_zeros=True)
+_lse.defvjp(_forward, _backward, symbolic_zeros=True)
+
+lse = jax.jit(_lse, static_argnums=0)

@@ -1,0 +1,344 @@
+"""The compiled pieces of training: what a step does, on one device and on eight."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import avae_jax as av
+from avae_jax.training import config as cfg
+from avae_jax.training import sharding, trainer
+from avae_jax.training.state import make_centers
+
+
+TRAINERS = {}
+
+
+def open_on(num_devices, config, dataset, **options):
+    """Build a trainer on the first devices only, once for all tests: it holds no state."""
+    key = (num_devices, config, tuple(sorted(options.items())))
+    if key not in TRAINERS:
+        TRAINERS[key] = _open_on(num_devices, config, dataset, **options)
+    return TRAINERS[key]
+
+
+def _open_on(num_devices, config, dataset, **options):
+    original = sharding.make_mesh
+    sharding.make_mesh = lambda: original(num_devices)
+    try:
+        session = trainer.open_session(config, dataset=dataset)
+    finally:
+        sharding.make_mesh = original
+    return trainer.Trainer(session, **options)
+
+
+def run_epoch(built, state):
+    metrics = built.program.empty_metrics
+    for batches in built.dispatches(state):
+        state, metrics = built.advance(state, metrics, built.fetch(batches))
+    return state, {name: float(value) for name, value in metrics.compute().items()}
+
+
+def leaves(state):
+    state = dataclasses.replace(state, key=jax.random.key_data(state.key))
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def assert_close(a, b, rtol, atol):
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
+
+
+METHODS = {
+    "avae": {},
+    "vae": {"method": "vae"},
+    "beta_vae": {"method": "beta_vae", "beta": 4.0},
+    "ae": {"method": "ae"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_lowers_the_score(method, blobs, small_config):
+    built = open_on(1, cfg.replace_fields(small_config, **METHODS[method]), blobs)
+    state = built.init()
+    before = built.validate(state)
+    for _ in range(4):
+        state, metrics = run_epoch(built, state)
+        state, after = built.finish_epoch(state)
+    assert after["score"] < before["score"]
+    assert after["reconstruction"] < before["reconstruction"]
+    assert metrics["good"] == 1
+
+
+def test_every_method_is_tested():
+    from avae_jax.training.objective import METHODS as registered
+
+    assert set(METHODS) == set(registered)
+
+
+def test_initial_beta_is_measured(blobs, small_config):
+    built = open_on(1, small_config, blobs)
+    state = built.init()
+    index = blobs.splits.validation
+    x = blobs.images[index].astype(np.float64) / 255
+    model = built.session.model
+    z = model.codes(state.variables, jnp.asarray(x, jnp.float32), train=False)
+    x_recon = np.asarray(model.decode(state.variables, z, train=False)[0], np.float64)
+    want = math.sqrt(((x - x_recon) ** 2).sum(axis=(1, 2, 3)).mean())
+    assert float(state.beta) == pytest.approx(want, rel=1e-5)
+    fixed = open_on(1, cfg.replace_fields(small_config, beta=7.5), blobs)
+    assert float(fixed.init().beta) == 7.5
+
+
+def test_validation_equals_the_loss_on_the_whole_split(blobs, small_config):
+    built = open_on(1, small_config, blobs)
+    state, _ = run_epoch(built, built.init())
+    got = built.validate(state)
+    model, bandwidth = built.session.model, built.session.bandwidth
+
+    def encode(index):
+        x = jnp.asarray(blobs.images[np.asarray(index)], jnp.float32) / 255
+        return x, model.codes(state.variables, x, train=False)
+
+    x, z = encode(blobs.splits.validation)
+    _, centers = encode(state.centers.index)
+    x_recon = model.decode(state.variables, z, train=False)[0]
+    loss, terms = av.losses.avae(
+        x, x_recon, z, centers, bandwidth=bandwidth.h_corr, beta=state.beta,
+        tail="official", max_cdf=1 - 1e-4,
+    )  # fmt: skip
+    assert got["loss"] == pytest.approx(float(loss.mean()), rel=1e-4)
+    assert got["kl"] == pytest.approx(float(terms["kl"].mean()), rel=1e-3, abs=1e-4)
+    score = 2 * math.sqrt(got["reconstruction"]) + got["kl"]
+    assert got["score"] == pytest.approx(score)
+
+
+@pytest.mark.parametrize("refresh", ["queue", "reencode"])
+def test_eight_devices_equal_one(refresh, blobs, small_config):
+    config = cfg.replace_fields(small_config, refresh=refresh, refresh_every=2)
+    one, eight = open_on(1, config, blobs), open_on(8, config, blobs)
+    state_one, metrics_one = run_epoch(one, one.init())
+    state_eight, metrics_eight = run_epoch(eight, eight.init())
+    assert_close(state_one, state_eight, rtol=1e-4, atol=1e-5)
+    for name, value in metrics_one.items():
+        assert metrics_eight[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
+
+
+def test_batch_normalisation_is_global(blobs, small_config):
+    """One step: later ones differ by Adam's amplified rounding of gradients that are zero."""
+    config = cfg.replace_fields(small_config, norm="batch")
+    found = []
+    for num_devices in (1, 8):
+        built = open_on(num_devices, config, blobs)
+        state = built.init()
+        fetched = built.fetch(next(built.dispatches(state)))
+        state, metrics = built.program.train(state, built.program.empty_metrics, *fetched)
+        found.append((state.variables["batch_stats"], float(metrics.compute()["loss"])))
+    (stats_one, loss_one), (stats_eight, loss_eight) = found
+    assert jax.tree.leaves(stats_one)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), stats_one, stats_eight
+    )
+    assert loss_one == pytest.approx(loss_eight, rel=1e-5)
+
+
+def test_several_steps_per_dispatch_equal_single_ones(blobs, small_config):
+    single = open_on(1, small_config, blobs, steps_per_dispatch=1)
+    several = open_on(1, small_config, blobs, steps_per_dispatch=3)
+    sizes = [len(batches) for batches in several.dispatches(several.init())]
+    assert sizes == [3, 1]
+    state_single, metrics_single = run_epoch(single, single.init())
+    state_several, metrics_several = run_epoch(several, several.init())
+    assert_close(state_single, state_several, rtol=1e-5, atol=1e-6)
+    assert metrics_several == pytest.approx(metrics_single, rel=1e-4)
+
+
+def test_streamed_images_equal_resident_ones(blobs, small_config):
+    resident = open_on(8, small_config, blobs, resident=True)
+    streamed = open_on(8, small_config, blobs, resident=False, steps_per_dispatch=2)
+    state_resident, _ = run_epoch(resident, resident.init())
+    state_streamed, _ = run_epoch(streamed, streamed.init())
+    assert_close(state_resident, state_streamed, rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_step_compiles_nothing(blobs, small_config):
+    built = open_on(8, small_config, blobs)
+    state, _ = run_epoch(built, built.init())
+    compiled = []
+
+    def listen(event, seconds, **_):
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jax.jit(lambda x: x + 1)(jnp.zeros(3))
+        assert compiled, "the listener hears no compilation: this test checks nothing"
+        compiled.clear()
+        run_epoch(built, state)
+        assert not compiled
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
+def test_the_queue_holds_the_last_codes_and_knows_their_images(blobs, small_config):
+    built = open_on(1, small_config, blobs)
+    state = built.init()
+    seen = []
+    for _ in range(2):
+        for batches in built.dispatches(state):
+            state, _ = built.advance(state, built.program.empty_metrics, built.fetch(batches))
+            seen.extend(batches.reshape(-1))
+    bank = state.centers
+    num_centers = small_config.centers.num_centers
+    newest = seen[-num_centers:]
+    assert sorted(newest) == sorted(np.asarray(bank.index).tolist())
+    row_of = np.asarray(bank.row_of)
+    for image in range(len(blobs.images)):
+        rows = np.flatnonzero(np.asarray(bank.index) == image)
+        if row_of[image] < 0:
+            assert len(rows) == 0
+        else:
+            assert row_of[image] in rows
+            # Of two codes of one image the newer one is the one left out.
+            assert bank.encoded_at[row_of[image]] == bank.encoded_at[rows].max()
+    ages = int(state.step) - np.asarray(bank.encoded_at)
+    assert ages.max() == math.ceil(num_centers / 64)
+
+
+def test_own_codes_are_excluded(blobs, small_config):
+    """A batch whose images all sit in the bank sees the density without itself."""
+    config = cfg.replace_fields(small_config, refresh="reencode", num_centers=280)
+    built = open_on(1, config, blobs)
+    state = built.init()
+    assert np.all(np.asarray(state.centers.row_of)[blobs.splits.train] >= 0)
+    batches = next(built.dispatches(state))
+    fetched = built.fetch(batches)
+    x = built.session.model.to_float(blobs.images[batches[0]])
+    z = built.session.model.codes(state.variables, x, train=True)
+    exclude = state.centers.row_of[batches[0]]
+    h = built.session.bandwidth.h_corr
+    want = av.kde_log_density(z, state.centers.codes, bandwidth=h, exclude=exclude).mean()
+    itself = av.kde_log_density(z, state.centers.codes, bandwidth=h).mean()
+    _, metrics = built.advance(state, built.program.empty_metrics, fetched)
+    got = float(metrics.compute()["log_q"])
+    assert got == pytest.approx(float(want), rel=1e-4)
+    assert abs(got - float(itself)) > 1e-3
+
+
+def test_push_keeps_the_newer_row_of_a_repeated_image():
+    bank = make_centers(jnp.zeros((4, 1)), np.array([0, 1, 2, 3]), num_images=6, step=0)
+    bank = bank.push(jnp.ones((2, 1)), jnp.array([2, 4]), step=1)  # rows 0, 1
+    assert bank.row_of.tolist() == [-1, -1, 0, 3, 1, -1]
+    bank = bank.push(jnp.ones((2, 1)), jnp.array([5, 0]), step=2)  # rows 2, 3: evicts old 2, 3
+    assert bank.row_of.tolist() == [3, -1, 0, -1, 1, 2]
+    assert bank.index.tolist() == [2, 4, 5, 0]
+
+
+def test_reencode_refreshes_on_time(blobs, small_config):
+    config = cfg.replace_fields(small_config, refresh="reencode", refresh_every=3)
+    built = open_on(1, config, blobs, steps_per_dispatch=4)
+    assert built.steps_per_dispatch == 1  # A dispatch may not run over a refresh.
+    state = built.init()
+    first, second = built.draw_subset(0), built.draw_subset(1)
+    assert not np.array_equal(first, second)
+    assert set(first) <= set(blobs.splits.train)
+    refreshed = built.refresh(state, second, step=7)
+    assert refreshed.centers.encoded_at.tolist() == [7] * 200
+    assert refreshed.centers.index.tolist() == second.tolist()
+
+
+def test_a_step_that_is_not_finite_changes_nothing(blobs, small_config):
+    built = open_on(1, small_config, blobs)
+    state = built.init()
+    broken = dataclasses.replace(state, beta=jnp.float32(0.0))
+    batches = next(built.dispatches(state))
+    before = leaves(broken)
+    fetched = built.fetch(batches)
+    after, metrics = built.program.train(broken, built.program.empty_metrics, *fetched)
+    assert (int(after.step), int(after.num_skipped), int(after.num_skipped_in_a_row)) == (1, 1, 1)
+    unchanged = dataclasses.replace(
+        after, step=after.step - 1, num_skipped=after.num_skipped - 1,
+        num_skipped_in_a_row=after.num_skipped_in_a_row - 1,
+    )  # fmt: skip
+    for x, y in zip(before, leaves(unchanged), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert float(metrics.compute()["good"]) == 0
+    good = dataclasses.replace(after, beta=jnp.float32(2.0))
+    after, metrics = built.program.train(good, metrics, *built.fetch(batches))
+    assert (int(after.num_skipped), int(after.num_skipped_in_a_row)) == (1, 0)
+    assert math.isfinite(float(metrics.compute()["loss"]))  # The mean is over good steps alone.
+
+
+def test_ema_clipping_and_schedules(blobs, small_config):
+    config = cfg.replace_fields(small_config, ema_decay=0.5, clip_norm=1e-8, schedule="cosine")
+    built = open_on(1, config, blobs)
+    state = built.init()
+    start = jax.tree.map(np.asarray, state.variables["params"])
+    state, _ = run_epoch(built, state)
+    moved = jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(),
+                                         state.variables["params"], start))
+    assert max(moved) < 5e-3  # Adam moves by the rate whatever the norm; it must not explode.
+    average = jax.tree.leaves(state.average["params"])
+    for mean, first, last in zip(
+        average, jax.tree.leaves(start), jax.tree.leaves(state.variables["params"]), strict=True
+    ):
+        assert np.all(np.abs(mean - last) <= np.abs(first - last) + 1e-3)
+    assert state.evaluated is state.average
+
+
+def test_clipping_bounds_the_update():
+    from avae_jax.training.state import make_optimizer
+
+    params = {"w": jnp.zeros(4)}
+    clipped = make_optimizer(cfg.OptimizationConfig(clip_norm=0.5), steps_per_epoch=1)
+    state = clipped.init(params)
+    _, state = clipped.update({"w": jnp.full(4, 100.0)}, state, params)
+    mu = next(leaf for leaf in jax.tree.leaves(state) if leaf.shape == (4,))
+    np.testing.assert_allclose(mu, 0.1 * 0.25, rtol=1e-5)  # (1 - b1) * clipped gradient
+
+
+def test_the_plateau_lowers_the_step_size(blobs, small_config):
+    built = open_on(1, cfg.replace_fields(small_config, plateau_patience=2), blobs)
+    state = built.init()
+    plateau = state.plateau
+    for score in (1.0, 1.0, 1.0, 1.0):
+        plateau = built._plateau(plateau, jnp.float32(score))
+    assert float(plateau.scale) == 0.5
+    frozen = plateau._replace(scale=jnp.zeros_like(plateau.scale))
+    still = dataclasses.replace(state, plateau=frozen)
+    before = jax.tree.map(np.asarray, still.variables["params"])
+    fetched = built.fetch(next(built.dispatches(still)))
+    after, _ = built.program.train(still, built.program.empty_metrics, *fetched)
+    jax.tree.map(np.testing.assert_array_equal, before, after.variables["params"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_centers": 281}, "num_centers=281 is larger than the training split of 280"),
+        ({"num_centers": 270}, "num_centers=270 is more than the 256 images of an epoch's full"),
+        ({"num_centers": 60}, "num_centers=60 is smaller than batch_size=64"),
+        ({"batch_size": 288}, "batch_size=288 is larger than the training split of 280"),
+        ({"batch_size": 60}, "batch_size=60 cannot be split over 8 devices: use 64"),
+    ],
+)
+def test_sizes_that_do_not_fit(fields, message, blobs, small_config):
+    with pytest.raises(cfg.ConfigError, match=message):
+        trainer.open_session(cfg.replace_fields(small_config, **fields), dataset=blobs)
+
+
+def test_images_outside_the_decoders_range(blobs, small_config):
+    wild = dataclasses.replace(blobs, images=blobs.images.astype(np.float32))
+    with pytest.raises(ValueError, match="sigmoid"):
+        trainer.open_session(small_config, dataset=wild)
+    trainer.open_session(cfg.replace_fields(small_config, activation="linear"), dataset=wild)
+    with pytest.raises(cfg.ConfigError, match="logits are for the Bernoulli likelihood"):
+        trainer.open_session(small_config, dataset=blobs, decoder=_LogitsDecoder())
+
+
+class _LogitsDecoder:
+    activation = "logits"
