@@ -2,8 +2,9 @@
 
     python benchmarks/pairwise_lse_vs_torch.py
 
-Every repeat runs each contender once, in turn, so that whatever else the machine does reaches all
-of them; medians are compared. Forward only for torch; the gradients are our own, beside our
+Every repeat times each contender in turn, after one untimed call of it, so that whatever else the
+machine does reaches all of them and none pays for what its predecessor left behind (cold caches,
+threads still spinning); medians are compared. Forward only for torch; the gradients are our own, beside our
 forward. The largest error against NumPy float64, as a share of 1 + |lse|, stands next to each time.
 The table is also written as JSON. Without torch the other rows are still measured.
 """
@@ -100,6 +101,7 @@ def measure(shape, repeats):
     times = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
+            run()
             start = time.perf_counter()
             run()
             times[name].append(1e3 * (time.perf_counter() - start))

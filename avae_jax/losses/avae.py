@@ -51,9 +51,9 @@ def avae(
 
     - "none": `q~ = q`.
     - "official": `q~ = q + eps` with `log eps = -chi2.ppf(max_cdf, l)/2 - l log h - l/2 log 2 pi`,
-      the authors' code. It is part of the objective, not a guard: from about 50 dimensions the
-      unfloored loss pushes free codes outward at every scale, while with `eps` the push ends
-      where `q < eps`. `avae_jax.expected_code_scale` says which scale to expect.
+      the authors' code. It is part of the objective, not a guard: the unfloored loss pushes free
+      codes outward at every scale from about 20 dimensions (at 10,000 centers), while with `eps`
+      the push ends where `q < eps`. `avae_jax.expected_code_scale` says which scale to expect.
 
     Args:
       x: data, `[batch, ...]`.

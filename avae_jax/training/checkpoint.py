@@ -49,6 +49,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False):
+        self._folder = folder
+        self._read_only = read_only
         # Orbax logs every save and restore; a run's log is its own.
         logging.getLogger("absl").setLevel(logging.ERROR)
 
@@ -117,16 +119,28 @@ class Checkpoints:
             return None
         if which == "best" and (best := self._manager.best_step()) is not None:
             steps = [best, *(step for step in steps if step != best)]
-        reasons = []
+        reasons, damaged = [], []
         for step in steps:
             try:
-                return self._restore_step(step, target)
+                restored = self._restore_step(step, target)
             # Whatever a torn file makes the reader raise, the step before may still be whole.
             except Exception as error:  # noqa: BLE001
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 reasons.append(f"step {step}: {reason[:200]}")
+                damaged.append(step)
                 say(f"checkpoint of {reasons[-1]}; trying the one before")
+                continue
+            self._set_aside(damaged)
+            return restored
         raise CheckpointError(f"no readable checkpoint among steps {steps}: {reasons[0]}")
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Rename damaged checkpoints, so that training can write these steps again."""
+        if self._read_only or not steps:
+            return
+        for step in steps:
+            (self._folder / str(step)).rename(self._folder / f"{step}.damaged")
+        self._manager.reload()
 
     def _restore_step(self, step: int, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
         wanted = _flatten(target)

@@ -7,7 +7,7 @@ from jax.test_util import check_grads
 from avae_jax.models.convolution import conv2d, conv_transpose2d
 
 # (kernel size, stride): the nets use (4, 2) and (4, 1), the others hold the index arithmetic.
-GEOMETRIES = [(4, 2), (4, 1), (2, 2), (3, 1), (6, 3), (6, 2), (3, 2)]
+GEOMETRIES = [(4, 2), (4, 1), (6, 3), (3, 2)]
 
 
 def same_padding(side, size, stride):
@@ -43,7 +43,7 @@ def conv_transpose2d_numpy(x, kernel, stride):
     return full[:, low : low + height * stride, low : low + width * stride]
 
 
-@pytest.mark.parametrize("implementation", ["lax", "matmul", None])
+@pytest.mark.parametrize("implementation", ["lax", "matmul"])
 @pytest.mark.parametrize(("size", "stride"), GEOMETRIES)
 @pytest.mark.parametrize("side", [1, 6])
 def test_conv2d_equals_numpy(side, size, stride, implementation):
@@ -64,7 +64,7 @@ def test_conv2d_equals_numpy(side, size, stride, implementation):
     [
         (size, stride, implementation)
         for size, stride in GEOMETRIES
-        for implementation in ("lax", "matmul", None)
+        for implementation in ("lax", "matmul")
         if implementation != "matmul" or size % stride == 0
     ],
 )
@@ -84,7 +84,7 @@ def test_conv_transpose2d_equals_numpy(side, size, stride, implementation):
     np.testing.assert_allclose(y, expected, atol=2e-4)
 
 
-@pytest.mark.parametrize("implementation", ["lax", "matmul"])
+@pytest.mark.parametrize("implementation", ["lax", "matmul", None])
 def test_the_two_are_transposes_of_each_other(implementation):
     rng = np.random.default_rng(2)
     x = rng.normal(size=(2, 8, 8, 3)).astype(np.float32)

@@ -22,15 +22,24 @@ def make_both(architecture, *, width=0.1, **kwargs):
 
 
 def init_both(encoder, decoder, image_shape, *, batch=2):
-    keys = jax.random.split(jax.random.key(0))
     x = jnp.zeros((batch, *image_shape))
     z = jnp.zeros((batch, LATENT_DIM))
-    return init(encoder, keys[0], x), init(decoder, keys[1], z)
+    return fill(encoder, x), fill(decoder, z)
 
 
-def init(module, key, x):
-    # Compiled, XLA drops the forward pass.
-    return jax.jit(lambda key: module.init(key, x, train=False))(key)
+def fill(module, x):
+    """Makes variables of the module's shapes; compiling its initialisers would take seconds."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name == "kernel":
+            std = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+            return rng.normal(scale=std, size=leaf.shape).astype(np.float32)
+        return np.full(leaf.shape, name in ("scale", "var"), np.float32)
+
+    shapes = jax.eval_shape(lambda key: module.init(key, x, train=False), jax.random.key(0))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def apply(module, variables, x):
@@ -166,10 +175,14 @@ def test_one_gradient_step_is_finite(architecture):
 @pytest.mark.parametrize("architecture", ["mnist", "digits"])
 def test_batch_stats_move_in_training_only(architecture):
     encoder, _, image_shape = make_both(architecture, norm="batch")
-    x = jax.random.uniform(jax.random.key(1), (8, *image_shape))
-    variables = init(encoder, jax.random.key(0), x)
-    _, evaluated = encoder.apply(variables, x, train=False, mutable=["batch_stats"])
-    _, trained = encoder.apply(variables, x, train=True, mutable=["batch_stats"])
+    x = np.random.default_rng(0).uniform(size=(8, *image_shape)).astype(np.float32)
+    variables = fill(encoder, x)
+    evaluated, trained = (
+        jax.jit(lambda v, train=train: encoder.apply(v, x, train=train, mutable=["batch_stats"]))(
+            variables
+        )[1]
+        for train in (False, True)
+    )
     initial = jax.tree.leaves(variables["batch_stats"])
     for old, same in zip(initial, jax.tree.leaves(evaluated["batch_stats"]), strict=True):
         np.testing.assert_array_equal(old, same)
@@ -180,7 +193,7 @@ def test_batch_stats_move_in_training_only(architecture):
 def test_batch_norm_has_keras_momentum_and_epsilon():
     encoder = make_encoder("digits", latent_dim=1, width=0.1, norm="batch")
     x = jax.random.uniform(jax.random.key(1), (8, 8, 8, 1))
-    variables = init(encoder, jax.random.key(0), x)
+    variables = fill(encoder, x)
     _, captured = encoder.apply(
         variables,
         x,
@@ -209,8 +222,14 @@ def test_initial_values():
     encoder = make_encoder("mnist", latent_dim=16, width=0.5)
     decoder = make_decoder("mnist", image_shape=(32, 32, 1), width=0.5)
     keys = jax.random.split(jax.random.key(0))
-    encoder_params = init(encoder, keys[0], jnp.zeros((1, 32, 32, 1)))["params"]
-    decoder_params = init(decoder, keys[1], jnp.zeros((1, 16)))["params"]
+
+    def init(keys):
+        encoder_variables = encoder.init(keys[0], jnp.zeros((1, 32, 32, 1)), train=False)
+        decoder_variables = decoder.init(keys[1], jnp.zeros((1, 16)), train=False)
+        return encoder_variables["params"], decoder_variables["params"]
+
+    # Compiled, XLA drops the forward passes.
+    encoder_params, decoder_params = jax.jit(init)(keys)
     # A normal cut at two standard deviations has kurtosis 2.06, a uniform 1.8.
     he_fans = {0: 1, 1: 32, 2: 64, 3: 128}
     for i, fan in he_fans.items():
@@ -252,7 +271,7 @@ def test_decoder_output_lies_in_the_declared_range(architecture, activation):
     decoder = make_decoder(architecture, image_shape=(16, 16, 1), width=0.1, activation=activation)
     assert decoder.activation == activation
     z = 30 * jax.random.normal(jax.random.key(0), (8, LATENT_DIM))
-    x_recon = apply(decoder, init(decoder, jax.random.key(1), z), z)
+    x_recon = apply(decoder, fill(decoder, z), z)
     if activation in ("sigmoid", "tanh"):
         low, high = VALUE_RANGE[activation]
         assert low <= x_recon.min() < x_recon.max() <= high
@@ -293,7 +312,7 @@ def test_encoder_centers_unit_range_images_once(architecture, activation, center
         architecture, latent_dim=2, width=0.1, norm="none", activation=activation
     )
     shape = shape_of(architecture)
-    variables = init(encoder, jax.random.key(0), jnp.zeros((1, *shape)))
+    variables = fill(encoder, jnp.zeros((1, *shape)))
 
     # With zero biases the output is 0 where the first layer sees 0.
     constants = jnp.broadcast_to(jnp.array([0.0, 0.5]).reshape(2, 1, 1, 1), (2, *shape))
