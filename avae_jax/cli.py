@@ -300,14 +300,12 @@ def _images_for(trained, name: str):
 
         dataset = load_data(trained.config)
         return np.asarray(dataset.images[getattr(dataset.splits, name)])
-    path = Path(name)
-    if path.is_dir():
-        return np.asarray(data.read_image_folder(path)[np.arange(len(data.list_images(path)))])
-    if path.suffix in (".npy", ".npz"):
-        return data.read_array_file(path)[0]
-    raise ConfigError(
-        f"images={name}: name train, validation or test, a folder of images, or a .npy/.npz file"
-    )
+    if not Path(name).expanduser().exists():
+        raise ConfigError(
+            f"images={name}: name train, validation or test, a folder of images, or a .npy/.npz "
+            "file"
+        )
+    return data.read_images(name)
 
 
 def _bandwidth(arguments: list[str]) -> int:

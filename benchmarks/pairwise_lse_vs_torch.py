@@ -4,8 +4,8 @@
 
 Every repeat times each contender in turn, after one untimed call of it, so that whatever else the
 machine does reaches all of them and none pays for what its predecessor left behind (cold caches,
-threads still spinning); medians are compared. Forward only for torch; the gradients are our own, beside our
-forward. The largest error against NumPy float64, as a share of 1 + |lse|, stands next to each time.
+threads still spinning); medians are compared. torch runs forward only; our gradients stand beside
+our forward. The largest error against NumPy float64, as a share of 1 + |lse|, is next to each time.
 The table is also written as JSON. Without torch the other rows are still measured.
 """
 

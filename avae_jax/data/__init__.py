@@ -4,7 +4,7 @@ from avae_jax.data.batches import batch_indices, epoch_indices, steps_per_epoch
 from avae_jax.data.checks import check_value_range
 from avae_jax.data.errors import DataError
 from avae_jax.data.image_data import ImageData
-from avae_jax.data.registry import DATASETS, load_dataset, prepare_dataset
+from avae_jax.data.registry import DATASETS, load_dataset, prepare_dataset, read_images
 from avae_jax.data.splits import Splits, draw_splits
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "epoch_indices",
     "load_dataset",
     "prepare_dataset",
+    "read_images",
     "steps_per_epoch",
 ]

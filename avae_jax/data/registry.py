@@ -97,6 +97,25 @@ def load_dataset(
     )
 
 
+def read_images(path):
+    """Reads all images at a path, without splits.
+
+    Args:
+      path: a folder of images, or a .npy/.npz file.
+
+    Returns:
+      `[n, height, width, channels]` or `[n, features]`, uint8 or float32; for a large folder a
+      lazy reader that is indexed like an array.
+
+    Raises:
+      FileNotFoundError: if there is nothing there.
+      DataError: if the images are unusable.
+    """
+    if Path(path).expanduser().is_dir():
+        return read_image_folder(path)
+    return read_array_file(path)[0]
+
+
 def prepare_dataset(name: str, data_dir=None) -> Path:
     """Downloads and prepares a dataset once, as array_record, which is read without TensorFlow.
 

@@ -163,7 +163,11 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
     progress = Progress(max(total_steps, first), first, session.steps_per_epoch)
     for note in notes:
         progress.note(note)
-    if first:
+    if first >= total_steps:
+        progress.note(
+            f"{run_dir} is complete with {first} steps; train on with a larger --num-epochs"
+        )
+    elif first:
         progress.note(f"resuming {run_dir} at step {first} of {total_steps}")
     fixed = {} if session.bandwidth is None else {"null_kl": session.bandwidth.null_kl}
     try:

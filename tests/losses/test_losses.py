@@ -141,9 +141,9 @@ def test_avae_gradients():
 
 def test_avae_gradient_in_z_against_float64():
     h = 0.6
-    gradient = jax.grad(
-        lambda z: av.losses.avae(X, X, z, BANK, bandwidth=h, beta=1.0)[0].sum()
-    )(jnp.asarray(Z))
+    gradient = jax.grad(lambda z: av.losses.avae(X, X, z, BANK, bandwidth=h, beta=1.0)[0].sum())(
+        jnp.asarray(Z)
+    )
     z, c = Z.astype(np.float64), BANK.astype(np.float64)
     logits = -((z[:, None] - c) ** 2).sum(-1) / (2 * h * h)
     weights = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))

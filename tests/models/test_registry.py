@@ -261,7 +261,10 @@ def test_width(norm, width, channels):
 
 def test_num_outputs():
     encoder = make_encoder("digits", latent_dim=3, num_outputs=6)
-    z, _ = encoder.init_with_output(jax.random.key(0), jnp.zeros((2, 8, 8, 1)), train=False)
+    x = jnp.zeros((2, 8, 8, 1))
+    z = jax.eval_shape(
+        lambda key: encoder.init_with_output(key, x, train=True)[0], jax.random.key(0)
+    )
     assert z.shape == (2, 6)
 
 
@@ -308,12 +311,17 @@ def test_default_activation(architecture, image_shape, activation):
     ],
 )
 def test_encoder_centers_unit_range_images_once(architecture, activation, centered):
-    encoder = make_encoder(
-        architecture, latent_dim=2, width=0.1, norm="none", activation=activation
-    )
+    encoder = make_encoder(architecture, latent_dim=2, width=0.1, activation=activation)
+    assert encoder.center_input == centered
+
+
+@pytest.mark.parametrize(
+    ("architecture", "centered"), [("mnist", True), ("celeb_a", False), ("digits", True)]
+)
+def test_centering_maps_one_half_to_zero(architecture, centered):
+    encoder = make_encoder(architecture, latent_dim=2, width=0.1, norm="none")
     shape = shape_of(architecture)
     variables = fill(encoder, jnp.zeros((1, *shape)))
-
     # With zero biases the output is 0 where the first layer sees 0.
     constants = jnp.broadcast_to(jnp.array([0.0, 0.5]).reshape(2, 1, 1, 1), (2, *shape))
     is_zero = ~np.any(apply(encoder, variables, constants), axis=1)

@@ -279,8 +279,9 @@ def test_ema_clipping_and_schedules(blobs, small_config):
     state = built.init()
     start = jax.tree.map(np.asarray, state.variables["params"])
     state, _ = run_epoch(built, state)
-    moved = jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(),
-                                         state.variables["params"], start))
+    moved = jax.tree.leaves(
+        jax.tree.map(lambda a, b: np.abs(a - b).max(), state.variables["params"], start)
+    )
     assert max(moved) < 5e-3  # Adam moves by the rate whatever the norm; it must not explode.
     average = jax.tree.leaves(state.average["params"])
     for mean, first, last in zip(

@@ -48,8 +48,14 @@ def _forward(form, x, y, bandwidth, log_weights, exclude):
     differentiates_centers = y.perturbed or (log_weights is not None and log_weights.perturbed)
     args = tuple(None if a is None else a.value for a in (x, y, bandwidth, log_weights, exclude))
     raw = raw_stats(form, x.perturbed, bandwidth.perturbed, *args)
-    saved = args if differentiates_centers else None
-    return raw.lse, (raw.lse, raw.drift, raw.logit_mean, args[2], saved)
+    # What is not needed is saved as an array of size 0. A None would change the tree of residuals,
+    # and JAX keeps one tree for all derivatives of a traced call (seen in jax 0.10.2: the second
+    # jax.grad of a jitted function, in other arguments than the first, failed).
+    absent = jnp.zeros((0,), raw.lse.dtype)
+    saved = jax.tree.map(lambda a: a if differentiates_centers else absent, args)
+    drift = absent if raw.drift is None else raw.drift
+    logit_mean = absent if raw.logit_mean is None else raw.logit_mean
+    return raw.lse, (raw.lse, drift, logit_mean, args[2], saved)
 
 
 def _backward(form, residuals, cotangent):
@@ -61,14 +67,14 @@ def _backward(form, residuals, cotangent):
     used = (value != -jnp.inf) & (cotangent != 0.0)
     cotangent = jnp.where(used, cotangent, 0.0)
     grad_x = grad_y = grad_bandwidth = grad_log_weights = None
-    if drift is not None:
+    if drift.size:
         grad_x = jnp.where(used[:, None], cotangent[:, None] * drift, 0.0) / jnp.square(bandwidth)
-    if logit_mean is not None:
+    if logit_mean.size:
         terms = jnp.where(used, cotangent * logit_mean, 0.0)
         grad_bandwidth = -2.0 * jnp.sum(terms) / bandwidth
-    if saved is not None:
+    x, _, _, log_weights, _ = saved
+    if x.size:
         grad_y, grad_log_weights = _jitted_center_gradients(form, *saved, value, cotangent)
-        log_weights = saved[3]
         grad_log_weights = None if log_weights is None else grad_log_weights
     return grad_x, grad_y, grad_bandwidth, grad_log_weights, None
 

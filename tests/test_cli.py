@@ -1,0 +1,229 @@
+"""The command line: what it prints, where it writes, and how it refuses."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from avae_jax import cli
+
+BATCH = ["--batch-size", "96"]  # A multiple of the eight devices the tests run on.
+SMALL = [*BATCH, "--num-epochs", "1", "--num-centers", "500", "--width", "0.25"]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert cli.run(["train", "digits", *SMALL, "--run-dir", str(folder)]) == 0
+    return folder
+
+
+def refused(arguments, capsys) -> str:
+    """Run a command that must fail with exit code 2 and return its one line."""
+    assert cli.run([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert captured.out == ""
+    return lines[0]
+
+
+def test_help_and_version(capsys):
+    assert cli.run(["--help"]) == 0
+    text = capsys.readouterr().out
+    for command in cli.COMMANDS:
+        assert command in text
+    assert "mnist" in text
+    assert cli.run(["--version"]) == 0
+    assert cli.run([]) == 2
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"avae {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tarin", "digits"], "unknown command 'tarin'; did you mean 'train'?"),
+        (["train"], "no experiment given"),
+        (["train", "digit"], "unknown experiment 'digit'; did you mean 'digits'?"),
+        (["train", "digits", "--latent-dmi", "3"], "unknown field --latent-dmi; did you mean"),
+        (["train", "digits", "--latent-dim", "0"], "latent_dim=0: give at least 1"),
+        (["train", "digits", "--num-centers", "5000"], "larger than the training split of 1259"),
+        (["train", "digits", "--max-cdf", "2"], "max_cdf=2.0"),
+        (["train", "digits", "--architecture", "mnits"], "architecture 'mnits' is unknown"),
+        (["train", "digits", "--architecture", "mnist"], "does not suit images of shape"),
+        (["train", "digits", "--dataset", "mnits"], "mnist"),
+        (["train", "digits", "--dataset", "folder"], "path"),
+        (["train", "digits", "--encoder", "no_such_module:Encoder"], "no_such_module"),
+        (["bandwidth", "0", "100"], "latent_dim"),
+        (["bandwidth", "4", "1"], "num_centers"),
+        (["bandwidth", "4", "100", "--num-queries", "0"], "num_queries"),
+        (["sample", "no_such_run"], "not a run folder"),
+        (["encode", "no_such_run", "test"], "not a run folder"),
+        (["prepare", "mnits"], "mnist"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, capsys, tmp_path):
+    if arguments[0] == "train" and len(arguments) > 2:
+        arguments = [*arguments, *BATCH, "--run-dir", str(tmp_path / "run")]
+    assert message in refused(arguments, capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_not_there(capsys, tmp_path):
+    start = time.monotonic()
+    line = refused(
+        ["train", "cifar10", "--data-dir", tmp_path, "--run-dir", tmp_path / "run"], capsys
+    )
+    assert time.monotonic() - start < 10
+    assert str(tmp_path) in line
+    assert "avae prepare cifar10" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_images(capsys, tmp_path):
+    def train(name):
+        dataset = "folder" if (tmp_path / name).is_dir() else "array"
+        return refused(
+            ["train", "digits", "--dataset", dataset, "--data-path", tmp_path / name,
+             "--architecture", "mlp", "--num-centers", "20", "--batch-size", "16",
+             "--run-dir", tmp_path / "run"], capsys,
+        )  # fmt: skip
+
+    images = np.random.default_rng(0).random((60, 8, 8, 1)).astype(np.float32)
+    np.save(tmp_path / "wide.npy", images * 300)
+    assert "sigmoid" in train("wide.npy")
+    images[3, 0, 0, 0] = np.nan
+    np.save(tmp_path / "nan.npy", images)
+    assert "NaN" in train("nan.npy") or "not finite" in train("nan.npy")
+    (tmp_path / "empty").mkdir()
+    assert "empty" in train("empty")
+    from PIL import Image
+
+    (tmp_path / "mixed").mkdir()
+    for number, size in enumerate([(8, 8), (8, 8), (9, 8), (8, 8)]):
+        Image.new("L", size).save(tmp_path / "mixed" / f"{number}.png")
+    line = train("mixed")
+    assert "2.png" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_batches_that_do_not_divide(capsys, tmp_path):
+    line = refused(
+        ["train", "digits", "--batch-size", "100", "--run-dir", tmp_path / "run"], capsys
+    )
+    assert "batch_size=100 cannot be split over 8 devices: use 96" in line
+
+
+def test_run_folders_that_cannot_be_used(run_dir, capsys, tmp_path):
+    line = refused(["train", "digits", *BATCH, "--run-dir", run_dir], capsys)
+    assert "holds a run with another configuration" in line
+    assert "num_centers: 500 -> 1000" in line
+    line = refused(["train", "digits", *SMALL, "--run-dir", "/proc/run"], capsys)
+    assert "/proc" in line
+    (tmp_path / "config.json").write_text("{}")
+    assert "facts.json" in refused(["sample", tmp_path], capsys)
+
+
+def test_training_again_says_it_is_complete(run_dir, capsys):
+    before = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    assert cli.run(["train", "digits", *SMALL, "--run-dir", str(run_dir)]) == 0
+    assert "complete" in capsys.readouterr().err
+    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == before
+
+
+def test_sample_encode_and_reconstruct(run_dir, capsys, tmp_path):
+    out = str(tmp_path / "samples")
+    assert cli.run(["sample", str(run_dir), "--num-samples", "9", "--output", out]) == 0
+    assert np.load(f"{out}.npy").shape == (9, 8, 8, 1)
+    assert os.path.getsize(f"{out}.png") > 1000
+    assert (
+        cli.run(["sample", str(run_dir), "--scale", "0.5", "--num-samples", "2", "--output", out])
+        == 0
+    )
+    codes = tmp_path / "codes.npy"
+    assert cli.run(["encode", str(run_dir), "test", "--output", str(codes)]) == 0
+    z = np.load(codes)
+    assert z.shape == (359, 8)
+    x = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 1), dtype=np.uint8)
+    np.save(tmp_path / "mine.npy", x)
+    mine = str(tmp_path / "mine.npy")
+    assert cli.run(["encode", str(run_dir), mine, "--output", str(codes)]) == 0
+    import avae_jax as av
+
+    np.testing.assert_allclose(np.load(codes), av.load_run(run_dir).encode(x), rtol=1e-6)
+    out = str(tmp_path / "recon")
+    assert cli.run(["reconstruct", str(run_dir), mine, "--output", out]) == 0
+    assert np.load(f"{out}.npy").shape == x.shape
+    assert os.path.getsize(f"{out}.png") > 1000
+    capsys.readouterr()
+    np.save(tmp_path / "wrong.npy", x[:, :4])
+    assert "this model takes" in refused(["encode", run_dir, tmp_path / "wrong.npy"], capsys)
+    assert "no folder" in refused(["sample", run_dir, "--output", tmp_path / "none" / "x"], capsys)
+    assert "name train, validation or test" in refused(["encode", run_dir, "tset"], capsys)
+    assert "num_samples=0" in refused(["sample", run_dir, "--num-samples", "0"], capsys)
+
+
+def test_bandwidth_prints_what_it_found(capsys):
+    from avae_jax import find_bandwidth
+
+    assert cli.run(["bandwidth", "10", "500"]) == 0
+    text = capsys.readouterr().out
+    assert f"{find_bandwidth(10, 500).h_opt:.4f} +-" in text
+    for word in ("h_corr", "prior scale", "null KL", "seconds"):
+        assert word in text
+
+
+def test_check_measures_before_training(capsys, tmp_path):
+    assert cli.run(["check", "digits", *SMALL, "--run-dir", str(tmp_path / "run")]) == 0
+    text = capsys.readouterr().out
+    for word in (
+        "value range",
+        "sigmoid",
+        "codes settle",
+        "memory per device",
+        "per step",
+        "h_opt",
+    ):
+        assert word in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_interrupting_saves_and_says_how_to_go_on(tmp_path):
+    import signal
+
+    command = [sys.executable, "-m", "avae_jax", "train", "digits", "--num-epochs", "500",
+               "--batch-size", "96", "--run-dir", str(tmp_path / "run")]  # fmt: skip
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Traceback" not in stderr
+    assert "go on with: avae train digits --num-epochs 500" in stderr
+    from avae_jax import load_run
+
+    assert load_run(tmp_path / "run", which="latest").step > 0
+
+
+def test_help_starts_quickly():
+    """The command's own imports, beyond JAX, stay under a second of processor time."""
+    code = (
+        "import time, jax; start = time.process_time(); import avae_jax.cli as cli; "
+        "cli.run(['--help']); print(time.process_time() - start)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert float(result.stdout.strip().splitlines()[-1]) < 1.0, result.stdout + result.stderr
