@@ -9,7 +9,7 @@ import sys
 
 # Given to every module that asks for them; what else a caller passes was chosen by the user and
 # has to be accepted.
-_OFFERED = ("latent_dim", "num_outputs", "image_shape")
+_OFFERED = ("latent_dim", "num_outputs", "image_shape", "activation")
 
 
 def load_module(path, **kwargs):
@@ -18,8 +18,8 @@ def load_module(path, **kwargs):
     Args:
       path: "package.module:Name" or "path/to/file.py:Name", where Name is a Linen module class, a
         function that returns a module, or a module that is already built.
-      **kwargs: `latent_dim`, `num_outputs` and `image_shape` are passed on if Name accepts them;
-        any other argument has to be accepted.
+      **kwargs: `latent_dim`, `num_outputs`, `image_shape` and `activation` are passed on if Name
+        accepts them; any other argument has to be accepted.
 
     Returns:
       The module.
@@ -103,6 +103,8 @@ def _import_file(filename):
     stem = str(path.with_suffix(""))
     name = "avae_jax_custom_" + "".join(c if c.isalnum() else "_" for c in stem)
     spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"could not read {filename!r} as Python code")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -186,7 +186,14 @@ def make_decoder(architecture, *, image_shape, width=1.0, norm=None, activation=
         _check_positive_int("every entry of image_shape", side)
     if ":" in architecture:
         settings = _custom_settings(width, norm, activation)
-        return load_module(architecture, image_shape=image_shape, **settings)
+        decoder = load_module(architecture, image_shape=image_shape, **settings)
+        own = getattr(decoder, "activation", None)
+        if activation not in (None, own):
+            raise ValueError(
+                f"activation={activation!r} was asked for, but the decoder {architecture!r} has "
+                f"activation={own!r}: let it take an argument activation"
+            )
+        return decoder
     row = _find(architecture)
     norm = row.norm if norm is None else norm
     if activation is None:
@@ -222,7 +229,12 @@ def describe_fitting(image_shape):
     exact = [name for name, row in ARCHITECTURES.items() if row.image_shape == tuple(image_shape)]
     if exact:
         return "designed for this shape: " + ", ".join(map(repr, exact))
-    fitting = [name for name, row in ARCHITECTURES.items() if row.fits(image_shape)]
+    fitting = [
+        name
+        for name, row in ARCHITECTURES.items()
+        # A dense net made for small images takes larger ones too, but is no advice.
+        if row.fits(image_shape) and (row.is_convolutional or row.image_shape is None)
+    ]
     return "these take this shape: " + ", ".join(map(repr, fitting))
 
 

@@ -105,9 +105,9 @@ def _describe_codes(run: Run, dataset: ImageData, z: np.ndarray) -> dict[str, fl
 
 
 def _tail_share(run: Run, z: np.ndarray, centers: np.ndarray) -> dict[str, float]:
-    """Return the share of codes in the objective's tail, where it has one."""
+    """Return the share of codes that the objective's floor covers, or would cover with it."""
     objective = run.config.objective
-    if objective.tail == "none":
+    if objective.max_cdf is None:
         return {}
     from avae_jax.density import kde_log_density, log_tail_density
 

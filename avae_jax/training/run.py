@@ -73,8 +73,8 @@ class Run:
         Raises:
           ValueError: images of another shape than the model's.
         """
-        x = np.asarray(x)
-        if x.shape[1:] != self.model.image_shape:
+        x = x if hasattr(x, "shape") else np.asarray(x)
+        if tuple(x.shape[1:]) != self.model.image_shape:
             raise ValueError(
                 f"images have shape {x.shape}: this model takes [n, "
                 f"{', '.join(map(str, self.model.image_shape))}]"
@@ -176,7 +176,7 @@ class Run:
             raise ValueError("no rows given: give at least one")
         results = []
         for start in range(0, len(rows), _ROWS):
-            chunk = rows[start : start + _ROWS]
+            chunk = np.asarray(rows[start : start + _ROWS])
             # One shape, one compilation: a short chunk is filled up with its own rows.
             padded = np.resize(chunk, (min(_ROWS, max(len(rows), 1)), *rows.shape[1:]))
             results.append(np.asarray(function(padded))[: len(chunk)])

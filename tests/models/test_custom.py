@@ -121,3 +121,18 @@ def test_unusable_target(nets, name, kwargs, message):
 def test_a_changed_width_must_be_accepted(nets):
     with pytest.raises(ValueError, match="does not take the argument width"):
         make_encoder(f"{nets}:Encoder", latent_dim=2, width=0.5)
+
+
+def test_an_encoder_need_not_take_the_activation(nets):
+    assert make_encoder(f"{nets}:Encoder", latent_dim=2, activation="tanh").latent_dim == 2
+
+
+def test_a_decoder_must_have_the_activation_asked_for(tmp_path):
+    path = tmp_path / "fixed.py"
+    path.write_text(
+        "import flax.linen as nn\n\nclass Decoder(nn.Dense):\n"
+        "    features: int = 1\n    activation = 'linear'\n"
+    )
+    make_decoder(f"{path}:Decoder", image_shape=(1,), activation="linear")
+    with pytest.raises(ValueError, match=r"activation='tanh' was asked for, but .* 'linear'"):
+        make_decoder(f"{path}:Decoder", image_shape=(1,), activation="tanh")

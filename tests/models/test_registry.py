@@ -383,7 +383,7 @@ def test_bad_encoder_arguments(kwargs, message):
         ({"architecture": "digits", "width": -1.0}, "width must be positive, got -1.0"),
         (
             {"architecture": "cifar10", "image_shape": (30, 30, 3)},
-            "multiples of 4; these take this shape: 'digits', 'mlp'",
+            "multiples of 4; these take this shape: 'mlp'",
         ),
         ({"image_shape": (100,)}, r"needs \[height, width, channels\]"),
         ({"activation": "relu"}, "activation must be one of .* got 'relu'"),
@@ -396,4 +396,4 @@ def test_bad_decoder_arguments(kwargs, message):
 
 def test_fitting_architectures_are_named():
     assert describe_fitting((32, 32, 1)) == "designed for this shape: 'mnist'"
-    assert describe_fitting((7,)) == "these take this shape: 'digits', 'mlp'"
+    assert describe_fitting((7,)) == "these take this shape: 'mlp'"

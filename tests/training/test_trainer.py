@@ -13,7 +13,6 @@ from avae_jax.training import config as cfg
 from avae_jax.training import sharding, trainer
 from avae_jax.training.state import make_centers
 
-
 TRAINERS = {}
 
 

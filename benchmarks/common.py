@@ -1,0 +1,47 @@
+"""What every benchmark does the same way: name the machine, write the results."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def describe_machine(*packages: str) -> dict[str, Any]:
+    """Return the device and the versions that a number depends on.
+
+    Args:
+      *packages: distributions to name beside Python, jax, jaxlib and numpy; None where missing.
+    """
+    device = jax.devices()[0]
+    return {
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "device": f"{device.platform}: {device.device_kind}",
+        "num_devices": jax.device_count(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("jax", "jaxlib", "numpy", *packages)},
+        },
+    }
+
+
+def write_results(name: str, results: dict[str, Any]) -> Path:
+    """Write a benchmark's numbers to benchmarks/results/NAME.json."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"wrote benchmarks/results/{path.name}")
+    return path
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

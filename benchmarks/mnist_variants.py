@@ -1,0 +1,113 @@
+"""Train the AVAE on MNIST in every variant of its objective and tabulate the results.
+
+Tail `none` or `official`, weight 1 or 1/ln 10, centers from a queue or re-encoded; the batch
+normalisation of the centers; and the tail at 64 dimensions. Each row is one seed of a narrow net
+that a CPU trains in minutes: rows compare with each other, not with the paper.
+
+    TFDS_DATA_DIR=... python benchmarks/mnist_variants.py --runs runs/mnist_variants
+
+Rows that are already there are read, not trained again. Writes benchmarks/results/
+mnist_variants.json and prints the table of experiments/README.md.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from common import describe_machine, write_results
+
+from avae_jax.training.config import load_experiment, replace_fields
+from avae_jax.training.logging import read_metrics
+from avae_jax.training.loop import train
+from avae_jax.training.report import write_report
+
+NET = {"width": 0.125, "num_epochs": 10}
+
+VARIANTS = {
+    **{
+        f"{tail}-{weight}-{refresh}": {"tail": tail, "weight": weight, "refresh": refresh}
+        for refresh in ("queue", "reencode")
+        for tail in ("none", "official")
+        for weight in ("nats", "log10")
+    },
+    "official-nats-queue-eval": {"refresh": "queue", "centers_mode": "eval"},
+    "official-nats-reencode-eval": {"refresh": "reencode", "centers_mode": "eval"},
+    "l64-none": {"latent_dim": 64, "tail": "none"},
+    "l64-official": {"latent_dim": 64, "max_cdf": 1 - 1e-2},
+}
+
+
+def run_variant(name: str, runs: Path) -> dict:
+    """Train one variant, unless its summary is there, and return its row."""
+    config = replace_fields(load_experiment("mnist"), **NET, **VARIANTS[name])
+    folder = runs / name
+    row_file = folder / "row.json"
+    if row_file.is_file():
+        return json.loads(row_file.read_text())
+    start = time.monotonic()
+    train(config, folder)
+    seconds = time.monotonic() - start
+    summary = write_report(folder)
+    codes = summary["codes against the prior (test)"]
+    fields = {**NET, **VARIANTS[name]}
+    options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in fields.items())
+    row = {
+        "variant": name,
+        "command": f"avae train mnist {options}",
+        "seconds": seconds,
+        "mse": summary["reconstruction (test)"]["mse"],
+        "null_kl": codes["kde_kl_null"],
+        "kl": codes["kde_kl"],
+        "kl_stderr": codes["kde_kl_stderr"],
+        "std": codes["std"],
+        "claimed_scale": summary["scale of the codes"]["claimed"],
+        "fixed_point": summary["scale of the codes"]["fixed_point"],
+        "eigenvalues": [codes["eig_min"], codes["eig_median"], codes["eig_max"]],
+        "whitened_entropy": codes["whitened_entropy"],
+        "whitened_entropy_null": codes["whitened_entropy_null"],
+        "tail_share": codes.get("tail_share"),
+        "staleness": read_metrics(folder)[-1]["train/staleness"],
+    }
+    row_file.write_text(json.dumps(row, indent=2) + "\n")
+    return row
+
+
+def table(rows: list[dict]) -> str:
+    """Format the rows as a Markdown table."""
+    lines = [
+        "| variant | test MSE | KL (null) | code std (claimed, expected) | covariance eigenvalues "
+        "min / median / max | whitened entropy (null) | tail share | minutes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        low, median, high = row["eigenvalues"]
+        expected = "none" if row["fixed_point"] is None else f"{row['fixed_point']:.2f}"
+        share = "-" if row["tail_share"] is None else f"{100 * row['tail_share']:.1f}%"
+        lines.append(
+            f"| {row['variant']} | {row['mse']:.4f} | {row['kl']:.2f} ({row['null_kl']:.2f}) | "
+            f"{row['std']:.2f} ({row['claimed_scale']:.2f}, {expected}) | "
+            f"{low:.3f} / {median:.3f} / {high:.3f} | "
+            f"{row['whitened_entropy']:.2f} ({row['whitened_entropy_null']:.2f}) | {share} | "
+            f"{row['seconds'] / 60:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/mnist_variants"))
+    parser.add_argument("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    arguments = parser.parse_args()
+    rows = []
+    for name in arguments.only:
+        rows.append(run_variant(name, arguments.runs))
+        print(table(rows[-1:]).splitlines()[-1], flush=True)
+    if arguments.only == list(VARIANTS):
+        write_results("mnist_variants", {"machine": describe_machine(), "rows": rows})
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
