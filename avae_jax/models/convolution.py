@@ -103,10 +103,13 @@ def conv_transpose2d(x, kernel, *, stride=1, implementation=None):
     tiles = tiles.transpose(0, 2, 5, 1, 3, 4)
     tiles = tiles.reshape(blocks, blocks, in_channels, stride * stride * out_channels)
     last = blocks - 1
-    y = sum(
-        jnp.pad(x @ tiles[p, r], ((0, 0), (p, last - p), (r, last - r), (0, 0)))
-        for p in range(blocks)
-        for r in range(blocks)
+    y = functools.reduce(
+        jnp.add,
+        [
+            jnp.pad(x @ tiles[p, r], ((0, 0), (p, last - p), (r, last - r), (0, 0)))
+            for p in range(blocks)
+            for r in range(blocks)
+        ],
     )
     rows, columns = height + last, width + last
     y = y.reshape(batch, rows, columns, stride, stride, out_channels)

@@ -197,8 +197,8 @@ def make_decoder(architecture, *, image_shape, width=1.0, norm=None, activation=
     row = _find(architecture)
     norm = row.norm if norm is None else norm
     if activation is None:
-        gray = row.gray_activation is not None and image_shape[-1:] == (1,)
-        activation = row.gray_activation if gray else row.activation
+        gray = row.gray_activation if image_shape[-1:] == (1,) else None
+        activation = gray or row.activation
     check_activation(activation)
     if not row.fits(image_shape):
         raise ValueError(
