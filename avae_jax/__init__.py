@@ -5,6 +5,8 @@ package loads neither Flax nor Orbax nor any data set library. `load_run`, which
 imported on first use.
 """
 
+from typing import TYPE_CHECKING
+
 from avae_jax import losses
 from avae_jax.density import (
     Bandwidth,
@@ -15,6 +17,9 @@ from avae_jax.density import (
 )
 from avae_jax.kernels.pairwise_lse import PairwiseStats, pairwise_lse, pairwise_lse_stats
 from avae_jax.version import __version__
+
+if TYPE_CHECKING:
+    from avae_jax.training.run import load_run
 
 __all__ = [
     "Bandwidth",

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -289,7 +289,7 @@ def _reconstruct(arguments: list[str]) -> int:
     return 0
 
 
-def _images_for(trained, name: str):
+def _images_for(trained, name: str) -> Any:
     """Load one of the run's own splits, or a user's images."""
     import numpy as np
 
@@ -360,4 +360,5 @@ def _quiet() -> None:
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
-    logging.getLogger("jax").setLevel(logging.ERROR)
+    for name in ("jax", "tensorboardX"):
+        logging.getLogger(name).setLevel(logging.ERROR)

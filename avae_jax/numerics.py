@@ -5,26 +5,26 @@ import jax.numpy as jnp
 
 
 def logsumexp(a: jax.Array, *, axis: int | tuple[int, ...] | None = -1, where=None) -> jax.Array:
-    """Computes log(sum(exp(a))) over the entries that `where` keeps.
+    """Compute log(sum(exp(a))) over the entries that `where` keeps.
 
     Args:
-        a: floating array, nats. Entries equal to -inf count as masked.
-        axis: axis or axes to reduce; None reduces all of them.
-        where: bool, broadcastable to `a`; True keeps an entry. None keeps all.
+      a: floating array, nats. Entries equal to -inf count as masked.
+      axis: axis or axes to reduce; None reduces all of them.
+      where: bool, broadcastable to `a`; True keeps an entry. None keeps all.
 
     Returns:
-        `a` reduced over `axis`, in nats, of `a`'s dtype; -inf where nothing is kept.
+      `a` reduced over `axis`, in nats, of `a`'s dtype; -inf where nothing is kept.
 
     Numerics:
-        The largest kept entry is subtracted first. Masked entries, whatever they hold (NaN
-        included), change neither the value nor the gradient, and a reduction that keeps nothing
-        has gradient 0, where `jax.scipy.special.logsumexp` has NaN.
+      The largest kept entry is subtracted first. Masked entries, whatever they hold (NaN
+      included), change neither the value nor the gradient, and a reduction that keeps nothing
+      has gradient 0, where `jax.scipy.special.logsumexp` has NaN.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from avae_jax.numerics import logsumexp
-        >>> float(logsumexp(jnp.zeros(4), where=jnp.array([True, True, False, False]))).__round__(4)
-        0.6931
+      >>> import jax.numpy as jnp
+      >>> from avae_jax.numerics import logsumexp
+      >>> float(logsumexp(jnp.zeros(4), where=jnp.array([True, True, False, False]))).__round__(4)
+      0.6931
     """
     a = jnp.asarray(a)
     kept = a != -jnp.inf
@@ -41,24 +41,24 @@ def logsumexp(a: jax.Array, *, axis: int | tuple[int, ...] | None = -1, where=No
 
 
 def logmeanexp(a: jax.Array, *, axis: int | tuple[int, ...] | None = -1, where=None) -> jax.Array:
-    """Computes log(mean(exp(a))) over the entries that `where` keeps.
+    """Compute log(mean(exp(a))) over the entries that `where` keeps.
 
     Args:
-        a: floating array, nats. An entry of -inf adds nothing to the sum but is counted.
-        axis: axis or axes to reduce; None reduces all of them.
-        where: bool, broadcastable to `a`; True keeps and counts an entry. None keeps all.
+      a: floating array, nats. An entry of -inf adds nothing to the sum but is counted.
+      axis: axis or axes to reduce; None reduces all of them.
+      where: bool, broadcastable to `a`; True keeps and counts an entry. None keeps all.
 
     Returns:
-        `a` reduced over `axis`, in nats, of `a`'s dtype; -inf where nothing is kept.
+      `a` reduced over `axis`, in nats, of `a`'s dtype; -inf where nothing is kept.
 
     Numerics:
-        As `logsumexp`: gradient 0, not NaN, where nothing is kept.
+      As `logsumexp`: gradient 0, not NaN, where nothing is kept.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from avae_jax.numerics import logmeanexp
-        >>> float(logmeanexp(jnp.zeros(4)))
-        0.0
+      >>> import jax.numpy as jnp
+      >>> from avae_jax.numerics import logmeanexp
+      >>> float(logmeanexp(jnp.zeros(4)))
+      0.0
     """
     a = jnp.asarray(a)
     counted = jnp.ones(a.shape, bool) if where is None else jnp.broadcast_to(where, a.shape)

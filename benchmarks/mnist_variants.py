@@ -96,7 +96,9 @@ def table(rows: list[dict]) -> str:
 
 def main() -> None:
     """Train what is missing and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Train every variant of the objective on MNIST and tabulate the results."
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/mnist_variants"))
     parser.add_argument("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     arguments = parser.parse_args()

@@ -36,13 +36,13 @@ CHECKED_QUERIES = 128
 
 
 def torch_logsumexp(x, y, bandwidth):
-    """Materialises the matrix of logits: the usual way to write it in torch."""
+    """Materialise the matrix of logits: the usual way to write it in torch."""
     x_sq, y_sq = (x * x).sum(1)[:, None], (y * y).sum(1)[None, :]
-    return torch.logsumexp(-(x_sq + y_sq - 2 * x @ y.T) / (2 * bandwidth**2), dim=1)
+    return (-(x_sq + y_sq - 2 * x @ y.T) / (2 * bandwidth**2)).logsumexp(dim=1)
 
 
 def jax_contenders():
-    """Returns compiled functions (x, y, bandwidth) -> arrays, the forward value first."""
+    """Return compiled functions (x, y, bandwidth) -> arrays, the forward value first."""
 
     def value(x, y, bandwidth):
         return av.pairwise_lse(x, y, bandwidth=bandwidth)
@@ -69,7 +69,7 @@ def jax_contenders():
 
 
 def measure(shape, repeats):
-    """Returns one row per contender for a shape: times in milliseconds and the largest error."""
+    """Return one row per contender for a shape: times in milliseconds and the largest error."""
     n, m, d = shape
     rng = np.random.default_rng(0)
     x, y = (rng.normal(size=(k, d)).astype(np.float32) for k in (n, m))
@@ -129,8 +129,8 @@ def measure(shape, repeats):
 
 
 def main():
-    """Measures every shape, prints the table and writes the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure every shape, print the table and write the JSON."""
+    parser = argparse.ArgumentParser(description="Time pairwise_lse beside torch.logsumexp.")
     parser.add_argument("--repeats", type=int, default=51, help="interleaved runs of each")
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS, help="JSON file to write")
     options = parser.parse_args()
@@ -139,7 +139,7 @@ def main():
     if torch is None:
         print("torch is not installed: its rows are missing (pip install 'avae_jax[bench]')\n")
     else:
-        torch.set_num_threads(os.cpu_count())
+        torch.set_num_threads(os.cpu_count() or 1)
 
     print(
         f"{'contender':<24} {'n':>5} {'m':>6} {'d':>4} {'median ms':>10} {'quartiles':>15} "

@@ -47,17 +47,16 @@ class Runner:
         self.trainer = Trainer(open_session(config, dataset=dataset))
         self.state = self.trainer.init()
         self.metrics = self.trainer.program.empty_metrics
-        self.reencode = (
-            self.trainer.objective.uses_centers and config.centers.refresh == "reencode"
-        )
+        self.reencode = self.trainer.objective.uses_centers and config.centers.refresh == "reencode"
         self.batches = list(self.trainer.dispatches(self.state))
 
     def round(self) -> float:
         """Take ten steps and return the seconds of one."""
         start = time.perf_counter()
         taken = 0
-        if self.reencode:
-            index = np.asarray(self.state.centers.index)
+        centers = self.state.centers
+        if self.reencode and centers is not None:
+            index = np.asarray(centers.index)
             self.state = self.trainer.refresh(self.state, index, step=int(self.state.step))
         for batches in self.batches:
             fetched = self.trainer.fetch(batches)
@@ -71,14 +70,14 @@ class Runner:
 
 def main() -> None:
     """Take turns and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Compare a training step of the AVAE with the autoencoder's."
+    )
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=8)
     arguments = parser.parse_args()
     dataset = mnist_or_noise()
-    runners = {
-        name: Runner(fields, arguments.width, dataset) for name, fields in METHODS.items()
-    }
+    runners = {name: Runner(fields, arguments.width, dataset) for name, fields in METHODS.items()}
     times: dict[str, list[float]] = {name: [] for name in runners}
     for number in range(arguments.rounds + 1):
         for name, runner in runners.items():

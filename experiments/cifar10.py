@@ -1,7 +1,7 @@
 """CIFAR-10, the paper's net and settings.
 
 Paper: arXiv 2311.07693; l = 128, m = 10,000, 100 epochs.
-Command: `avae train cifar10`.
+Command: `avae prepare cifar10`, then `avae train cifar10`.
 Time: not measured here; it needs a GPU.
 Expected: the paper reports a test error of .0062 per pixel and FID 90.93 (mean of five runs).
 """

@@ -13,7 +13,7 @@ LABEL_KEYS = ("labels", "y", "y_train")
 
 
 def read_array_file(path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads images, and labels where an .npz holds them.
+    """Read images, and labels where an .npz holds them.
 
     A .npy of uint8 or float32 stays on disk behind a memory map. bool becomes 0 and 255; integers
     within 0..255 become uint8; other floats become float32. `[n, height, width]` gets a channel.

@@ -6,7 +6,7 @@ from avae_jax.data.errors import DataError
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Returns the number of full batches in one epoch; the partial last batch is dropped.
+    """Return the number of full batches in one epoch; the partial last batch is dropped.
 
     Args:
       num_examples: number of training images.
@@ -27,7 +27,7 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 def epoch_indices(
     train_indices: np.ndarray, *, seed: int, epoch: int, batch_size: int
 ) -> np.ndarray:
-    """Draws the batches of one epoch without replacement.
+    """Draw the batches of one epoch without replacement.
 
     Args:
       train_indices: `[n]` integer row indices of the training split.
@@ -55,7 +55,7 @@ def epoch_indices(
 def batch_indices(
     train_indices: np.ndarray, *, seed: int, step: int, batch_size: int
 ) -> np.ndarray:
-    """Returns the rows of one training step, for any step, in any order of asking.
+    """Return the rows of one training step, for any step, in any order of asking.
 
     Each call shuffles the whole epoch; a loop over steps should ask `epoch_indices` once an epoch.
 

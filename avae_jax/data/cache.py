@@ -18,7 +18,7 @@ _SECONDS_PER_DAY = 86_400
 
 
 def cache_dir() -> Path:
-    """Returns the folder for derived data: $AVAE_CACHE_DIR, else the user's cache folder."""
+    """Return the folder for derived data: $AVAE_CACHE_DIR, else the user's cache folder."""
     chosen = os.environ.get("AVAE_CACHE_DIR")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("avae_jax"))
 
@@ -30,7 +30,7 @@ def cached_arrays(
     image_shape: tuple[int, ...],
     build: Callable[[np.ndarray, np.ndarray], None],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns decoded images and labels, building them at most once per key.
+    """Return decoded images and labels, building them at most once per key.
 
     The folder appears under its final name only when it is complete, so two processes that build at
     the same time both end with a whole copy.
@@ -87,7 +87,7 @@ def cached_arrays(
 
 
 def _read(folder: Path, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns the stored arrays, or None when missing, cut short or of another shape."""
+    """Return the stored arrays, or None when missing, cut short or of another shape."""
     large = np.prod(image_shape, dtype=np.int64) > _MAX_BYTES_IN_MEMORY
     try:
         images = np.load(folder / "images.npy", mmap_mode="r" if large else None)
@@ -100,7 +100,7 @@ def _read(folder: Path, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.nd
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Deletes what a killed build left behind a day ago or more."""
+    """Delete what a killed build left behind a day ago or more."""
     for folder in root.glob(".partial-*"):
         try:
             if time.time() - folder.stat().st_mtime > _SECONDS_PER_DAY:

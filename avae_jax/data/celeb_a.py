@@ -23,7 +23,7 @@ PARTITION = {"train": 162_770, "validation": 19_867, "test": 19_962}
 
 
 def crop_and_resize(images: np.ndarray) -> np.ndarray:
-    """Takes the central 140x140 pixels and resizes them to 64x64 (Lanczos).
+    """Take the central 140x140 pixels and resize them to 64x64 (Lanczos).
 
     The protocol of WAE (Tolstikhin et al. 2018, arXiv 1711.01558), kept by the regularized
     autoencoders (Ghosh et al. 2020, arXiv 1903.12436). Other papers crop 148 pixels, which shows
@@ -59,7 +59,7 @@ def load_celeb_a_folder(
     validation_size: int | float | None = None,
     test_size: int | float | None = None,
 ) -> ImageData:
-    """Loads CelebA from its unpacked archive, for when the host of the download is closed.
+    """Load CelebA from its unpacked archive, for when the host of the download is closed.
 
     Args:
       path: folder with the 202,599 files of img_align_celeba.zip.

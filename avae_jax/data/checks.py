@@ -16,7 +16,7 @@ def check_value_range(
     *,
     num_samples: int = 4096,
 ) -> None:
-    """Checks that float images lie where the decoder's activation can reach.
+    """Check that float images lie where the decoder's activation can reach.
 
     uint8 images always pass: the trainer scales them to `value_range`. Of a large set, evenly
     spaced rows are looked at.
@@ -52,7 +52,7 @@ def check_value_range(
 
 
 def check_finite(images: np.ndarray, *, source: str) -> None:
-    """Checks a float array for NaN and infinity, chunk by chunk.
+    """Check a float array for NaN and infinity, chunk by chunk.
 
     Args:
       images: `[n, ...]` float array, perhaps a memory map.

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -40,14 +41,14 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self):
         from sklearn.datasets import load_digits
 
-        digits = load_digits()
+        digits: Any = load_digits()
         pixels = np.rint(digits.images * (255 / _MAX_STORED)).astype(np.uint8)
         for row, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
             yield row, {"image": image[..., None], "label": int(label)}
 
 
 def prepare_digits(data_dir: Path) -> Path:
-    """Prepares digits in `data_dir`; the version folder appears at once and complete.
+    """Prepare digits in `data_dir`; the version folder appears at once and complete.
 
     Args:
       data_dir: tfds data folder.

@@ -6,7 +6,7 @@ from avae_jax.data.tfds_dataset import TfdsDataset
 
 
 def scale_binary(images: np.ndarray) -> np.ndarray:
-    """Maps the stored 0 and 1 to 0 and 255, the range of every uint8 image here."""
+    """Map the stored 0 and 1 to 0 and 255, the range of every uint8 image here."""
     return images * np.uint8(255)
 
 

@@ -35,7 +35,7 @@ class ImageFolder:
         image_shape: tuple[int, int, int],
         read: Callable[[str], np.ndarray],
     ):
-        """Wraps files that are known to share one size and mode.
+        """Wrap files that are known to share one size and mode.
 
         Args:
           files: file names.
@@ -50,7 +50,7 @@ class ImageFolder:
         return len(self.files)
 
     def __getitem__(self, rows) -> np.ndarray:
-        """Returns uint8 images `[..., height, width, channels]` of an int, slice or int array."""
+        """Return uint8 images `[..., height, width, channels]` of an int, slice or int array."""
         rows = np.arange(len(self))[rows]
         if rows.ndim == 0:
             return self._read(self.files[rows])
@@ -68,12 +68,12 @@ class ImageFolder:
 
 
 def num_threads() -> int:
-    """Returns the number of decoding threads: one per core, at most 16."""
+    """Return the number of decoding threads: one per core, at most 16."""
     return min(16, os.cpu_count() or 1)
 
 
 def list_images(path) -> list[str]:
-    """Lists the image files below a folder, sorted by relative name; hidden ones are left out.
+    """List the image files below a folder, sorted by relative name; hidden ones are left out.
 
     Args:
       path: folder.
@@ -102,7 +102,7 @@ def list_images(path) -> list[str]:
 
 
 def read_image_folder(path) -> np.ndarray | ImageFolder:
-    """Opens a folder of images of one size and mode.
+    """Open a folder of images of one size and mode.
 
     Every file's header is read, so that a stray image is found now and not in the third epoch.
 
@@ -135,7 +135,7 @@ def read_image_folder(path) -> np.ndarray | ImageFolder:
 
 
 def read_image(file: str) -> np.ndarray:
-    """Decodes one file.
+    """Decode one file.
 
     Args:
       file: file name.

@@ -6,7 +6,7 @@ from avae_jax.data.tfds_dataset import TfdsDataset
 
 
 def pad_to_32(images: np.ndarray) -> np.ndarray:
-    """Pads `[b, 28, 28, 1]` images with two rows and columns of zeros on each side."""
+    """Pad `[b, 28, 28, 1]` images with two rows and columns of zeros on each side."""
     return np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
 
 

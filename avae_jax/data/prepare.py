@@ -16,7 +16,7 @@ _TIMEOUT_S = 5.0
 
 
 def prepare_tfds(dataset: TfdsDataset, data_dir: Path) -> Path:
-    """Downloads and prepares a dataset into `data_dir` as array_record.
+    """Download and prepare a dataset into `data_dir` as array_record.
 
     Args:
       dataset: the dataset.
@@ -70,7 +70,7 @@ def prepare_tfds(dataset: TfdsDataset, data_dir: Path) -> Path:
 
 
 def downloaded_urls(download_dir: Path) -> set[str]:
-    """Returns the addresses whose files tfds has kept from an earlier attempt.
+    """Return the addresses whose files tfds has kept from an earlier attempt.
 
     Args:
       download_dir: tfds's download folder; may be missing.
@@ -83,7 +83,7 @@ def downloaded_urls(download_dir: Path) -> set[str]:
 
 
 def check_reachable(urls: Iterable[str], *, name: str, data_dir: Path) -> None:
-    """Asks one address of each host for its headers, so that no network is told in seconds.
+    """Ask one address of each host for its headers, so that no network is told in seconds.
 
     tfds itself tries each address eleven times, without a time limit.
 

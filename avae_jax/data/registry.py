@@ -32,7 +32,7 @@ def load_dataset(
     validation_size: int | float | None = None,
     test_size: int | float | None = None,
 ) -> ImageData:
-    """Loads a dataset with disjoint train, validation and test splits.
+    """Load a dataset with disjoint train, validation and test splits.
 
     Official splits are kept; what is missing is drawn from the official train split (see
     `draw_splits`). The test images do not depend on `seed`. No download ever starts here.
@@ -98,7 +98,7 @@ def load_dataset(
 
 
 def read_images(path):
-    """Reads all images at a path, without splits.
+    """Read all images at a path, without splits.
 
     Args:
       path: a folder of images, or a .npy/.npz file.
@@ -117,7 +117,7 @@ def read_images(path):
 
 
 def prepare_dataset(name: str, data_dir=None) -> Path:
-    """Downloads and prepares a dataset once, as array_record, which is read without TensorFlow.
+    """Download and prepare a dataset once, as array_record, which is read without TensorFlow.
 
     Args:
       name: a tfds dataset of `DATASETS`.

@@ -63,7 +63,7 @@ class Splits:
                 )
 
     def digest(self) -> str:
-        """Returns a hex SHA-256 of all three index arrays: equal digests, equal splits."""
+        """Return a hex SHA-256 of all three index arrays: equal digests, equal splits."""
         value = hashlib.sha256()
         for name in SPLIT_NAMES:
             indices = getattr(self, name)
@@ -72,7 +72,7 @@ class Splits:
         return value.hexdigest()
 
     def save(self, path) -> None:
-        """Writes the indices to `path` as an .npz file, in one atomic step.
+        """Write the indices to `path` as an .npz file, in one atomic step.
 
         Args:
           path: file to write; its folder must exist.
@@ -88,7 +88,7 @@ class Splits:
 
     @classmethod
     def load(cls, path) -> "Splits":
-        """Reads indices written by `save`.
+        """Read indices written by `save`.
 
         Args:
           path: the .npz file.
@@ -118,7 +118,7 @@ def draw_splits(
     validation_size: int | float | None = None,
     test_size: int | float | None = None,
 ) -> Splits:
-    """Draws validation and test indices, keeping official splits where there are any.
+    """Draw validation and test indices, keeping official splits where there are any.
 
     The rows of the images array are the official splits one after the other, in the order of
     `counts`. A split that is official is kept (or thinned to the asked size); one that is not is
@@ -183,7 +183,7 @@ def draw_splits(
 
 
 def _count_of(size, whole: int, *, argument: str) -> int:
-    """Turns a count or a share of `whole` into a count of at least one."""
+    """Turn a count or a share of `whole` into a count of at least one."""
     if isinstance(size, bool) or not isinstance(size, int | float | np.integer | np.floating):
         raise DataError(f"{argument} must be a count or a share, got {size!r}")
     if isinstance(size, float | np.floating):

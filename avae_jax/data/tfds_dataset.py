@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -65,12 +66,12 @@ class PreparedDataset:
 
 
 def default_data_dir() -> Path:
-    """Returns the tfds data folder: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Return the tfds data folder: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def data_dir_of(dataset: TfdsDataset, data_dir) -> Path:
-    """Returns the folder in which a dataset is looked for.
+    """Return the folder in which a dataset is looked for.
 
     Args:
       dataset: the dataset.
@@ -85,7 +86,7 @@ def data_dir_of(dataset: TfdsDataset, data_dir) -> Path:
 
 
 def find_prepared(name: str, data_dir: Path) -> PreparedDataset | None:
-    """Looks for the newest version of a dataset stored as array_record.
+    """Look for the newest version of a dataset stored as array_record.
 
     Only files are looked at: no download starts and tfds is not imported.
 
@@ -138,7 +139,7 @@ def load_tfds(
     validation_size: int | float | None = None,
     test_size: int | float | None = None,
 ) -> ImageData:
-    """Loads a prepared dataset, from the decoded copy in the cache folder after the first time.
+    """Load a prepared dataset, from the decoded copy in the cache folder after the first time.
 
     Args:
       dataset: the dataset.
@@ -218,7 +219,8 @@ def _decode_into(
     with quiet():
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder_from_directory(prepared.path)
+        # Its decorators hide the signatures from type checkers.
+        builder: Any = tfds.builder_from_directory(prepared.path)
         jobs, start = [], 0
         for split, count in prepared.counts.items():
             source = builder.as_data_source(split)
@@ -252,7 +254,7 @@ def _decode_into(
 
 
 def prepare_locally(dataset: TfdsDataset, data_dir: Path) -> Path:
-    """Prepares a dataset of the project's own, without TensorFlow or network.
+    """Prepare a dataset of the project's own, without TensorFlow or network.
 
     Args:
       dataset: the dataset; only `digits` is local.
@@ -282,7 +284,7 @@ def prepare_locally(dataset: TfdsDataset, data_dir: Path) -> Path:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps absl's warnings (missing OpenCV, missing variant folders) from the terminal."""
+    """Keep absl's warnings (missing OpenCV, missing variant folders) from the terminal."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

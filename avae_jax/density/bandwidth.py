@@ -37,8 +37,8 @@ class Bandwidth:
       prior_scale: `sqrt(1 - h_corr^2)`, the standard deviation at which codes, smoothed by the
         kernel, are N(0, I).
       stderr: standard error of `h_opt` over the draws of queries and of centers.
-      null_kl: KL estimate of perfect codes `N(0, prior_scale^2 I)`, nats (`avae_jax.density.
-        null_kl`).
+      null_kl: KL estimate of perfect codes `N(0, prior_scale^2 I)`, nats; see
+        `avae_jax.density.null_kl`.
       num_iterations: passes over the data of the longest trial.
     """
 

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from avae_jax.density.checks import check_positive
@@ -11,12 +12,12 @@ from avae_jax.kernels.pairwise_lse import pairwise_lse
 
 
 def kde_log_density(
-    z: jax.Array,
-    centers: jax.Array,
+    z: jax.Array | np.ndarray,
+    centers: jax.Array | np.ndarray,
     *,
     bandwidth: ArrayLike,
-    exclude: jax.Array | None = None,
-    log_weights: jax.Array | None = None,
+    exclude: jax.Array | np.ndarray | None = None,
+    log_weights: jax.Array | np.ndarray | None = None,
     implementation: str | None = None,
     precision: str = "highest",
 ) -> jax.Array:
@@ -36,14 +37,16 @@ def kde_log_density(
         out.
       log_weights: `[num_centers]` logs of the weights, which need not sum to one; -inf masks a
         center. None: equal weights.
-      implementation: a back-end of `pairwise_lse`, or None for the best for these shapes.
-      precision: precision of the matrix products in `pairwise_lse`.
+      implementation: "xla" or "direct", as in `avae_jax.pairwise_lse`; None chooses by latent_dim.
+      precision: "highest", as in `avae_jax.pairwise_lse`.
 
     Returns:
       `[n]` log densities in nats, normalised over R^latent_dim. -inf where no center is included.
 
     Raises:
-      ValueError: shapes that do not match, no center, or a bandwidth that is not positive.
+      TypeError: an array that is not floating point, or an `exclude` that is not integer.
+      ValueError: shapes that do not match, no center, a bandwidth that is not positive, or an
+        unknown implementation or precision.
 
     Numerics:
       Time `O(n num_centers latent_dim)`; the `[n, num_centers]` matrix is never in memory.

@@ -73,13 +73,14 @@ def avae(
         none. A code that meets itself sees a density that is too high.
 
     Returns:
-      The loss `[batch]`, in nats, and its terms, each `[batch]`: `reconstruction` (unscaled),
+      The loss `[batch]` and its terms, each `[batch]`: `reconstruction` (not divided by beta;
+      squared data units, or nats with `likelihood="bernoulli"`),
       `kl` (unweighted, `log q~ - log p`, nats), `log_q`, `log_p` (nats, normalised), and `tail`
       (1 where `q < eps`, else 0).
 
     Raises:
-      ValueError: shapes that do not match; an unknown `tail`; `max_cdf` missing with
-        `tail="official"` or given without it.
+      ValueError: shapes that do not match; an unknown `tail`, `likelihood` or name of `weight`;
+        `max_cdf` missing with `tail="official"`, given without it or outside (0, 1).
 
     Numerics:
       Time `O(batch num_centers latent_dim)`, memory `O(batch block)`. All densities stay in the

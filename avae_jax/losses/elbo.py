@@ -25,7 +25,8 @@ def gaussian_kl(loc: jax.Array, log_var: jax.Array) -> jax.Array:
       ValueError: the shapes differ.
 
     Numerics:
-      `expm1(v) - v` errs by rounding times `|v|`, not by rounding: it vanishes at the prior.
+      Written with `expm1`: at a log-variance v near 0 the rounding error is proportional to |v|
+      and vanishes at the prior, where `exp(v) - 1 - v` would keep a whole unit of it.
 
     Example:
       >>> import jax.numpy as jnp
@@ -115,7 +116,10 @@ def elbo(
       noise_scale: standard deviation > 0 of the Gaussian likelihood, in units of x.
 
     Returns:
-      The loss `[batch]` and the terms of `beta_elbo`, all nats.
+      The loss `[batch]`, nats, and the terms of `beta_elbo`.
+
+    Raises:
+      ValueError: as `beta_elbo`.
 
     Example:
       >>> import jax.numpy as jnp

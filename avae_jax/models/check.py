@@ -21,7 +21,7 @@ class ParameterCounts(NamedTuple):
 
 
 def check_shapes(encoder, decoder, *, image_shape, latent_dim, num_outputs=None):
-    """Checks, without computing anything, that encoder and decoder fit the data and each other.
+    """Check, without computing anything, that encoder and decoder fit the data and each other.
 
     Args:
       encoder: module `(x, *, train) -> [batch, num_outputs]`.
@@ -65,7 +65,7 @@ def check_shapes(encoder, decoder, *, image_shape, latent_dim, num_outputs=None)
 
 
 def _check_one(role, module, input_shape, output_shape, connective, hint=""):
-    """Traces one module in both modes and returns its number of parameters."""
+    """Trace one module in both modes and return its number of parameters."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     x = jax.ShapeDtypeStruct(input_shape, jnp.float32)
     try:

@@ -37,7 +37,7 @@ class ConvEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train):
-        """Encodes images.
+        """Encode images.
 
         Args:
           x: `[batch, height, width, channels]`, floating point, in the decoder's value range.
@@ -92,7 +92,7 @@ class ConvDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z, *, train):
-        """Decodes codes.
+        """Decode codes.
 
         Args:
           z: `[batch, latent_dim]`.

@@ -22,7 +22,7 @@ _compiled = functools.partial(jax.jit, static_argnames=("stride", "implementatio
 
 @_compiled
 def conv2d(x, kernel, *, stride=1, implementation=None):
-    """Convolves images with a kernel, zero padding "SAME".
+    """Convolve images with a kernel, zero padding "SAME".
 
     Args:
       x: images `[batch, height, width, in_channels]`.
@@ -61,7 +61,7 @@ def conv2d(x, kernel, *, stride=1, implementation=None):
 
 @_compiled
 def conv_transpose2d(x, kernel, *, stride=1, implementation=None):
-    """Applies the transpose of `conv2d`: every side grows by the factor `stride`.
+    """Apply the transpose of `conv2d`: every side grows by the factor `stride`.
 
     This is Keras's `Conv2DTranspose(padding="same")`, with Keras's kernel layout.
 
@@ -119,7 +119,7 @@ def conv_transpose2d(x, kernel, *, stride=1, implementation=None):
 
 
 def _choose(implementation, stride):
-    """Returns "lax" or "matmul"."""
+    """Return "lax" or "matmul"."""
     if implementation not in _IMPLEMENTATIONS:
         raise ValueError(
             f"implementation must be one of {_IMPLEMENTATIONS}, got {implementation!r}"

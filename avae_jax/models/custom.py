@@ -6,14 +6,17 @@ import importlib.util
 import inspect
 import pathlib
 import sys
+from typing import Any
+
+import flax.linen as nn
 
 # Given to every module that asks for them; what else a caller passes was chosen by the user and
 # has to be accepted.
 _OFFERED = ("latent_dim", "num_outputs", "image_shape", "activation")
 
 
-def load_module(path, **kwargs):
-    """Loads a Flax module from an import path and builds it.
+def load_module(path: str, **kwargs) -> nn.Module:
+    """Load a Flax module from an import path and builds it.
 
     Args:
       path: "package.module:Name" or "path/to/file.py:Name", where Name is a Linen module class, a
@@ -65,7 +68,7 @@ def _is_built(target):
 
 
 def _accepted(path, target, kwargs):
-    """Returns the arguments to call `target` with, or raises for one unknown or missing."""
+    """Return the arguments to call `target` with, or raise for one unknown or missing."""
     parameters = inspect.signature(target).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [key for key in kwargs if key not in parameters and not takes_any]

@@ -47,7 +47,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """Maps `[batch, height, width, in_channels]` to `[batch, h', w', features]`."""
+        """Map `[batch, height, width, in_channels]` to `[batch, h', w', features]`."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", initializers.zeros, (self.features,))
@@ -74,7 +74,7 @@ class ConvTranspose(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """Maps `[batch, h, w, in_channels]` to `[batch, stride * h, stride * w, features]`."""
+        """Map `[batch, h, w, in_channels]` to `[batch, stride * h, stride * w, features]`."""
         shape = (self.kernel_size, self.kernel_size, self.features, x.shape[-1])
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", initializers.zeros, (self.features,))
@@ -82,12 +82,12 @@ class ConvTranspose(nn.Module):
 
 
 def keras_dense(features, *, name):
-    """Returns a dense layer with Keras's default initialiser (Glorot uniform, zero bias)."""
+    """Return a dense layer with Keras's default initialiser (Glorot uniform, zero bias)."""
     return nn.Dense(features, kernel_init=initializers.glorot_uniform(), name=name)
 
 
 def normalize(x, *, norm, train, name):
-    """Applies one normalisation layer; call it inside a compact method.
+    """Apply one normalisation layer; call it inside a compact method.
 
     Args:
       x: activations, channels last.
@@ -115,7 +115,7 @@ def normalize(x, *, norm, train, name):
 
 
 def activate(x, activation):
-    """Applies a decoder's output activation, one of the keys of `VALUE_RANGE`.
+    """Apply a decoder's output activation, one of the keys of `VALUE_RANGE`.
 
     Raises:
       ValueError: if `activation` is unknown.
@@ -125,7 +125,7 @@ def activate(x, activation):
 
 
 def center_images(x, center_input):
-    """Checks that images are floating point and, on request, maps [0, 1] to [-1, 1].
+    """Check that images are floating point and, on request, map [0, 1] to [-1, 1].
 
     Raises:
       TypeError: if the images are integers.
@@ -139,7 +139,7 @@ def center_images(x, center_input):
 
 
 def scale_channels(channels, *, width, norm):
-    """Scales channel counts by a width multiplier.
+    """Scale channel counts by a width multiplier.
 
     Args:
       channels: tuple of channel counts at width 1.
@@ -166,12 +166,12 @@ def scale_channels(channels, *, width, norm):
 
 
 def check_norm(norm):
-    """Raises ValueError unless `norm` is known."""
+    """Raise ValueError unless `norm` is known."""
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
 
 
 def check_activation(activation):
-    """Raises ValueError unless `activation` is known."""
+    """Raise ValueError unless `activation` is known."""
     if activation not in VALUE_RANGE:
         raise ValueError(f"activation must be one of {tuple(VALUE_RANGE)}, got {activation!r}")

@@ -25,7 +25,7 @@ class MLPEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train):
-        """Encodes data.
+        """Encode data.
 
         Args:
           x: `[batch, ...]`, floating point, in the decoder's value range.
@@ -60,7 +60,7 @@ class MLPDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z, *, train):
-        """Decodes codes.
+        """Decode codes.
 
         Args:
           z: `[batch, latent_dim]`.

@@ -8,7 +8,7 @@ LOG_VAR_RANGE = (-20.0, 10.0)
 
 
 def split_gaussian(head):
-    """Splits an encoder's output into the mean and the log-variance of a Gaussian.
+    """Split an encoder's output into the mean and the log-variance of a Gaussian.
 
     The raw log-variance `r` is bounded smoothly: `a = hi - softplus(hi - r)`, then
     `log_var = lo + softplus(a - lo)` with `lo, hi = LOG_VAR_RANGE`.
@@ -44,7 +44,7 @@ def split_gaussian(head):
 
 
 def sample_gaussian(key, loc, log_var):
-    """Draws one sample from each Gaussian by reparameterisation, `loc + exp(log_var / 2) * noise`.
+    """Draw one sample from each Gaussian by reparameterisation, `loc + exp(log_var / 2) * noise`.
 
     Args:
       key: JAX random key.

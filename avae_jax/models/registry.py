@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 
+import flax.linen as nn
 import numpy as np
 
 from avae_jax.models.conv import ConvDecoder, ConvEncoder
@@ -108,9 +110,15 @@ ARCHITECTURES = {
 
 
 def make_encoder(
-    architecture, *, latent_dim, width=1.0, norm=None, num_outputs=None, activation=None
-):
-    """Makes an encoder.
+    architecture: str,
+    *,
+    latent_dim: int,
+    width: float = 1.0,
+    norm: str | None = None,
+    num_outputs: int | None = None,
+    activation: str | None = None,
+) -> nn.Module:
+    """Make an encoder.
 
     Args:
       architecture: a key of `ARCHITECTURES`, or an import path for `load_module`.
@@ -157,8 +165,15 @@ def make_encoder(
     )
 
 
-def make_decoder(architecture, *, image_shape, width=1.0, norm=None, activation=None):
-    """Makes a decoder.
+def make_decoder(
+    architecture: str,
+    *,
+    image_shape: Sequence[int],
+    width: float = 1.0,
+    norm: str | None = None,
+    activation: str | None = None,
+) -> nn.Module:
+    """Make a decoder.
 
     Args:
       architecture: a key of `ARCHITECTURES`, or an import path for `load_module`.
@@ -220,7 +235,7 @@ def make_decoder(architecture, *, image_shape, width=1.0, norm=None, activation=
 
 
 def describe_fitting(image_shape):
-    """Returns a phrase naming the architectures for data of shape `image_shape`.
+    """Return a phrase naming the architectures for data of shape `image_shape`.
 
     Example:
       >>> describe_fitting((64, 64, 3))
@@ -243,7 +258,7 @@ def _what_it_needs(row):
 
 
 def _find(architecture):
-    """Returns the row of that name, or raises with the nearest one."""
+    """Return the row of that name, or raise with the nearest one."""
     if architecture in ARCHITECTURES:
         return ARCHITECTURES[architecture]
     near = difflib.get_close_matches(architecture, ARCHITECTURES, n=1)
@@ -255,7 +270,7 @@ def _find(architecture):
 
 
 def _custom_settings(width, norm, activation):
-    """Returns the settings that a user changed: a custom module has to accept these."""
+    """Return the settings that a user changed: a custom module has to accept these."""
     settings = {"norm": norm, "activation": activation}
     if width != 1.0:
         settings["width"] = width

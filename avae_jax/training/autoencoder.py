@@ -2,14 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from avae_jax import models
 from avae_jax.training.config import Config, ConfigError
+
+_Images = TypeVar("_Images", jax.Array, np.ndarray)
 
 Variables = dict[str, Any]
 """`{"params": {...}, "batch_stats": {...}}`, each with the keys "encoder" and "decoder"."""
@@ -61,7 +64,7 @@ class Autoencoder:
             for collection in ("params", "batch_stats")
         }
 
-    def to_float(self, images: jax.Array) -> jax.Array:
+    def to_float(self, images: _Images) -> _Images:
         """Scale uint8 images to the decoder's range; leave float images as they are."""
         if images.dtype != jnp.uint8:
             return images.astype(jnp.float32)
@@ -107,6 +110,9 @@ def make_autoencoder(
       image_shape: shape of one example.
       encoder: a module to use instead of the one the configuration names.
       decoder: likewise.
+
+    Returns:
+      The networks, not initialised yet.
 
     Raises:
       ValueError: a network's output does not have the shape it must have.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
@@ -32,7 +33,7 @@ def _digest(leaves: dict[str, Any]) -> int:
     total = 0
     for name in sorted(leaves):
         leaf = leaves[name]
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         value = np.ascontiguousarray(jax.device_get(leaf))
         total = zlib.crc32(f"{name} {value.shape} {value.dtype}".encode(), total)

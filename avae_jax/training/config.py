@@ -321,8 +321,7 @@ def differences(old: Config, new: Config) -> list[str]:
 
 def experiment_names() -> list[str]:
     """List the experiments that come with the package."""
-    import avae_jax.experiments as package
-
+    package = importlib.import_module("avae_jax.experiments")
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
@@ -349,9 +348,9 @@ def load_experiment(name_or_path: str) -> Config:
 
 
 def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise ConfigError(f"experiment file {path} does not exist")
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ConfigError(f"experiment file {path} does not exist")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -82,7 +82,8 @@ def _styled(function):
     def run(*args, **kwargs):
         import matplotlib
 
-        with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE, "backend": "agg"}):
+        style: Any = {**matplotlib.rcParamsDefault, **_STYLE, "backend": "agg"}
+        with matplotlib.rc_context(style):
             return function(*args, **kwargs)
 
     return run
@@ -566,13 +567,12 @@ def _smooth(values: np.ndarray) -> np.ndarray | None:
 # Shared pieces --------------------------------------------------------------------------------
 
 
-def _figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+def _figure(width: float, height: float, *, constrained: bool = True) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout)
-    if layout is not None:
-        figure.get_layout_engine().set(w_pad=0.09, h_pad=0.09)
-    return figure
+    layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09) if constrained else None
+    return Figure(figsize=(width, height), dpi=_DPI, layout=layout)
 
 
 def _title(axes: Axes, title: str, notes: Sequence[str] = ()) -> None:
@@ -680,7 +680,7 @@ def _tile_figure(stacks, titles, row_names=None) -> Figure:
     ]
     width = left + sum(widths) + between * (len(sizes) - 1) + right
     height = top + max(size[0] for size in sizes) + bottom
-    figure = _figure(width / _DPI, height / _DPI, layout=None)
+    figure = _figure(width / _DPI, height / _DPI, constrained=False)
     x = left
     for stack, size, title, room in zip(stacks, sizes, titles, widths, strict=True):
         y = height - top - size[0]
@@ -802,7 +802,7 @@ def _codes(z) -> tuple[np.ndarray, np.ndarray, list[str]]:
     z = np.asarray(z, dtype=np.float64)
     if z.ndim != 2 or z.shape[1] == 0:
         raise ValueError(f"z must have shape [n, latent_dim], got {z.shape}")
-    keep = np.isfinite(z).all(axis=1)
+    keep = np.asarray(np.isfinite(z).all(axis=1))
     bad = int(np.count_nonzero(~keep))
     if bad == len(z):
         raise ValueError(f"z has no finite row among {len(z)}; there is nothing to draw")
@@ -832,7 +832,8 @@ def _scatter(figure: Figure, axes: Axes, z: np.ndarray, labels, size: float) -> 
         points = axes.scatter(*z.T, c=labels.astype(np.float64), cmap="viridis", **style)
         bar = figure.colorbar(points, ax=axes, fraction=0.04, pad=0.02, label="label")
         bar.outline.set_visible(False)
-        bar.solids.set_alpha(1.0)
+        if bar.solids is not None:
+            bar.solids.set_alpha(1.0)
         return
     # One call with mixed colours: class by class, the last class would cover the others.
     position = np.searchsorted(classes, labels)

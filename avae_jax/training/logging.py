@@ -77,7 +77,7 @@ class JsonLinesWriter(MetricWriter):
 
     def write_scalars(self, step, scalars):
         """Append `{"step": step, **scalars}` and hand the line to the operating system."""
-        row = {"step": int(step)}
+        row: dict[str, float | None] = {"step": int(step)}
         for name, value in scalars.items():
             number = _scalar(name, value)
             row[name] = number if math.isfinite(number) else None
@@ -376,7 +376,7 @@ class Progress:
         if self._bar is not None:
             if now - self._shown >= _REDRAW_AFTER or self._step >= self._total:
                 self._shown = now
-                self._draw_bar()
+                self._draw_bar(self._bar)
             return
         epochs = self._step // self._steps_per_epoch - self._line_step // self._steps_per_epoch
         waited = now - self._shown
@@ -395,7 +395,7 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it is and end its line; closing twice is harmless."""
         if self._bar is not None:
-            self._draw_bar()
+            self._draw_bar(self._bar)
             self._bar.close()
             self._bar = None
 
@@ -405,13 +405,13 @@ class Progress:
     def __exit__(self, *_):
         self.close()
 
-    def _draw_bar(self):
-        self._bar.set_description_str(self._epoch(), refresh=False)
+    def _draw_bar(self, bar):
+        bar.set_description_str(self._epoch(), refresh=False)
         text = format_metrics(self._metrics)
         # Not as tqdm's postfix, which begins with a comma.
-        self._bar.bar_format = _BAR + text.replace("{", "{{").replace("}", "}}")
-        self._bar.update(self._step - self._bar.n)
-        self._bar.refresh()
+        bar.bar_format = _BAR + text.replace("{", "{{").replace("}", "}}")
+        bar.update(self._step - bar.n)
+        bar.refresh()
 
     def _print_line(self, now):
         done, left = self._step - self._initial, self._total - self._step

@@ -25,7 +25,9 @@ from avae_jax.training.config import (
     save_config,
 )
 from avae_jax.training.logging import Progress, create_default_writer
+from avae_jax.training.preflight import introduce
 from avae_jax.training.state import TrainState
+from avae_jax.training.step import BROKEN
 from avae_jax.training.trainer import Session, Trainer, open_session
 from avae_jax.version import __version__
 
@@ -167,14 +169,18 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
         progress.note(
             f"{run_dir} is complete with {first} steps; train on with a larger --num-epochs"
         )
-    elif first:
+    elif first == 0:
+        for line in introduce(session):
+            progress.note(line)
+    else:
         progress.note(f"resuming {run_dir} at step {first} of {total_steps}")
+    skips = _SkipWatch(int(state.num_skipped))
     fixed = {} if session.bandwidth is None else {"null_kl": session.bandwidth.null_kl}
     try:
         with _StopRequest() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:
             while int(state.step) < total_steps:
                 state = _train_epoch(
-                    trainer, state, checkpoints, writer, progress, fixed, stop, pool
+                    trainer, state, checkpoints, writer, progress, skips, fixed, stop, pool
                 )
         checkpoints.wait()
     finally:
@@ -182,7 +188,9 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
         writer.close()
 
 
-def _train_epoch(trainer, state, checkpoints, writer, progress, fixed, stop, pool) -> TrainState:
+def _train_epoch(
+    trainer, state, checkpoints, writer, progress, skips, fixed, stop, pool
+) -> TrainState:
     session = trainer.session
     config = session.config
     reencode = trainer.objective.uses_centers and config.centers.refresh == "reencode"
@@ -197,7 +205,7 @@ def _train_epoch(trainer, state, checkpoints, writer, progress, fixed, stop, poo
         if (batches := next(dispatches, None)) is not None
         else None
     )
-    while ahead is not None:
+    while ahead is not None and batches is not None:
         fetched, num_steps = ahead.result(), len(batches)
         batches = next(dispatches, None)
         ahead = None if batches is None else pool.submit(trainer.fetch, batches)
@@ -214,7 +222,7 @@ def _train_epoch(trainer, state, checkpoints, writer, progress, fixed, stop, poo
                 metrics, state, (step - first) * session.batch_size / (now - start)
             )
             progress.update(step, {name: seen[name] for name in _WATCHED if name in seen} | fixed)
-            _check_skips(state, seen)
+            skips.look(state, seen, progress)
         else:
             progress.update(step)
         if stop.requested and batches is not None:
@@ -247,8 +255,10 @@ def _shown_name(term: str) -> str:
 
 
 def _train_metrics(metrics, state: TrainState, images_per_second: float) -> dict[str, float]:
-    means = {name: float(value) for name, value in metrics.compute().items()}
+    means = {name: float(value) for name, value in jax.device_get(metrics.compute()).items()}
     skipped = 1 - means.pop("good")
+    # Only what was broken is worth a line in the log.
+    means = {name: mean for name, mean in means.items() if mean or not name.startswith(BROKEN)}
     return {
         **{f"train/{_shown_name(name)}": value for name, value in means.items()},
         "train/skipped_share": skipped,
@@ -258,14 +268,30 @@ def _train_metrics(metrics, state: TrainState, images_per_second: float) -> dict
     }
 
 
-def _check_skips(state: TrainState, seen: dict[str, float]) -> None:
-    if int(state.num_skipped_in_a_row) >= MAX_SKIPPED_IN_A_ROW:
-        raise TrainingError(
-            f"the loss or its gradient was not finite for {int(state.num_skipped_in_a_row)} steps "
-            f"in a row, up to step {int(state.step)} (last good means: reconstruction "
-            f"{seen['train/reconstruction']:.4g}, beta {seen['beta']:.4g}): lower learning_rate or "
-            "set clip_norm"
+class _SkipWatch:
+    """Say which steps were skipped and why, and end a run that takes no good step any more."""
+
+    def __init__(self, num_skipped: int):
+        self._num_skipped = num_skipped
+
+    def look(self, state: TrainState, seen: dict[str, float], progress: Progress) -> None:
+        num_skipped, in_a_row = int(state.num_skipped), int(state.num_skipped_in_a_row)
+        if num_skipped == self._num_skipped:
+            return
+        prefix = f"train/{BROKEN}"
+        broken = ", ".join(name.removeprefix(prefix) for name in seen if name.startswith(prefix))
+        what = f"not finite: {broken}"
+        progress.note(
+            f"{num_skipped - self._num_skipped} steps up to {int(state.step)} changed nothing "
+            f"({what}); {num_skipped} skipped in all"
         )
+        self._num_skipped = num_skipped
+        if in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise TrainingError(
+                f"{in_a_row} steps in a row, up to step {int(state.step)}, were {what} "
+                f"(beta {seen['beta']:.4g}): lower learning_rate or set clip_norm; the last "
+                "checkpoint is kept"
+            )
 
 
 class _StopRequest:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,8 @@ def make_objective(
 def _make_avae(
     config: Config, model: Autoencoder, *, mesh: Mesh, bandwidth: float | None
 ) -> Objective:
+    if bandwidth is None:
+        raise ValueError("bandwidth is missing: method avae needs the one of find_bandwidth")
     objective = config.objective
     rows, whole = PartitionSpec(BATCH_AXIS), PartitionSpec()
     weight = kl_weight(objective.weight)
@@ -122,7 +124,8 @@ def _make_vae(
     config: Config, model: Autoencoder, *, mesh: Mesh, bandwidth: float | None
 ) -> Objective:
     objective = config.objective
-    beta = 1.0 if objective.method == "vae" else objective.beta
+    # check_config refuses a beta-VAE without a number.
+    beta = 1.0 if objective.method == "vae" else cast(float, objective.beta)
 
     def forward(variables, x, context, *, train):
         head, encoder_stats = model.encode(variables, x, train=train)

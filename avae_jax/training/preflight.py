@@ -53,6 +53,25 @@ def describe(session: Session) -> dict[str, Any]:
     return facts
 
 
+def introduce(session: Session) -> list[str]:
+    """Return the lines a run begins with: the cheap part of the check."""
+    splits, devices = session.dataset.splits, session.mesh.devices
+    lines = [
+        f"{session.dataset.name}: {len(splits.train):,} training images of shape "
+        f"{session.model.image_shape}; {_num_parameters(session):,} parameters; "
+        f"{devices.size} x {devices.flat[0].device_kind}"
+    ]
+    if session.bandwidth is not None:
+        bandwidth = session.bandwidth
+        scale = code_scale(session.config, bandwidth)
+        lines.append(
+            f"{session.config.centers.num_centers:,} centers in {session.model.latent_dim} "
+            f"dimensions: bandwidth {bandwidth.h_corr:.3f}, prior scale "
+            f"{bandwidth.prior_scale:.3f}; {scale.verdict}"
+        )
+    return lines
+
+
 def check(config: Config, **parts) -> dict[str, Any]:
     """Check a configuration against its data, networks and devices, and time a step.
 

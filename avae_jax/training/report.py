@@ -92,7 +92,7 @@ def _describe_codes(run: Run, dataset: ImageData, z: np.ndarray) -> dict[str, fl
             "kde_kl": kl["kl"],
             "kde_kl_null": bandwidth.null_kl,
             "kde_kl_stderr": kl["stderr"],
-            **_tail_share(run, z, centers),
+            **_tail_share(run, z, centers, bandwidth.h_corr),
             **values,
         }
         entropy = metrics.whitened_entropy(z, h_opt=bandwidth.h_opt)
@@ -104,14 +104,13 @@ def _describe_codes(run: Run, dataset: ImageData, z: np.ndarray) -> dict[str, fl
     return values
 
 
-def _tail_share(run: Run, z: np.ndarray, centers: np.ndarray) -> dict[str, float]:
+def _tail_share(run: Run, z: np.ndarray, centers: np.ndarray, bandwidth: float) -> dict[str, float]:
     """Return the share of codes that the objective's floor covers, or would cover with it."""
     objective = run.config.objective
     if objective.max_cdf is None:
         return {}
     from avae_jax.density import kde_log_density, log_tail_density
 
-    bandwidth = run.bandwidth.h_corr
     log_q = kde_log_density(z, centers, bandwidth=bandwidth)
     log_eps = log_tail_density(z.shape[1], bandwidth=bandwidth, max_cdf=objective.max_cdf)
     return {"tail_share": float(np.mean(np.asarray(log_q) < float(log_eps)))}
@@ -172,7 +171,7 @@ def _some(index: np.ndarray, most: int) -> np.ndarray:
     return index[:: math.ceil(len(index) / most)]
 
 
-def _save_arrays(path: Path, **arrays: np.ndarray) -> None:
+def _save_arrays(path: Path, **arrays: Any) -> None:
     handle, temporary = tempfile.mkstemp(suffix=".npz", dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         np.savez(file, **arrays)

@@ -98,7 +98,9 @@ class Run:
         """Encode and decode images `[n, ...]`."""
         return self.decode(self.encode(x))
 
-    def sample(self, num_samples: int, *, scale: str | float = "claimed", seed: int = 0):
+    def sample(
+        self, num_samples: int, *, scale: str | float = "claimed", seed: int = 0
+    ) -> np.ndarray:
         """Draw images from the prior.
 
         Args:

@@ -21,6 +21,10 @@ from avae_jax.training.state import TrainState
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
+BROKEN = "broken_"
+"""Prefix of the metrics that say which part of a skipped step was not finite."""
+
+
 def make_train_step(
     config: Config,
     model: Autoencoder,
@@ -38,9 +42,10 @@ def make_train_step(
     Returns:
       `step(state, images, index) -> (state, metrics)`: `images` `[batch, ...]` uint8 or float32,
       `index` `[batch]` int32 their numbers in the data set; `metrics` per example `[batch]`:
-      loss, the loss's terms, gradient norm, staleness of the centers in steps, and `good`, 0 where
-      the step was skipped because something in it was not finite. A skipped step leaves
-      everything but the step number and the counts as it was.
+      loss, the loss's terms, gradient norm, staleness of the centers in steps, `good`, 0 where the
+      step was skipped because something in it was not finite, and as `broken_*` a 1 for each
+      part that was not. A skipped step leaves everything but the step number and the counts as it
+      was.
     """
     own_queue = config.centers.refresh == "queue"
     eval_centers = config.centers.centers_mode == "eval"
@@ -83,7 +88,7 @@ def make_train_step(
                     z = model.codes(variables, x, train=False)
                 centers = centers.push(z, index, step=state.step)
         average = state.average
-        if average is not None:
+        if average is not None and ema_decay is not None:
             average = optax.incremental_update(variables, average, 1 - ema_decay)
 
         moved = dataclasses.replace(
@@ -104,6 +109,10 @@ def make_train_step(
             "staleness": jnp.broadcast_to(staleness, per_example.shape),
             "good": jnp.broadcast_to(good.astype(jnp.float32), per_example.shape),
         }
+        causes = {**terms, "gradient": gradient_norm}
+        for name, values in causes.items():
+            broken = 1.0 - jnp.all(jnp.isfinite(values)).astype(jnp.float32)
+            metrics[BROKEN + name] = jnp.broadcast_to(broken, per_example.shape)
         return state, metrics
 
     return step
@@ -111,21 +120,22 @@ def make_train_step(
 
 @functools.lru_cache
 def _collection(names: tuple[str, ...]) -> type[clu_metrics.Collection]:
-    return clu_metrics.Collection.create(
-        **{name: clu_metrics.Average.from_output(name) for name in names}
-    )
+    return clu_metrics.Collection.create(**dict.fromkeys(names, clu_metrics.Average))
 
 
 def collect(metrics: dict[str, jax.Array]) -> clu_metrics.Collection:
     """Wrap a step's per-example metrics for averaging over the good steps of an epoch."""
     good = metrics["good"]
-    # A skipped step must not turn an epoch's means into NaN: its values count as absent, save
-    # `good` itself, whose mean is the share of steps that counted.
-    safe = {name: jnp.where(good > 0, value, 0) for name, value in metrics.items()}
-    kinds = _collection(tuple(sorted(metrics)))
-    collected = kinds.single_from_model_output(**safe, mask=good)
-    share = clu_metrics.Average.from_model_output(values=good)
-    return collected.replace(good=share)
+    # A skipped step must not turn an epoch's means into NaN: its values count as absent. What
+    # tells of skipped steps is averaged over all.
+    collected: dict[str, Any] = {}
+    for name, value in metrics.items():
+        of_all = name == "good" or name.startswith(BROKEN)
+        collected[name] = clu_metrics.Average.from_model_output(
+            values=value if of_all else jnp.where(good > 0, value, 0),
+            mask=None if of_all else good,
+        )
+    return _collection(tuple(sorted(metrics))).empty().replace(**collected)
 
 
 def _empty(abstract: dict[str, jax.ShapeDtypeStruct]) -> clu_metrics.Collection:

@@ -34,7 +34,16 @@ ENCODE_ROWS = 500
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """A run's immutable parts, built once and shared by training, checks and benchmarks."""
+    """A run's immutable parts, built once and shared by training, checks and benchmarks.
+
+    Attributes:
+      config: the run's configuration.
+      dataset: images and splits, on the host.
+      model: the networks.
+      mesh: all local devices along one axis.
+      bandwidth: the kernel's bandwidth and what comes with it; None for methods without one.
+      steps_per_epoch: full batches in an epoch.
+    """
 
     config: Config
     dataset: datasets.ImageData

@@ -1,8 +1,12 @@
 """The public functions: argument checks and the choice of implementation."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from avae_jax.kernels.pairwise_lse import vjp
 from avae_jax.kernels.pairwise_lse.direct import DIFFERENCE_FORM
@@ -15,55 +19,58 @@ IMPLEMENTATIONS = {"xla": MATRIX_FORM, "direct": DIFFERENCE_FORM}
 # Up to here the difference form is no slower than the matrix form, and more accurate.
 _MAX_DIRECT_DIMS = 8
 
+# x, y, bandwidth, log_weights, exclude
+_Args = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array | None]
+
 
 def pairwise_lse(
-    x,
-    y,
+    x: ArrayLike,
+    y: ArrayLike,
     *,
-    bandwidth,
-    log_weights=None,
-    exclude=None,
-    implementation=None,
-    precision="highest",
+    bandwidth: ArrayLike,
+    log_weights: ArrayLike | None = None,
+    exclude: ArrayLike | None = None,
+    implementation: str | None = None,
+    precision: str = "highest",
 ) -> jax.Array:
-    r"""Computes the log-sum-exp over centers of Gaussian logits, one value per query.
+    r"""Compute the log-sum-exp over centers of Gaussian logits, one value per query.
 
     lse_i = logsumexp_{j != exclude_i} ( -|x_i - y_j|^2 / (2 h^2) + log_weights_j )
 
     Args:
-        x: [n, d] floating queries.
-        y: [m, d] floating centers, m >= 1, in the unit of x.
-        bandwidth: scalar h > 0 in the unit of x; a number or a traced scalar.
-        log_weights: [m] floating, nats; -inf masks a center. None means 0 everywhere.
-        exclude: [n] integer, the index of the center left out of each row, -1 for none. None leaves
-            out nothing. `jnp.arange(n)` with y = x gives leave-one-out.
-        implementation: "xla" (matrix products), "direct" (differences, exact to a few roundings,
-            cost grows faster with d), or None to choose: direct for d <= 8.
-        precision: "highest" (float32 products in full float32), the only class so far.
+      x: [n, d] floating queries.
+      y: [m, d] floating centers, m >= 1, in the unit of x.
+      bandwidth: scalar h > 0 in the unit of x; a number or a traced scalar.
+      log_weights: [m] floating, nats; -inf masks a center. None means 0 everywhere.
+      exclude: [n] integer, the index of the center left out of each row, -1 for none. None leaves
+        out nothing. `jnp.arange(n)` with y = x gives leave-one-out.
+      implementation: "xla" (matrix products), "direct" (differences, exact to a few roundings,
+        cost grows faster with d), or None to choose: direct for d <= 8.
+      precision: "highest" (float32 products in full float32), the only class so far.
 
     Returns:
-        [n] nats, float32 (float64 if an input is); -inf where every center is masked or excluded.
+      [n] nats, float32 (float64 if an input is); -inf where every center is masked or excluded.
 
     Raises:
-        TypeError: an array, or the bandwidth, is not of a floating (exclude: integer) type.
-        ValueError: a shape does not fit, m = 0, or a concrete bandwidth or index is out of range.
-        NotImplementedError: a second derivative is asked for.
+      TypeError: an array, or the bandwidth, is not of a floating (exclude: integer) type.
+      ValueError: a shape does not fit, m = 0, or a concrete bandwidth or index is out of range.
+      NotImplementedError: a second derivative is asked for.
 
     Numerics:
-        Both sides are centred at the mean of the unmasked centers first, so a common offset costs
-        nothing. The error of "xla" is about 1e-7 * (1 + S), S = max |x - mean|^2 / (2 h^2), that of
-        "direct" about 1e-7 * (1 + |lse|). Half-precision inputs are upcast to float32. Time
-        O(n m d), memory O((n + m) d) plus one tile of logits: never [n, m].
-        Reverse mode only; the gradient in x and in the bandwidth comes out of the forward pass
-        (one more product for x), the one in y and log_weights needs a second streamed pass. Rows
-        with nothing included have gradient 0; a non-finite query spoils its own row only.
+      Both sides are centred at the mean of the unmasked centers first, so a common offset costs
+      nothing. The error of "xla" is about 1e-7 * (1 + S), S = max |x - mean|^2 / (2 h^2), that of
+      "direct" about 1e-7 * (1 + |lse|). Half-precision inputs are upcast to float32. Time
+      O(n m d), memory O((n + m) d) plus one tile of logits: never [n, m].
+      Reverse mode only; the gradient in x and in the bandwidth comes out of the forward pass
+      (one more product for x), the one in y and log_weights needs a second streamed pass. Rows
+      with nothing included have gradient 0; a non-finite query spoils its own row only.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from avae_jax.kernels.pairwise_lse import pairwise_lse
-        >>> x, y = jnp.zeros((1, 2)), jnp.zeros((4, 2))
-        >>> pairwise_lse(x, y, bandwidth=0.5).round(4)  # log 4
-        Array([1.3863], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from avae_jax.kernels.pairwise_lse import pairwise_lse
+      >>> x, y = jnp.zeros((1, 2)), jnp.zeros((4, 2))
+      >>> pairwise_lse(x, y, bandwidth=0.5).round(4)  # log 4
+      Array([1.3863], dtype=float32)
     """
     form, args = _checked(x, y, bandwidth, log_weights, exclude, implementation, precision)
     if args[0].shape[0] == 0:
@@ -72,16 +79,16 @@ def pairwise_lse(
 
 
 def pairwise_lse_stats(
-    x,
-    y,
+    x: ArrayLike,
+    y: ArrayLike,
     *,
-    bandwidth,
-    log_weights=None,
-    exclude=None,
-    implementation=None,
-    precision="highest",
+    bandwidth: ArrayLike,
+    log_weights: ArrayLike | None = None,
+    exclude: ArrayLike | None = None,
+    implementation: str | None = None,
+    precision: str = "highest",
 ) -> PairwiseStats:
-    """Computes the log-sum-exp with the softmax's mean center and logit moments in one pass.
+    """Compute the log-sum-exp with the softmax's mean center and logit moments in one pass.
 
     With w_ij = softmax_j of the logits that `pairwise_lse` sums and l_ij = -|x_i - y_j|^2 / (2 h^2)
     without log weights: mean_i = sum_j w_ij y_j, logit_mean_i = E_w[l_ij], logit_sq_mean_i =
@@ -89,22 +96,22 @@ def pairwise_lse_stats(
     d^2 lse / d (log h)^2 = 4 (logit_sq_mean - logit_mean^2) + 4 logit_mean.
 
     Args:
-        x: as in `pairwise_lse`, and so are all other arguments.
-        y: [m, d].
-        bandwidth: scalar.
-        log_weights: [m] or None.
-        exclude: [n] or None.
-        implementation: "xla", "direct" or None.
-        precision: "highest".
+      x: as in `pairwise_lse`, and so are all other arguments.
+      y: [m, d].
+      bandwidth: scalar.
+      log_weights: [m] or None.
+      exclude: [n] or None.
+      implementation: "xla", "direct" or None.
+      precision: "highest".
 
     Returns:
-        PairwiseStats(lse [n], mean [n, d], logit_mean [n], logit_sq_mean [n]). Rows with nothing
-        included have lse -inf and 0 elsewhere.
+      PairwiseStats(lse [n], mean [n, d], logit_mean [n], logit_sq_mean [n]). Rows with nothing
+      included have lse -inf and 0 elsewhere.
 
     Raises:
-        TypeError: as `pairwise_lse`.
-        ValueError: as `pairwise_lse`.
-        NotImplementedError: a derivative is asked for; stop the gradient at the inputs.
+      TypeError: as `pairwise_lse`.
+      ValueError: as `pairwise_lse`.
+      NotImplementedError: a derivative is asked for; stop the gradient at the inputs.
     """
     form, args = _checked(x, y, bandwidth, log_weights, exclude, implementation, precision)
     x = args[0]
@@ -115,8 +122,10 @@ def pairwise_lse_stats(
     return PairwiseStats(raw.lse, raw.mean, raw.logit_mean, raw.logit_sq_mean)
 
 
-def _checked(x, y, bandwidth, log_weights, exclude, implementation, precision):
-    """Returns (form, arrays of one type), or raises for the first argument that is wrong."""
+def _checked(
+    x, y, bandwidth, log_weights, exclude, implementation, precision
+) -> tuple[Form, _Args]:
+    """Return (form, arrays of one type), or raise for the first argument that is wrong."""
     x, y = _floating("x", x), _floating("y", y)
     for name, a in (("x", x), ("y", y)):
         if a.ndim != 2:
@@ -152,8 +161,8 @@ def _checked(x, y, bandwidth, log_weights, exclude, implementation, precision):
     return _form(implementation, d), args
 
 
-def _same_mapped_axes(*args):
-    """Makes every argument vary over the mapped axes that any of them varies over.
+def _same_mapped_axes(*args: jax.Array | None) -> Any:
+    """Make every argument vary over the mapped axes that any of them varies over.
 
     Under shard_map's replication check a custom VJP must return gradients that vary as their
     arguments do. With the cast outside of it, JAX itself sums the gradient of a replicated argument
@@ -197,8 +206,8 @@ def _floating(name: str, a) -> jax.Array:
 
 
 def _concrete(a):
-    """Returns the values as a NumPy array if they can be read here and now, else None."""
-    if isinstance(a, jax.core.Tracer) or not getattr(a, "is_fully_addressable", True):
+    """Return the values as a NumPy array if they can be read here and now, else None."""
+    if isinstance(a, Tracer) or not getattr(a, "is_fully_addressable", True):
         return None
     return np.asarray(a)
 

@@ -14,9 +14,9 @@ class Form:
     "Centred" points have a common shift subtracted and are divided by the bandwidth.
 
     Attributes:
-        point_terms: centred points [k, d] -> [k], the part that depends on one point only.
-        operand: (points [k, d], the same centred) -> tree of [k, ...] arrays, what `product` takes.
-        product: (operand of a points, operand of b points, bandwidth) -> [a, b].
+      point_terms: centred points [k, d] -> [k], the part that depends on one point only.
+      operand: (points [k, d], the same centred) -> tree of [k, ...] arrays, what `product` takes.
+      product: (operand of a points, operand of b points, bandwidth) -> [a, b].
     """
 
     point_terms: Callable[[jax.Array], jax.Array]

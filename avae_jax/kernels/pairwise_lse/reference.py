@@ -5,10 +5,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avae_jax.kernels.pairwise_lse.stats import PairwiseStats
-
 # Queries at a time; the reference holds a few arrays of this many rows and m columns.
 _ROWS = 64
+
+
+class ReferenceStats(NamedTuple):
+    """The fields of `PairwiseStats` in NumPy float64."""
+
+    lse: np.ndarray
+    mean: np.ndarray
+    logit_mean: np.ndarray
+    logit_sq_mean: np.ndarray
 
 
 class ReferenceGradients(NamedTuple):
@@ -20,18 +27,18 @@ class ReferenceGradients(NamedTuple):
     log_weights: np.ndarray
 
 
-def reference_stats(x, y, *, bandwidth, log_weights=None, exclude=None) -> PairwiseStats:
-    """Computes `pairwise_lse_stats` in float64, in memory linear in the number of centers.
+def reference_stats(x, y, *, bandwidth, log_weights=None, exclude=None) -> ReferenceStats:
+    """Compute `pairwise_lse_stats` in float64, in memory linear in the number of centers.
 
     Args:
-        x: [n, d] queries.
-        y: [m, d] centers; one whose log weight is -inf is dropped, whatever it holds.
-        bandwidth: number > 0.
-        log_weights: [m] or None, nats.
-        exclude: [n] integer or None; -1 excludes nothing.
+      x: [n, d] queries.
+      y: [m, d] centers; one whose log weight is -inf is dropped, whatever it holds.
+      bandwidth: number > 0.
+      log_weights: [m] or None, nats.
+      exclude: [n] integer or None; -1 excludes nothing.
 
     Returns:
-        PairwiseStats of NumPy float64 arrays.
+      ReferenceStats.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     lse = np.full(len(x), -np.inf)
@@ -41,27 +48,27 @@ def reference_stats(x, y, *, bandwidth, log_weights=None, exclude=None) -> Pairw
         mean[rows] = weights @ _finite_where_used(y, log_weights)
         first[rows] = np.sum(weights * logits, axis=1)
         second[rows] = np.sum(weights * logits**2, axis=1)
-    return PairwiseStats(lse, mean, first, second)
+    return ReferenceStats(lse, mean, first, second)
 
 
 def reference_gradients(
     x, y, cotangent, *, bandwidth, log_weights=None, exclude=None
 ) -> ReferenceGradients:
-    """Computes the gradients of sum_i cotangent_i lse_i analytically in float64.
+    """Compute the gradients of sum_i cotangent_i lse_i analytically in float64.
 
     With softmax weights w_ij: sum_j g_i w_ij (y_j - x_i) / h^2 in x_i, sum_i g_i w_ij (x_i - y_j)
     / h^2 in y_j, sum_ij g_i w_ij |x_i - y_j|^2 / h^3 in h, and sum_i g_i w_ij in log_weights_j.
 
     Args:
-        x: [n, d] queries.
-        y: [m, d] centers.
-        cotangent: [n].
-        bandwidth: number > 0.
-        log_weights: [m] or None, nats.
-        exclude: [n] integer or None.
+      x: [n, d] queries.
+      y: [m, d] centers.
+      cotangent: [n].
+      bandwidth: number > 0.
+      log_weights: [m] or None, nats.
+      exclude: [n] integer or None.
 
     Returns:
-        ReferenceGradients; the one of log_weights is given even if they are None.
+      ReferenceGradients; the one of log_weights is given even if they are None.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     g = np.asarray(cotangent, np.float64)
@@ -87,7 +94,7 @@ def _finite_where_used(y, log_weights):
 def _softmax_rows(
     x, y, bandwidth, log_weights, exclude
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields (rows, logits without log weights, softmax weights, lse) for blocks of queries."""
+    """Yield (rows, logits without log weights, softmax weights, lse) for blocks of queries."""
     y = _finite_where_used(y, log_weights)
     for start in range(0, len(x), _ROWS):
         rows = slice(start, start + _ROWS)

@@ -10,10 +10,10 @@ class PairwiseStats(NamedTuple):
     """Statistics of w_ij = softmax_j(logit_ij + log_weight_j), one row per query.
 
     Attributes:
-        lse: [n], log of the softmax's normaliser, nats; -inf where no center is included.
-        mean: [n, d], sum_j w_ij y_j in the caller's coordinates; 0 where no center is included.
-        logit_mean: [n], E_w[l], l = -|x - y|^2 / (2 h^2) without log weights; 0 where none.
-        logit_sq_mean: [n], E_w[l^2]; 0 where no center is included.
+      lse: [n], log of the softmax's normaliser, nats; -inf where no center is included.
+      mean: [n, d], sum_j w_ij y_j in the caller's coordinates; 0 where no center is included.
+      logit_mean: [n], E_w[l], l = -|x - y|^2 / (2 h^2) without log weights; 0 where none.
+      logit_sq_mean: [n], E_w[l^2]; 0 where no center is included.
     """
 
     lse: jax.Array
@@ -23,15 +23,15 @@ class PairwiseStats(NamedTuple):
 
 
 def merge_stats(a: PairwiseStats, b: PairwiseStats) -> PairwiseStats:
-    """Combines the statistics of two disjoint sets of centers for the same queries.
+    """Combine the statistics of two disjoint sets of centers for the same queries.
 
     Args:
-        a: statistics over one set of centers.
-        b: statistics over another; same queries, same bandwidth.
+      a: statistics over one set of centers.
+      b: statistics over another; same queries, same bandwidth.
 
     Returns:
-        The statistics over the union. The rule is associative and commutative up to rounding, and
-        rows in which neither side includes a center stay empty (lse -inf, the rest 0).
+      The statistics over the union. The rule is associative and commutative up to rounding, and
+      rows in which neither side includes a center stay empty (lse -inf, the rest 0).
     """
     lse = jnp.logaddexp(a.lse, b.lse)
     finite = jnp.where(lse == -jnp.inf, 0.0, lse)

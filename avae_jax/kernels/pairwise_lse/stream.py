@@ -22,11 +22,11 @@ class RawStats(NamedTuple):
     """Row statistics of the softmax over centers; fields not asked for are None.
 
     Attributes:
-        lse: [n], nats, -inf where no center is included.
-        mean: [n, d], sum_j w_ij y_j in the caller's coordinates; 0 where no center is included.
-        drift: [n, d], mean - x, taken in centred coordinates, where it keeps its digits.
-        logit_mean: [n], E_w[l] without log weights.
-        logit_sq_mean: [n], E_w[l^2].
+      lse: [n], nats, -inf where no center is included.
+      mean: [n, d], sum_j w_ij y_j in the caller's coordinates; 0 where no center is included.
+      drift: [n, d], mean - x, taken in centred coordinates, where it keeps its digits.
+      logit_mean: [n], E_w[l] without log weights.
+      logit_sq_mean: [n], E_w[l^2].
     """
 
     lse: jax.Array
@@ -50,7 +50,7 @@ class _Prepared(NamedTuple):
 
 
 def tile_sizes(num_queries: int, num_centers: int) -> tuple[int, int]:
-    """Returns the largest (query, center) tile used for this problem on the default backend."""
+    """Return the largest (query, center) tile used for this problem on the default backend."""
     query_tile, center_tile = _TILES.get(jax.default_backend(), _TILES["gpu"])
     if num_queries < query_tile:
         # The same number of logits in a tile of fewer rows.
@@ -59,15 +59,15 @@ def tile_sizes(num_queries: int, num_centers: int) -> tuple[int, int]:
 
 
 def _even_tiles(size: int, largest: int) -> tuple[int, int]:
-    """Splits size into equal tiles of at most about `largest`; returns (tile, count)."""
+    """Split size into equal tiles of at most about `largest`; return (tile, count)."""
     tile = -(-size // -(-size // largest))
     if tile < size:
         tile = -(-tile // 8) * 8
     return tile, -(-size // tile)
 
 
-def _tiled(tree, tiles, fill=0):
-    """Reshapes every leaf [size, ...] to [count, tile, ...], padded with `fill`."""
+def _tiled(tree, tiles, fill: float = 0):
+    """Reshape every leaf [size, ...] to [count, tile, ...], padded with `fill`."""
     tile, count = tiles
 
     def split(a):
@@ -78,7 +78,7 @@ def _tiled(tree, tiles, fill=0):
 
 
 def _map_tiles(fn, xs, count: int, size: int):
-    """Maps fn over the tiles of xs one after the other and joins the rows of its results."""
+    """Map fn over the tiles of xs one after the other and join the rows of its results."""
     if count == 1:
         # A loop of length one still costs its copies.
         tiles = fn(jax.tree.map(lambda a: a[0], xs))
@@ -88,12 +88,12 @@ def _map_tiles(fn, xs, count: int, size: int):
 
 
 def _floor(dtype) -> float:
-    """Returns a logit that stands for masked: finite, since -inf - (-inf) is NaN."""
+    """Return a logit that stands for masked: finite, since -inf - (-inf) is NaN."""
     return 0.5 * float(jnp.finfo(dtype).min)
 
 
 def _varying_zeros(shape, like) -> jax.Array:
-    """Returns zeros that vary over the mapped axes `like` varies over.
+    """Return zeros that vary over the mapped axes `like` varies over.
 
     Under shard_map the carry of a scan must do so from its first step on.
     """
@@ -132,24 +132,24 @@ def _dot(a, b):
 def forward(
     form: Form, x, y, bandwidth, log_weights, exclude, *, mean: bool, moments: bool
 ) -> RawStats:
-    """Streams centers past the queries and returns the row statistics asked for.
+    """Stream centers past the queries and return the row statistics asked for.
 
     Args:
-        form: how a logit tile is computed.
-        x: [n, d] queries, n >= 1.
-        y: [m, d] centers, m >= 1.
-        bandwidth: scalar, the unit of x and y.
-        log_weights: [m] or None; -inf masks a center.
-        exclude: [n] int32 index of the center to leave out of each row (-1: none), or None.
-        mean: whether to accumulate the softmax mean (a second product per tile).
-        moments: whether to accumulate E[l] and E[l^2].
+      form: how a logit tile is computed.
+      x: [n, d] queries, n >= 1.
+      y: [m, d] centers, m >= 1.
+      bandwidth: scalar, the unit of x and y.
+      log_weights: [m] or None; -inf masks a center.
+      exclude: [n] int32 index of the center to leave out of each row (-1: none), or None.
+      mean: whether to accumulate the softmax mean (a second product per tile).
+      moments: whether to accumulate E[l] and E[l^2].
 
     Returns:
-        RawStats.
+      RawStats.
 
     Numerics:
-        n * m * d multiplications per product; temporaries O((n + m) d + one tile). Rows with a
-        non-finite query are NaN in every field.
+      n * m * d multiplications per product; temporaries O((n + m) d + one tile). Rows with a
+      non-finite query are NaN in every field.
     """
     n, (m, d) = x.shape[0], y.shape
     floor = _floor(x.dtype)
@@ -200,7 +200,7 @@ def forward(
             return (new_top, total, weighted, first, second), None
 
         zeros = _varying_zeros((query_tiles[0],), like=p.x)
-        init = (
+        init: tuple[Any, ...] = (
             zeros + floor,
             zeros,
             _varying_zeros((query_tiles[0], d), like=p.x) if mean else None,
@@ -241,24 +241,24 @@ def forward(
 def center_gradients(
     form: Form, x, y, bandwidth, log_weights, exclude, lse, cotangent
 ) -> tuple[jax.Array, jax.Array]:
-    """Streams queries past the centers: the gradients of sum_i g_i lse_i in y and log weights.
+    """Stream queries past the centers: the gradients of sum_i g_i lse_i in y and log weights.
 
     Args:
-        form: how a logit tile is computed.
-        x: [n, d] queries.
-        y: [m, d] centers.
-        bandwidth: scalar.
-        log_weights: [m] or None.
-        exclude: [n] int32 or None.
-        lse: [n], the forward value, nats.
-        cotangent: [n], g.
+      form: how a logit tile is computed.
+      x: [n, d] queries.
+      y: [m, d] centers.
+      bandwidth: scalar.
+      log_weights: [m] or None.
+      exclude: [n] int32 or None.
+      lse: [n], the forward value, nats.
+      cotangent: [n], g.
 
     Returns:
-        (sum_i g_i w_ij (x_i - y_j) / h^2 [m, d], sum_i g_i w_ij [m]).
+      (sum_i g_i w_ij (x_i - y_j) / h^2 [m, d], sum_i g_i w_ij [m]).
 
     Numerics:
-        Two products per tile, temporaries O((n + m) d + one tile). A query with cotangent 0 takes
-        no part, non-finite or not.
+      Two products per tile, temporaries O((n + m) d + one tile). A query with cotangent 0 takes
+      no part, non-finite or not.
     """
     n, (m, d) = x.shape[0], y.shape
     floor = _floor(x.dtype)

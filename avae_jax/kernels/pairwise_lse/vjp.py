@@ -12,7 +12,7 @@ from avae_jax.kernels.pairwise_lse.form import Form
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _raw_stats(form: Form, mean: bool, moments: bool, x, y, bandwidth, log_weights, exclude):
-    """Returns stream.forward; differentiating it raises instead of storing every tile."""
+    """Return stream.forward; differentiating it raises instead of storing every tile."""
     return stream.forward(form, x, y, bandwidth, log_weights, exclude, mean=mean, moments=moments)
 
 
@@ -39,7 +39,7 @@ _jitted_center_gradients = jax.jit(_center_gradients, static_argnums=0)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _lse(form: Form, x, y, bandwidth, log_weights, exclude) -> jax.Array:
-    """Returns the row log-sum-exp [n], differentiable in x, y, bandwidth and log_weights."""
+    """Return the row log-sum-exp [n], differentiable in x, y, bandwidth and log_weights."""
     return raw_stats(form, False, False, x, y, bandwidth, log_weights, exclude).lse
 
 
