@@ -29,7 +29,9 @@ print(json.dumps({{"jax": middle - start, "avae_jax": end - middle, "heavy": hea
 
 def main() -> None:
     """Take turns and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Measure what `import avae_jax` adds to `import jax`, and what it loads."
+    )
     parser.add_argument("--repeats", type=int, default=11)
     repeats = parser.parse_args().repeats
     rows = []

@@ -33,8 +33,10 @@ VARIANTS = {
     },
     "official-nats-queue-eval": {"refresh": "queue", "centers_mode": "eval"},
     "official-nats-reencode-eval": {"refresh": "reencode", "centers_mode": "eval"},
-    "l64-none": {"latent_dim": 64, "tail": "none"},
-    "l64-official": {"latent_dim": 64, "max_cdf": 1 - 1e-2},
+    "official-nats-queue-m2000": {"refresh": "queue", "num_centers": 2000},
+    "none-nats-queue-m2000": {"tail": "none", "refresh": "queue", "num_centers": 2000},
+    "l64-none-reencode": {"latent_dim": 64, "tail": "none", "refresh": "reencode"},
+    "l64-official-reencode": {"latent_dim": 64, "max_cdf": 1 - 1e-2, "refresh": "reencode"},
 }
 
 
@@ -49,20 +51,20 @@ def run_variant(name: str, runs: Path) -> dict:
     train(config, folder)
     seconds = time.monotonic() - start
     summary = write_report(folder)
-    codes = summary["codes against the prior (test)"]
+    codes = summary["codes"]
     fields = {**NET, **VARIANTS[name]}
     options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in fields.items())
     row = {
         "variant": name,
         "command": f"avae train mnist {options}",
         "seconds": seconds,
-        "mse": summary["reconstruction (test)"]["mse"],
+        "mse": summary["reconstruction"]["mse"],
         "null_kl": codes["kde_kl_null"],
         "kl": codes["kde_kl"],
         "kl_stderr": codes["kde_kl_stderr"],
         "std": codes["std"],
-        "claimed_scale": summary["scale of the codes"]["claimed"],
-        "fixed_point": summary["scale of the codes"]["fixed_point"],
+        "claimed_scale": summary["scale"]["claimed"],
+        "fixed_point": summary["scale"]["fixed_point"],
         "eigenvalues": [codes["eig_min"], codes["eig_median"], codes["eig_max"]],
         "whitened_entropy": codes["whitened_entropy"],
         "whitened_entropy_null": codes["whitened_entropy_null"],

@@ -127,7 +127,7 @@ def test_batches_that_do_not_divide(capsys, tmp_path):
 def test_run_folders_that_cannot_be_used(run_dir, capsys, tmp_path):
     line = refused(["train", "digits", *BATCH, "--run-dir", run_dir], capsys)
     assert "holds a run with another configuration" in line
-    assert "num_centers: 500 -> 1000" in line
+    assert "num_centers: 500 -> 300" in line
     line = refused(["train", "digits", *SMALL, "--run-dir", "/proc/run"], capsys)
     assert "/proc" in line
     (tmp_path / "config.json").write_text("{}")

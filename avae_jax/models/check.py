@@ -1,8 +1,10 @@
 """A check of an encoder and decoder against the data, before anything is trained."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -20,7 +22,14 @@ class ParameterCounts(NamedTuple):
     decoder: int
 
 
-def check_shapes(encoder, decoder, *, image_shape, latent_dim, num_outputs=None):
+def check_shapes(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    *,
+    image_shape: Sequence[int],
+    latent_dim: int,
+    num_outputs: int | None = None,
+) -> ParameterCounts:
     """Check, without computing anything, that encoder and decoder fit the data and each other.
 
     Args:

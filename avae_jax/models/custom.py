@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import pathlib
 import sys
-from typing import Any
+from typing import TypeGuard
 
 import flax.linen as nn
 
@@ -16,7 +16,7 @@ _OFFERED = ("latent_dim", "num_outputs", "image_shape", "activation")
 
 
 def load_module(path: str, **kwargs) -> nn.Module:
-    """Load a Flax module from an import path and builds it.
+    """Load a Flax module from an import path and build it.
 
     Args:
       path: "package.module:Name" or "path/to/file.py:Name", where Name is a Linen module class, a
@@ -63,7 +63,7 @@ def load_module(path: str, **kwargs) -> nn.Module:
     return result
 
 
-def _is_built(target):
+def _is_built(target) -> TypeGuard[nn.Module]:
     return not isinstance(target, type) and hasattr(target, "init") and hasattr(target, "apply")
 
 

@@ -7,7 +7,7 @@ LOG_VAR_RANGE = (-20.0, 10.0)
 """Bounds of the log-variance: standard deviations between 4.5e-5 and 148."""
 
 
-def split_gaussian(head):
+def split_gaussian(head: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Split an encoder's output into the mean and the log-variance of a Gaussian.
 
     The raw log-variance `r` is bounded smoothly: `a = hi - softplus(hi - r)`, then
@@ -43,7 +43,7 @@ def split_gaussian(head):
     return loc, low + jax.nn.softplus(bounded - low)
 
 
-def sample_gaussian(key, loc, log_var):
+def sample_gaussian(key: jax.Array, loc: jax.Array, log_var: jax.Array) -> jax.Array:
     """Draw one sample from each Gaussian by reparameterisation, `loc + exp(log_var / 2) * noise`.
 
     Args:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Sequence
+from typing import cast
 
 import flax.linen as nn
 import numpy as np
@@ -224,7 +225,7 @@ def make_decoder(
     if not row.is_convolutional:
         return MLPDecoder(image_shape=image_shape, hidden=hidden, norm=norm, activation=activation)
     return ConvDecoder(
-        image_shape=image_shape,
+        image_shape=cast(tuple[int, int, int], image_shape),
         channels=scale_channels(row.decoder_channels, width=width, norm=norm),
         hidden=hidden,
         final_stride=row.final_stride,

@@ -82,6 +82,8 @@ class CentersConfig:
 
     num_centers: int = 1000
     """Number of codes in the density estimate."""
+    bandwidth: float | None = None
+    """Standard deviation of the kernels, between 0 and 1; found automatically when not given."""
     refresh: Literal["queue", "reencode"] = "queue"
     """queue: the codes of the last batches, at no cost. reencode: encode a subset of the training
     images anew every refresh_every steps, redrawn each epoch."""
@@ -208,6 +210,10 @@ def check_config(config: Config) -> None:
         require(
             objective.tail == "none" or objective.max_cdf is not None,
             "max_cdf", None, "tail official needs a probability, such as 0.9999, or use tail none",
+        )  # fmt: skip
+        require(
+            centers.bandwidth is None or 0 < centers.bandwidth < 1,
+            "bandwidth", centers.bandwidth, "give a number between 0 and 1, or leave it out",
         )  # fmt: skip
         require(centers.num_centers >= 2, "num_centers", centers.num_centers, "give at least 2")
         require(

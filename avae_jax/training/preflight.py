@@ -61,9 +61,9 @@ def introduce(session: Session) -> list[str]:
         f"{session.model.image_shape}; {_num_parameters(session):,} parameters; "
         f"{devices.size} x {devices.flat[0].device_kind}"
     ]
-    if session.bandwidth is not None:
-        bandwidth = session.bandwidth
-        scale = code_scale(session.config, bandwidth)
+    bandwidth = session.bandwidth
+    scale = code_scale(session.config, bandwidth)
+    if bandwidth is not None and scale is not None:
         lines.append(
             f"{session.config.centers.num_centers:,} centers in {session.model.latent_dim} "
             f"dimensions: bandwidth {bandwidth.h_corr:.3f}, prior scale "

@@ -32,8 +32,9 @@ def write_report(
       **modules: `encoder` and `decoder`, where the run was trained with module objects.
 
     Returns:
-      The summary: nested dictionaries of numbers, each with its null or reference value where one
-      exists. Every number is from the test split unless its name says otherwise.
+      The summary: nested dictionaries of numbers. `name_null` is what as many draws of the prior at
+      its claimed scale give for `name`. Reconstruction and codes are those of the test split; the
+      measured scale is that of training codes.
     """
     run = load_run(run_dir, **modules)
     dataset = load_data(run.config) if dataset is None else dataset
@@ -57,14 +58,15 @@ def write_report(
             "checkpoint_step": run.step,
             "method": run.config.objective.method,
             "latent_dim": run.model.latent_dim,
-            "num_test_images": len(test),
+            "split": "test",
+            "num_images": len(test),
             "beta": run.beta,
         },
-        "reconstruction (test)": metrics.reconstruction_error(
+        "reconstruction": metrics.reconstruction_error(
             x, x_recon, value_range=run.model.value_range
         ),
-        "codes against the prior (test)": _describe_codes(run, dataset, z),
-        "scale of the codes": _describe_scales(run),
+        "codes": _describe_codes(run, dataset, z),
+        "scale": _describe_scales(run),
     }
     rows = read_metrics(run.path)
     last = rows[-1] if rows else {}
@@ -80,10 +82,7 @@ def write_report(
 
 def _describe_codes(run: Run, dataset: ImageData, z: np.ndarray) -> dict[str, float]:
     scale = run.scale("claimed")
-    values = {
-        **metrics.code_moments(z, scale=scale),
-        **metrics.radial_ks(z, scale=scale),
-    }
+    values = {**_moments(z, scale), **metrics.radial_ks(z, scale=scale)}
     if run.bandwidth is not None and run.center_index is not None:
         bandwidth = run.bandwidth
         centers = run.encode(dataset.images[run.center_index])
@@ -102,6 +101,16 @@ def _describe_codes(run: Run, dataset: ImageData, z: np.ndarray) -> dict[str, fl
             "whitened_entropy_cap": entropy["cap"],
         }
     return values
+
+
+def _moments(z: np.ndarray, scale: float) -> dict[str, float]:
+    """Return the moments of the codes beside those of as many draws of `N(0, scale^2 I)`."""
+    values = metrics.code_moments(z / scale)
+    units = {"mean_norm": scale, "std": scale, "eig_min": scale**2, "eig_median": scale**2}
+    units["eig_max"] = scale**2
+    return {
+        name: value * units.get(name.removesuffix("_null"), 1.0) for name, value in values.items()
+    }
 
 
 def _tail_share(run: Run, z: np.ndarray, centers: np.ndarray, bandwidth: float) -> dict[str, float]:

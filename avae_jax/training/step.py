@@ -119,7 +119,8 @@ def make_train_step(
 
 
 @functools.lru_cache
-def _collection(names: tuple[str, ...]) -> type[clu_metrics.Collection]:
+def _collection(names: tuple[str, ...]) -> Any:
+    # Any: the `replace` that flax.struct adds is missing from the type of clu's class.
     return clu_metrics.Collection.create(**dict.fromkeys(names, clu_metrics.Average))
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from avae_jax import data as datasets
-from avae_jax.density import Bandwidth, find_bandwidth
+from avae_jax.density import Bandwidth, find_bandwidth, null_kl
 from avae_jax.training import sharding
 from avae_jax.training.autoencoder import Autoencoder, make_autoencoder
 from avae_jax.training.config import Config, ConfigError, check_config
@@ -56,6 +56,19 @@ class Session:
     def batch_size(self) -> int:
         """Images in a step over all devices."""
         return self.config.optimization.batch_size
+
+
+def choose_bandwidth(config: Config) -> Bandwidth:
+    """Find the bandwidth of a configuration, or take the one it gives."""
+    latent_dim, num_centers = config.model.latent_dim, config.centers.num_centers
+    h = config.centers.bandwidth
+    if h is None:
+        return find_bandwidth(latent_dim, num_centers)
+    scale = math.sqrt(1 - h**2)
+    null = null_kl(latent_dim, num_centers, bandwidth=h, scale=scale)
+    return Bandwidth(
+        h_opt=h / scale, h_corr=h, prior_scale=scale, stderr=0.0, null_kl=null, num_iterations=0
+    )
 
 
 def load_data(config: Config) -> datasets.ImageData:
@@ -124,7 +137,7 @@ def open_session(
     model = make_autoencoder(config, dataset.images.shape[1:], encoder=encoder, decoder=decoder)
     datasets.check_value_range(dataset.images, model.value_range, model.activation)
     if bandwidth is None and config.objective.method == "avae":
-        bandwidth = find_bandwidth(config.model.latent_dim, config.centers.num_centers)
+        bandwidth = choose_bandwidth(config)
     return Session(config, dataset, model, mesh, bandwidth, steps_per_epoch)
 
 

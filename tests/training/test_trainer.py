@@ -92,6 +92,17 @@ def test_initial_beta_is_measured(blobs, small_config):
     assert float(fixed.init().beta) == 7.5
 
 
+def test_a_given_bandwidth_is_used(blobs, small_config):
+    session = open_on(1, cfg.replace_fields(small_config, bandwidth=0.6), blobs).session
+    assert session.bandwidth.h_corr == 0.6
+    assert session.bandwidth.prior_scale == pytest.approx(0.8)
+    assert session.bandwidth.h_opt == pytest.approx(0.75)
+    found = av.find_bandwidth(3, 200)
+    close = cfg.replace_fields(small_config, bandwidth=found.h_corr)
+    null = trainer.choose_bandwidth(close).null_kl
+    assert null == pytest.approx(found.null_kl, abs=0.1)
+
+
 def test_validation_equals_the_loss_on_the_whole_split(blobs, small_config):
     built = open_on(1, small_config, blobs)
     state, _ = run_epoch(built, built.init())
