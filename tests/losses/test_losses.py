@@ -43,7 +43,8 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_contract(name):
-    loss, terms = jax.jit(LOSSES[name])(X, X_RECON)
+    loss_fn = jax.jit(LOSSES[name])
+    loss, terms = loss_fn(X, X_RECON)
     assert loss.shape == (BATCH,)
     assert loss.dtype == jnp.float32
     assert all(term.shape == (BATCH,) for term in terms.values())
@@ -51,7 +52,7 @@ def test_contract(name):
     # Per example: a row's loss does not depend on the other rows' images.
     other = X.copy()
     other[1:] = 0
-    np.testing.assert_allclose(LOSSES[name](other, X_RECON)[0][0], loss[0], rtol=1e-6)
+    np.testing.assert_allclose(loss_fn(other, X_RECON)[0][0], loss[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
