@@ -35,8 +35,16 @@ VARIANTS = {
     "official-nats-reencode-eval": {"refresh": "reencode", "centers_mode": "eval"},
     "official-nats-queue-m2000": {"refresh": "queue", "num_centers": 2000},
     "none-nats-queue-m2000": {"tail": "none", "refresh": "queue", "num_centers": 2000},
-    "l64-none-reencode": {"latent_dim": 64, "tail": "none", "refresh": "reencode"},
-    "l64-official-reencode": {"latent_dim": 64, "max_cdf": 1 - 1e-2, "refresh": "reencode"},
+    **{
+        f"l64-{tail}-{refresh}": {
+            "latent_dim": 64,
+            "max_cdf": 1 - 1e-2,
+            "tail": tail,
+            "refresh": refresh,
+        }
+        for refresh in ("queue", "reencode")
+        for tail in ("none", "official")
+    },
 }
 
 
