@@ -58,7 +58,7 @@ def run_variant(name: str, runs: Path) -> dict:
     start = time.monotonic()
     train(config, folder)
     seconds = time.monotonic() - start
-    summary = write_report(folder)
+    summary, last = write_report(folder), read_metrics(folder)[-1]
     codes = summary["codes"]
     fields = {**NET, **VARIANTS[name]}
     options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in fields.items())
@@ -77,7 +77,9 @@ def run_variant(name: str, runs: Path) -> dict:
         "whitened_entropy": codes["whitened_entropy"],
         "whitened_entropy_null": codes["whitened_entropy_null"],
         "tail_share": codes.get("tail_share"),
-        "staleness": read_metrics(folder)[-1]["train/staleness"],
+        "staleness": last["train/staleness"],
+        "last_train_kl": last["train/kl"],
+        "last_validation_kl": last["validation/kl"],
     }
     row_file.write_text(json.dumps(row, indent=2) + "\n")
     return row
@@ -86,8 +88,9 @@ def run_variant(name: str, runs: Path) -> dict:
 def table(rows: list[dict]) -> str:
     """Format the rows as a Markdown table."""
     lines = [
-        "| variant | test MSE | KL (null) | code std (claimed, expected) | covariance eigenvalues "
-        "min / median / max | whitened entropy (null) | tail share | minutes |",
+        "| variant | test MSE | test KL (null) | code std (claimed, expected) | covariance "
+        "eigenvalues min / median / max | whitened entropy (null) | tail share | last epoch's KL "
+        "train / validation |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -99,7 +102,7 @@ def table(rows: list[dict]) -> str:
             f"{row['std']:.2f} ({row['claimed_scale']:.2f}, {expected}) | "
             f"{low:.3f} / {median:.3f} / {high:.3f} | "
             f"{row['whitened_entropy']:.2f} ({row['whitened_entropy_null']:.2f}) | {share} | "
-            f"{row['seconds'] / 60:.1f} |"
+            f"{row['last_train_kl']:.2f} / {row['last_validation_kl']:.2f} |"
         )
     return "\n".join(lines)
 

@@ -35,6 +35,9 @@ MAX_SKIPPED_IN_A_ROW = 20
 """Steps without a finite gradient after which a run gives up."""
 
 
+RUNAWAY_NATS = 5.0
+"""How far below its null value a validation KL must fall before the run warns of it."""
+
 _WATCHED = (
     "train/loss",
     "train/reconstruction",
@@ -233,6 +236,12 @@ def _train_epoch(
     seen = _train_metrics(metrics, state, (step - first) * session.batch_size / seconds)
     learning_rate = float(state.plateau.scale) * config.optimization.learning_rate
     state, terms = trainer.finish_epoch(state)
+    if "kl" in terms and fixed and terms["kl"] < fixed["null_kl"] - RUNAWAY_NATS:
+        progress.note(
+            f"warning: the validation KL, {terms['kl']:.2f}, is far below its null value, "
+            f"{fixed['null_kl']:.2f}: the codes have run away from the density that should hold "
+            "them. Use tail official, a smaller weight or refresh reencode"
+        )
     writer.write_scalars(
         step,
         {

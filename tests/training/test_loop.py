@@ -311,6 +311,20 @@ def test_a_run_that_cannot_go_on_says_why(blobs, small_config, tmp_path, monkeyp
         loop.train(config, tmp_path / "run", dataset=blobs)
 
 
+def test_codes_that_run_away_are_reported(blobs, small_config, tmp_path, monkeypatch, capfd):
+    config = cfg.replace_fields(small_config, num_epochs=1)
+    original = loop.Trainer.validate
+
+    def validate(self, state):
+        return {**original(self, state), "kl": -100.0}
+
+    loop.train(config, tmp_path / "honest", dataset=blobs)
+    assert "run away" not in capfd.readouterr().err
+    monkeypatch.setattr(loop.Trainer, "validate", validate)
+    loop.train(config, tmp_path / "runaway", dataset=blobs)
+    assert "the codes have run away" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("fields", [
     {"method": "vae"},
     {"method": "ae"},
