@@ -36,6 +36,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """List the public names, `load_run` with them."""
+    return __all__
+
+
 def __getattr__(name: str):
     """Import `load_run` on first use, so that the losses come without the trainer."""
     if name == "load_run":

@@ -3,7 +3,9 @@
 An error is one line on standard error and exit code 2; an interrupted run exits with 130.
 """
 
+import contextlib
 import dataclasses
+import io
 import os
 import sys
 import time
@@ -64,6 +66,8 @@ class _Sample:
     """Seed of the draw."""
     output: Path = Path("samples")
     """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (a grid)."""
+    overwrite: bool = False
+    """Replace files that are there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +80,8 @@ class _Encode:
     """train, validation or test (the run's own splits), a folder of images, or a .npy/.npz file."""
     output: Path = Path("codes.npy")
     """Where to write the codes, float32 [n, latent_dim]."""
+    overwrite: bool = False
+    """Replace a file that is there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +94,8 @@ class _Reconstruct:
     """train, validation or test (the run's own splits), a folder of images, or a .npy/.npz file."""
     output: Path = Path("reconstructions")
     """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (the first 48 beside theirs)."""
+    overwrite: bool = False
+    """Replace files that are there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +162,26 @@ def run(arguments: Sequence[str]) -> int:
 def _parse(kind, command: str, arguments: list[str], default=tyro.MISSING):
     _check_field_names(kind, command, arguments)
     options = {} if default is tyro.MISSING else {"default": default}
-    return tyro.cli(kind, prog=f"avae {command}", args=arguments, **options)
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed):
+            return tyro.cli(kind, prog=f"avae {command}", args=arguments, **options)
+    except SystemExit as stopped:
+        if not stopped.code:
+            raise
+        raise ConfigError(_unboxed(boxed.getvalue())) from None
+
+
+def _unboxed(text: str) -> str:
+    """Return the message of one of tyro's boxed errors as one line."""
+    lines = [line.strip("│ ").strip() for line in text.splitlines()]
+    kept = []
+    for line in lines:
+        if line.startswith(("For full helptext", "Argument helptext")) or "--help" in line:
+            break
+        if line and line[0] not in "╭╰─":
+            kept.append(line)
+    return " ".join(kept) or "the arguments cannot be read"
 
 
 def _check_field_names(kind, command: str, arguments: list[str]) -> None:
@@ -247,8 +274,8 @@ def _sample(arguments: list[str]) -> int:
     from avae_jax.training import figures
 
     trained = av.load_run(wanted.run)
+    array, picture = _outputs(wanted, ".npy", ".png")
     x = trained.sample(wanted.num_samples, scale=wanted.scale, seed=wanted.seed)
-    array, picture = _outputs(wanted.output)
     np.save(array, x)
     figures.save_image_grid(x, picture, value_range=trained.model.value_range)
     print(f"{len(x)} samples: {array}, {picture}")
@@ -263,8 +290,8 @@ def _encode(arguments: list[str]) -> int:
     import avae_jax as av
 
     trained = av.load_run(wanted.run)
+    (array,) = _outputs(wanted, ".npy")
     z = trained.encode(_images_for(trained, wanted.images))
-    array, _ = _outputs(wanted.output)
     np.save(array, z)
     print(f"{z.shape[0]} codes of {z.shape[1]} dimensions: {array}")
     return 0
@@ -279,9 +306,9 @@ def _reconstruct(arguments: list[str]) -> int:
     from avae_jax.training import figures
 
     trained = av.load_run(wanted.run)
+    array, picture = _outputs(wanted, ".npy", ".png")
     images = _images_for(trained, wanted.images)
     x_recon = trained.reconstruct(images)
-    array, picture = _outputs(wanted.output)
     np.save(array, x_recon)
     x = np.asarray(trained.model.to_float(images[:48]))
     figures.save_reconstructions(x, x_recon[:48], picture, value_range=trained.model.value_range)
@@ -296,9 +323,9 @@ def _images_for(trained, name: str) -> Any:
     from avae_jax import data
 
     if name in ("train", "validation", "test"):
-        from avae_jax.training.trainer import load_data
+        from avae_jax.training.run import run_data
 
-        dataset = load_data(trained.config)
+        dataset = run_data(trained)
         return np.asarray(dataset.images[getattr(dataset.splits, name)])
     if not Path(name).expanduser().exists():
         raise ConfigError(
@@ -344,14 +371,19 @@ def _prepare(arguments: list[str]) -> int:
     return 0
 
 
-def _outputs(output: Path) -> tuple[Path, Path]:
-    """Return the array and the picture file of an output name, after checking the folder."""
+def _outputs(wanted: "_Sample | _Encode | _Reconstruct", *suffixes: str) -> list[Path]:
+    """Return the files to write, after checking that they can be and that nothing is lost."""
+    output = wanted.output
     if not output.parent.is_dir():
         raise ConfigError(f"output={output}: there is no folder {output.parent}")
     if not os.access(output.parent, os.W_OK):
         raise ConfigError(f"output={output}: no write permission in {output.parent}")
     stem = output.with_suffix("") if output.suffix in (".npy", ".png") else output
-    return stem.with_name(stem.name + ".npy"), stem.with_name(stem.name + ".png")
+    files = [stem.with_name(stem.name + suffix) for suffix in suffixes]
+    for file in files:
+        if file.exists() and not wanted.overwrite:
+            raise ConfigError(f"output={file} exists: choose another --output, or add --overwrite")
+    return files
 
 
 def _quiet() -> None:

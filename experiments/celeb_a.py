@@ -19,6 +19,6 @@ config = Config(
     data=DataConfig(dataset="celeb_a"),
     model=ModelConfig(architecture="celeb_a", latent_dim=64),
     objective=ObjectiveConfig(tail="official", max_cdf=1 - 1e-2),
-    centers=CentersConfig(num_centers=20_000),
+    centers=CentersConfig(num_centers=20_000, refresh="reencode"),
     optimization=OptimizationConfig(num_epochs=50),
 )

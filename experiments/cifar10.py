@@ -19,6 +19,6 @@ config = Config(
     data=DataConfig(dataset="cifar10"),
     model=ModelConfig(architecture="cifar10", latent_dim=128),
     objective=ObjectiveConfig(tail="official", max_cdf=1 - 1e-1),
-    centers=CentersConfig(num_centers=10_000),
+    centers=CentersConfig(num_centers=10_000, refresh="reencode"),
     optimization=OptimizationConfig(num_epochs=100, plateau_patience=10),
 )

@@ -19,6 +19,6 @@ config = Config(
     data=DataConfig(dataset="dsprites"),
     model=ModelConfig(architecture="factors", latent_dim=6),
     objective=ObjectiveConfig(likelihood="bernoulli", tail="official", max_cdf=1 - 1e-6),
-    centers=CentersConfig(num_centers=10_000),
+    centers=CentersConfig(num_centers=10_000, refresh="reencode"),
     optimization=OptimizationConfig(num_epochs=35),
 )

@@ -54,6 +54,11 @@ def test_every_command_has_help(command, capsys):
     [
         (["tarin", "digits"], "unknown command 'tarin'; did you mean 'train'?"),
         (["train"], "no experiment given"),
+        (["train", "digits", "--latent-dim", "x"], "--latent-dim: invalid literal for int()"),
+        (["train", "digits", "--tail", "foo"], "invalid choice 'foo' for argument '--tail'"),
+        (["train", "digits", "mnist"], "Unrecognized options: mnist"),
+        (["sample"], "Missing from avae sample: PATH"),
+        (["bandwidth", "8", "100", "3"], "Unrecognized options: 3"),
         (["train", "digit"], "unknown experiment 'digit'; did you mean 'digits'?"),
         (["train", "digits", "--latent-dmi", "3"], "unknown field --latent-dmi; did you mean"),
         (["train", "digits", "--latent-dim", "0"], "latent_dim=0: give at least 1"),
@@ -146,10 +151,10 @@ def test_sample_encode_and_reconstruct(run_dir, capsys, tmp_path):
     assert cli.run(["sample", str(run_dir), "--num-samples", "9", "--output", out]) == 0
     assert np.load(f"{out}.npy").shape == (9, 8, 8, 1)
     assert os.path.getsize(f"{out}.png") > 1000
-    assert (
-        cli.run(["sample", str(run_dir), "--scale", "0.5", "--num-samples", "2", "--output", out])
-        == 0
-    )
+    capsys.readouterr()
+    assert "samples.npy exists" in refused(["sample", run_dir, "--output", out], capsys)
+    again = ["sample", str(run_dir), "--scale", "0.5", "--num-samples", "2", "--output", out]
+    assert cli.run([*again, "--overwrite"]) == 0
     codes = tmp_path / "codes.npy"
     assert cli.run(["encode", str(run_dir), "test", "--output", str(codes)]) == 0
     z = np.load(codes)
@@ -157,7 +162,7 @@ def test_sample_encode_and_reconstruct(run_dir, capsys, tmp_path):
     x = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 1), dtype=np.uint8)
     np.save(tmp_path / "mine.npy", x)
     mine = str(tmp_path / "mine.npy")
-    assert cli.run(["encode", str(run_dir), mine, "--output", str(codes)]) == 0
+    assert cli.run(["encode", str(run_dir), mine, "--output", str(codes), "--overwrite"]) == 0
     import avae_jax as av
 
     np.testing.assert_allclose(np.load(codes), av.load_run(run_dir).encode(x), rtol=1e-6)

@@ -12,11 +12,35 @@ TEXT = (ROOT / "README.md").read_text()
 def test_the_examples_run():
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     blocks = [block for block in blocks if "load_run" not in block]  # tests/training has that one.
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names: dict = {}
     exec("\n".join(blocks), names)  # noqa: S102
     assert names["lse"].shape == (64,)
     assert names["terms"]["kl"].shape == (64,)
+
+
+def test_the_networks_of_the_example_fit(tmp_path, monkeypatch):
+    from avae_jax.training.autoencoder import make_autoencoder
+    from avae_jax.training.config import Config, replace_fields
+
+    block = next(b for b in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "nets.py" in b)
+    (tmp_path / "nets.py").write_text(block)
+    config = replace_fields(
+        Config(), encoder=f"{tmp_path}/nets.py:Encoder", decoder=f"{tmp_path}/nets.py:Decoder",
+        width=2.0,
+    )  # fmt: skip
+    for method in ("avae", "vae"):
+        model = make_autoencoder(replace_fields(config, method=method), (8, 8, 1))
+        assert model.activation == "sigmoid"
+
+
+def test_tables_are_those_of_the_results():
+    import subprocess
+    import sys
+
+    command = [sys.executable, str(ROOT / "benchmarks" / "update_tables.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)]+)\)", TEXT))

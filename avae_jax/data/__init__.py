@@ -1,7 +1,7 @@
 """Datasets as host arrays: images, labels, disjoint stored splits, seeded batches."""
 
 from avae_jax.data.batches import batch_indices, epoch_indices, steps_per_epoch
-from avae_jax.data.checks import check_value_range
+from avae_jax.data.checks import check_images, check_value_range
 from avae_jax.data.errors import DataError
 from avae_jax.data.image_data import ImageData
 from avae_jax.data.registry import DATASETS, load_dataset, prepare_dataset, read_images
@@ -13,6 +13,7 @@ __all__ = [
     "ImageData",
     "Splits",
     "batch_indices",
+    "check_images",
     "check_value_range",
     "draw_splits",
     "epoch_indices",

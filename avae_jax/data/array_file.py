@@ -31,8 +31,10 @@ def read_array_file(path) -> tuple[np.ndarray, np.ndarray | None]:
       DataError: if the file or the array is unusable.
     """
     path = os.path.expanduser(os.fspath(path))
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no array file at {path}: dataset 'array' needs a .npy or .npz")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"file {path} does not exist: dataset 'array' needs a .npy or .npz")
+    if os.path.isdir(path):
+        raise DataError(f"{path} is a folder: use dataset 'folder', or give a .npy or .npz file")
     if not path.endswith((".npy", ".npz")):
         raise DataError(f"{path} must end in .npy or .npz: save it with np.save or np.savez")
     try:

@@ -16,10 +16,10 @@ def check_value_range(
     *,
     num_samples: int = 4096,
 ) -> None:
-    """Check that float images lie where the decoder's activation can reach.
+    """Check that images are uint8, or float within what the decoder's activation can reach.
 
-    uint8 images always pass: the trainer scales them to `value_range`. Of a large set, evenly
-    spaced rows are looked at.
+    uint8 images always pass: they are scaled to `value_range`. Of a large set, evenly spaced rows
+    are looked at.
 
     Args:
       images: `[n, ...]` array or lazy reader.
@@ -28,11 +28,20 @@ def check_value_range(
       num_samples: number of rows looked at.
 
     Raises:
-      DataError: if a value is outside `value_range` by more than 1e-4 of its width, or not finite.
+      DataError: if there are no images, their dtype is neither uint8 nor floating, or a value is
+        not finite or outside `value_range` by more than 1e-4 of its width.
     """
-    if np.dtype(images.dtype) == np.uint8:
-        return
     count = images.shape[0]
+    if not count:
+        raise DataError(f"images have shape {tuple(images.shape)}: give at least one")
+    dtype = np.dtype(images.dtype)
+    if dtype == np.uint8:
+        return
+    if not np.issubdtype(dtype, np.floating):
+        raise DataError(
+            f"images have dtype {dtype}: convert to uint8 (0..255), or to float32 in the range of "
+            f"decoder activation '{activation}'"
+        )
     rows = np.unique(np.linspace(0, count - 1, min(count, num_samples)).astype(np.int64))
     low, high = np.inf, -np.inf
     for start in range(0, len(rows), _ROWS_PER_CHUNK):
@@ -49,6 +58,20 @@ def check_value_range(
             f"images span [{low:.4g}, {high:.4g}] but decoder activation '{activation}' gives "
             f"({bottom:g}, {top:g}): rescale the data or choose activation 'linear'"
         )
+
+
+def check_images(images: Any, value_range: tuple[float, float] | None, activation: str) -> None:
+    """Check every one of the images that a trained model is to encode.
+
+    Args:
+      images: `[n, ...]` array or lazy reader, uint8 or floating.
+      value_range: `(low, high)` of the decoder's output; None allows every finite value.
+      activation: name of the activation, for the message.
+
+    Raises:
+      DataError: as `check_value_range`.
+    """
+    check_value_range(images, value_range, activation, num_samples=images.shape[0])
 
 
 def check_finite(images: np.ndarray, *, source: str) -> None:

@@ -12,7 +12,7 @@ from avae_jax.data.errors import DataError
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 # Files of these modes are turned into the mode on the right; others are refused.
-_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
+_MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB"}
 
 _MAX_BYTES_IN_MEMORY = 512 * 2**20
 
@@ -83,11 +83,13 @@ def list_images(path) -> list[str]:
 
     Raises:
       FileNotFoundError: if there is no such folder.
-      DataError: if it holds no image file.
+      DataError: if it is not a folder or holds no image file.
     """
     path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"folder {path} does not exist: give a folder of images")
     if not os.path.isdir(path):
-        raise FileNotFoundError(f"no folder at {path}: dataset 'folder' needs a folder of images")
+        raise DataError(f"{path} is not a folder: give the folder that holds the images")
     files = []
     for parent, folders, names in os.walk(path):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -104,7 +106,9 @@ def list_images(path) -> list[str]:
 def read_image_folder(path) -> np.ndarray | ImageFolder:
     """Open a folder of images of one size and mode.
 
-    Every file's header is read, so that a stray image is found now and not in the third epoch.
+    Every file's header is read, so that a stray image is found now and not in the third epoch. An
+    alpha channel is dropped as by PIL's `convert("RGB")`, not blended with a background; palettes
+    become RGB. 16-bit grey, float and CMYK files are refused.
 
     Args:
       path: folder; sub-folders are searched too.
@@ -148,6 +152,9 @@ def read_image(file: str) -> np.ndarray:
     """
     try:
         with Image.open(file) as image:
+            image.load()
+            # PIL warns when it drops a palette's transparency, but not an alpha channel.
+            image.info.pop("transparency", None)
             pixels = np.asarray(image.convert(_mode(file, image)))
     except (OSError, SyntaxError, EOFError) as error:
         raise _unreadable(file, error) from error

@@ -114,5 +114,5 @@ def _explain(name: str, data_dir: Path, error: Exception) -> str:
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     message = f"preparing '{name}' in {data_dir} failed: {type(error).__name__}: {reason}"
     if name == "celeb_a":
-        message += " (its host limits downloads: unpack img_align_celeba.zip and give path)"
+        message += " (its host limits downloads: unpack img_align_celeba.zip, give data_path)"
     return message

@@ -1,6 +1,7 @@
 """The table of datasets and the one function that loads any of them."""
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 
 from avae_jax.data.array_file import read_array_file
@@ -41,9 +42,11 @@ def load_dataset(
       name: one of `DATASETS`: "digits" (prepared on first use), "mnist", "cifar10", "celeb_a",
         "dsprites", "shapes3d" (prepared before by `prepare_dataset`), "folder", "array".
       path: the folder of "folder" or the .npy/.npz file of "array"; for "celeb_a" the unpacked
-        img_align_celeba.zip, instead of a prepared dataset; None for the others.
+        img_align_celeba.zip, instead of a prepared dataset; None for the others. Messages call it
+        data_path, as the command line does.
       data_dir: tfds data folder; None is $TFDS_DATA_DIR, else ~/tensorflow_datasets (digits: the
-        cache folder). Decoded images are kept in $AVAE_CACHE_DIR or the user's cache folder.
+        cache folder). Decoded images are kept in $AVAE_CACHE_DIR or the user's cache folder. Only
+        for datasets that are prepared.
       seed: seed of the validation draw, at least 0.
       validation_size: count (int) or share (float) of validation images; None is the default of the
         dataset: 10,000 for mnist and cifar10, 20,000 for dsprites and shapes3d, the official split
@@ -55,19 +58,25 @@ def load_dataset(
       `ImageData`; uint8 images span 0..255, float images are float32 and untouched.
 
     Raises:
-      FileNotFoundError: if `path` does not exist or the dataset is not prepared.
-      DataError: (a ValueError) for an unknown name, unusable data or sizes that do not fit.
+      FileNotFoundError: if `path` or `data_dir` does not exist or the dataset is not prepared.
+      DataError: (a ValueError) for an unknown name, a `path` or `data_dir` that the dataset does
+        not use, unusable data or sizes that do not fit.
 
     Example:
       >>> data = load_dataset("digits")
       >>> data.images.shape, len(data.splits.test)
       ((1797, 8, 8, 1), 359)
     """
-    _check_name(name)
+    _check_name(name, DATASETS)
+    if data_dir is not None and (name in _PATHS or path is not None):
+        raise DataError(
+            f"data_dir={data_dir} does not go with data_path or with datasets 'folder' and "
+            "'array': leave it out, it is where prepared datasets lie"
+        )
     if name in _PATHS:
         if path is None:
             kind = "the folder of images" if name == "folder" else "a .npy or .npz file"
-            raise DataError(f"dataset '{name}' needs path: give {kind}")
+            raise DataError(f"dataset '{name}' needs data_path (path in Python): give {kind}")
         images, labels = (
             (read_image_folder(path), None) if name == "folder" else read_array_file(path)
         )
@@ -85,8 +94,8 @@ def load_dataset(
         )
     if path is not None:
         raise DataError(
-            f"path={path} does not belong to dataset '{name}': use dataset 'folder' or 'array', "
-            "or data_dir for a prepared tfds dataset"
+            f"data_path={path} does not belong to dataset '{name}': use dataset 'folder' or "
+            "'array', or data_dir for where a prepared dataset lies"
         )
     return load_tfds(
         _TFDS[name],
@@ -111,6 +120,8 @@ def read_images(path):
       FileNotFoundError: if there is nothing there.
       DataError: if the images are unusable.
     """
+    if not Path(path).expanduser().exists():
+        raise FileNotFoundError(f"{path} does not exist: give a folder or a .npy or .npz file")
     if Path(path).expanduser().is_dir():
         return read_image_folder(path)
     return read_array_file(path)[0]
@@ -130,16 +141,16 @@ def prepare_dataset(name: str, data_dir=None) -> Path:
       DataError: in one line, if TensorFlow is missing, a host cannot be reached or does not give
         the file, or the folder cannot be written.
     """
-    _check_name(name)
     if name in _PATHS:
-        raise DataError(f"dataset '{name}' needs no preparation: give its path to `avae train`")
+        raise DataError(f"dataset '{name}' needs no preparation: give its data_path to train on it")
+    _check_name(name, _TFDS)
     dataset = _TFDS[name]
     root = data_dir_of(dataset, data_dir)
     return prepare_locally(dataset, root) if dataset.local else prepare_tfds(dataset, root)
 
 
-def _check_name(name: str) -> None:
-    if name not in DATASETS:
-        nearest = difflib.get_close_matches(str(name), DATASETS, n=1, cutoff=0.4)
-        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(DATASETS)}"
+def _check_name(name: str, known: Collection[str]) -> None:
+    if name not in known:
+        nearest = difflib.get_close_matches(str(name).lower(), known, n=1)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
         raise DataError(f"unknown dataset '{name}': {hint}")

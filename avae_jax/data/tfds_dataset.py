@@ -152,7 +152,8 @@ def load_tfds(
       The images of all official splits in one array.
 
     Raises:
-      FileNotFoundError: if the dataset is not prepared. Nothing is downloaded here.
+      FileNotFoundError: if `data_dir` is missing or the dataset is not prepared there. Nothing is
+        downloaded here.
       DataError: if it cannot be read or the sizes do not fit.
     """
     root = data_dir_of(dataset, data_dir)
@@ -160,10 +161,16 @@ def load_tfds(
     if prepared is None and dataset.local:
         prepare_locally(dataset, root)
         prepared = find_prepared(dataset.name, root)
+    if prepared is None and data_dir is not None and not root.is_dir():
+        raise FileNotFoundError(
+            f"data_dir={data_dir} does not exist: give the folder in which '{dataset.name}' was "
+            "prepared"
+        )
     if prepared is None:
         raise FileNotFoundError(
             f"dataset '{dataset.name}' is not prepared in {root}: run "
-            f"`avae prepare {dataset.name} --data-dir {root}` once, or point TFDS_DATA_DIR at it"
+            f"`avae prepare {dataset.name} --data-dir {root}` once, or point data_dir or "
+            "TFDS_DATA_DIR at it"
         )
     # Drawn before the images are decoded, so that a wrong size is told at once.
     splits = draw_splits(

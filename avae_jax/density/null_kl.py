@@ -6,6 +6,7 @@ import numpy as np
 
 from avae_jax.density.checks import check_count, check_positive
 from avae_jax.density.normal_draws import draw_queries_and_centers, row_stats
+from avae_jax.density.tail import log_tail_density
 
 
 def null_kl(
@@ -14,13 +15,14 @@ def null_kl(
     *,
     bandwidth: float,
     scale: float,
+    max_cdf: float | None = None,
     seed: int = 0,
     num_queries: int = 2000,
 ) -> float:
     r"""Return the KL estimate that codes drawn from N(0, scale^2 I) show against N(0, I).
 
     ``mean_i[ log q(z_i) - log p(z_i) ]`` with `p = N(0, I)` and `q` the kernel density of
-    `num_centers` other draws of the same codes, no tail. A finite sample of centers makes it
+    `num_centers` other draws of the same codes. A finite sample of centers makes it
     negative, the more so the more dimensions there are: the KL of a trained encoder means something
     only beside this value. At the corrected bandwidth and `scale = sqrt(1 - bandwidth^2)` the codes
     are those the AVAE aims at.
@@ -30,6 +32,8 @@ def null_kl(
       num_centers: number of centers, at least 1.
       bandwidth: the kernel's standard deviation, in units of the codes.
       scale: standard deviation of the codes, > 0.
+      max_cdf: places the floor of the "official" tail under q (`log_tail_density`), for comparison
+        with a KL that has it; None for no floor.
       seed: at least 0; the same seed gives the same value.
       num_queries: number of codes the mean is over, at least 1.
 
@@ -58,10 +62,23 @@ def null_kl(
     )
     # Scaling codes and bandwidth alike leaves the logits as they are: the draws need no scaling.
     lse = row_stats(queries, slabs, bandwidth=bandwidth / scale).lse
-    return mean_kl_from_lse(lse, queries, num_centers, bandwidth=bandwidth, scale=scale)
+    log_eps = None
+    if max_cdf is not None:
+        log_eps = float(log_tail_density(latent_dim, bandwidth=bandwidth, max_cdf=max_cdf))
+    return mean_kl_from_lse(
+        lse, queries, num_centers, bandwidth=bandwidth, scale=scale, log_eps=log_eps
+    )
 
 
-def mean_kl_from_lse(lse, queries, num_centers: int, *, bandwidth: float, scale: float) -> float:
+def mean_kl_from_lse(
+    lse,
+    queries,
+    num_centers: int,
+    *,
+    bandwidth: float,
+    scale: float,
+    log_eps: float | None = None,
+) -> float:
     """Return the mean of `log q - log p` at codes `scale * queries`, `p = N(0, I)`.
 
     Args:
@@ -70,12 +87,16 @@ def mean_kl_from_lse(lse, queries, num_centers: int, *, bandwidth: float, scale:
       num_centers: number of centers.
       bandwidth: the kernel's standard deviation, in units of the scaled codes.
       scale: the codes' standard deviation.
+      log_eps: normalised log density added to q, None for none.
 
     Returns:
-      The mean in nats, summed in float64; `(2 pi)^(-l/2)` cancels.
+      The mean in nats, summed in float64.
     """
     queries = np.asarray(queries, np.float64)
     log_q = np.asarray(lse, np.float64) - math.log(num_centers)
-    log_q -= queries.shape[1] * math.log(bandwidth)
-    log_p = -0.5 * scale**2 * np.square(queries).sum(axis=1)
+    normaliser = 0.5 * queries.shape[1] * math.log(2 * math.pi)
+    log_q -= queries.shape[1] * math.log(bandwidth) + normaliser
+    if log_eps is not None:
+        log_q = np.logaddexp(log_q, log_eps)
+    log_p = -0.5 * scale**2 * np.square(queries).sum(axis=1) - normaliser
     return float(np.mean(log_q - log_p))

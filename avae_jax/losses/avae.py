@@ -79,8 +79,9 @@ def avae(
       (1 where `q < eps`, else 0).
 
     Raises:
-      ValueError: shapes that do not match; an unknown `tail`, `likelihood` or name of `weight`;
-        `max_cdf` missing with `tail="official"`, given without it or outside (0, 1).
+      ValueError: shapes that do not match; a `beta` that is a number <= 0; an unknown `tail`,
+        `likelihood` or name of `weight`; `max_cdf` missing with `tail="official"`, given without
+        it or outside (0, 1).
 
     Numerics:
       Time `O(batch num_centers latent_dim)`, memory `O(batch block)`. All densities stay in the
@@ -105,6 +106,9 @@ def avae(
         raise ValueError(f"max_cdf={max_cdf} has no effect with tail='none': leave it out")
     if tail == "official" and max_cdf is None:
         raise ValueError("max_cdf is missing: tail='official' needs it, for example 1 - 1e-4")
+    if isinstance(beta, int | float) and not beta > 0:
+        raise ValueError(f"beta={beta} is not > 0: it divides the reconstruction term")
+    x, z = jnp.asarray(x), jnp.asarray(z)
     if x.shape[0] != z.shape[0]:
         raise ValueError(f"z has {z.shape[0]} rows but x has {x.shape[0]}: give one code a row")
     latent_dim = z.shape[-1]

@@ -37,6 +37,7 @@ def reconstruction_loss(
       >>> reconstruction_loss(jnp.zeros((2, 3)), jnp.ones((2, 3))).tolist()
       [3.0, 3.0]
     """
+    x, x_recon = jnp.asarray(x), jnp.asarray(x_recon)
     if x.shape != x_recon.shape:
         raise ValueError(
             f"x_recon has shape {x_recon.shape} but x has {x.shape}: give both the same shape"

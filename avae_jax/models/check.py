@@ -4,15 +4,21 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from avae_jax.models.conv import ConvDecoder
 from avae_jax.models.layers import VALUE_RANGE
+from avae_jax.models.mlp import MLPDecoder
 from avae_jax.models.registry import describe_fitting
 
 # Two images: a net that drops or squeezes the batch axis is then seen.
 _BATCH = 2
+
+# What the trainer keeps of a module's variables.
+_COLLECTIONS = ("params", "batch_stats")
 
 
 class ParameterCounts(NamedTuple):
@@ -34,7 +40,8 @@ def check_shapes(
 
     Args:
       encoder: module `(x, *, train) -> [batch, num_outputs]`.
-      decoder: module `(z, *, train) -> [batch, *image_shape]` with an attribute `activation`.
+      decoder: module `(z, *, train) -> [batch, *image_shape]`; its attribute `activation`, if it
+        has one, must be a key of `VALUE_RANGE`.
       image_shape: shape of one example.
       latent_dim: dimension of the code the decoder takes.
       num_outputs: length of the encoder's output; None means `latent_dim`.
@@ -54,21 +61,22 @@ def check_shapes(
     """
     image_shape = tuple(image_shape)
     num_outputs = latent_dim if num_outputs is None else num_outputs
-    activation = getattr(decoder, "activation", None)
-    if activation not in VALUE_RANGE:
+    # A decoder without the attribute is one whose output range the caller knows.
+    if hasattr(decoder, "activation") and decoder.activation not in VALUE_RANGE:
         raise ValueError(
-            f"decoder.activation must be one of {tuple(VALUE_RANGE)}, got {activation!r}: "
-            "it tells the range of the images"
+            f"decoder.activation must be one of {tuple(VALUE_RANGE)}, got {decoder.activation!r}: "
+            "it tells the range of the images; give an attribute for another purpose another name"
         )
     images = (_BATCH, *image_shape)
     encoder_count = _check_one("encoder", encoder, images, (_BATCH, num_outputs), "expected")
+    ours = isinstance(decoder, ConvDecoder | MLPDecoder)
     decoder_count = _check_one(
         "decoder",
         decoder,
         (_BATCH, latent_dim),
         images,
         "but images are",
-        hint="; " + describe_fitting(image_shape),
+        hint="; " + describe_fitting(image_shape) if ours else "",
     )
     return ParameterCounts(encoder_count, decoder_count)
 
@@ -84,12 +92,22 @@ def _check_one(role, module, input_shape, output_shape, connective, hint=""):
         train_outputs, _ = jax.eval_shape(
             lambda v, x: module.apply(v, x, train=True, mutable=state), variables, x
         )
+    except flax.errors.InvalidRngError as error:
+        raise ValueError(
+            f"{role} draws random numbers in its forward pass, which training does not provide: "
+            f"leave out dropout and other noise ({_first_line(error)})"
+        ) from error
     except Exception as error:
-        first_line = next(iter(str(error).strip().splitlines()), "no message")
         raise ValueError(
             f"{role} failed on an input of shape {list(input_shape)}: "
-            f"{type(error).__name__}: {first_line}"
+            f"{type(error).__name__}: {_first_line(error)}"
         ) from error
+    others = sorted(set(variables) - set(_COLLECTIONS))
+    if others:
+        raise ValueError(
+            f"{role} keeps variables in {', '.join(map(repr, others))}, but training keeps only "
+            f"{' and '.join(map(repr, _COLLECTIONS))}: move them there"
+        )
     for mode, result in (("", outputs), (" with train=True", train_outputs)):
         if not isinstance(result, jax.ShapeDtypeStruct):
             raise ValueError(
@@ -104,3 +122,7 @@ def _check_one(role, module, input_shape, output_shape, connective, hint=""):
         if not jnp.issubdtype(result.dtype, jnp.floating):
             raise ValueError(f"{role} returned {result.dtype}{mode}, expected floating point")
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables.get("params", {})))
+
+
+def _first_line(error):
+    return next(iter(str(error).strip().splitlines()), "no message")

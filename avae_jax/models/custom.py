@@ -6,13 +6,13 @@ import importlib.util
 import inspect
 import pathlib
 import sys
+import traceback
 from typing import TypeGuard
 
 import flax.linen as nn
 
-# Given to every module that asks for them; what else a caller passes was chosen by the user and
-# has to be accepted.
-_OFFERED = ("latent_dim", "num_outputs", "image_shape", "activation")
+# Given to every module that takes them; any other argument has to be taken.
+_OFFERED = ("latent_dim", "num_outputs", "image_shape", "activation", "width", "norm")
 
 
 def load_module(path: str, **kwargs) -> nn.Module:
@@ -21,15 +21,15 @@ def load_module(path: str, **kwargs) -> nn.Module:
     Args:
       path: "package.module:Name" or "path/to/file.py:Name", where Name is a Linen module class, a
         function that returns a module, or a module that is already built.
-      **kwargs: `latent_dim`, `num_outputs`, `image_shape` and `activation` are passed on if Name
-        accepts them; any other argument has to be accepted.
+      **kwargs: `latent_dim`, `num_outputs`, `image_shape`, `activation` (of the output), `width` (a
+        multiplier) and `norm` are passed on if Name takes them; any other argument has to be taken.
 
     Returns:
       The module.
 
     Raises:
-      ValueError: if `path` has another form, if Name does not accept an argument or needs one that
-        is not given, or if the result has no `init` and `apply`.
+      ValueError: if `path` has another form, if Name does not take an argument, needs one that is
+        not given or fails, or if the result has no `init` and `apply`.
       ImportError: if the file, the module or the name does not exist, or the import fails.
 
     Example:
@@ -54,7 +54,11 @@ def load_module(path: str, **kwargs) -> nn.Module:
         return target
     if not callable(target):
         raise ValueError(f"{path!r} must be a Flax module class or a function, got {target!r}")
-    result = target(**_accepted(path, target, kwargs))
+    arguments = _accepted(path, target, kwargs)
+    try:
+        result = target(**arguments)
+    except Exception as error:
+        raise ValueError(f"{path!r} failed: {_one_line(error)}") from error
     if not _is_built(result):
         raise ValueError(
             f"{path!r} must give a Flax Linen module (with init and apply), "
@@ -93,8 +97,9 @@ def _accepted(path, target, kwargs):
 def _import_package(name):
     try:
         return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"could not import {name!r}: {error}") from error
+    # A script that exits when it is imported must not end the program with success.
+    except (Exception, SystemExit) as error:
+        raise ImportError(f"could not import {name!r}: {_one_line(error)}") from error
 
 
 def _import_file(filename):
@@ -112,9 +117,19 @@ def _import_file(filename):
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise ImportError(
-            f"could not import {filename!r}: {type(error).__name__}: {error}"
-        ) from error
+        raise ImportError(f"could not import {filename!r}: {_one_line(error)}") from error
     return module
+
+
+def _one_line(error):
+    """Return an error of the user's code as one line, with the place that led to it."""
+    message = next(iter(str(error).strip().splitlines()), "no message")
+    text = f"{type(error).__name__}: {message}"
+    if isinstance(error, SyntaxError):
+        return text  # its message names the place
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename != __file__ and "importlib" not in frame.filename:
+            return f"{text} ({frame.filename}, line {frame.lineno})"
+    return text

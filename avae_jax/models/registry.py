@@ -186,8 +186,9 @@ def make_decoder(
         the architecture's own.
 
     Returns:
-      A Linen module `(z [batch, latent_dim], *, train) -> [batch, *image_shape]` with an attribute
-      `activation`.
+      A Linen module `(z [batch, latent_dim], *, train) -> [batch, *image_shape]`. Its attribute
+      `activation` tells the range of its output; where a custom module has none, that is the
+      argument `activation`, or "linear" for None.
 
     Raises:
       ValueError: if an argument is out of range, a name unknown, or the shape does not suit the
@@ -203,7 +204,7 @@ def make_decoder(
     if ":" in architecture:
         settings = _custom_settings(width, norm, activation)
         decoder = load_module(architecture, image_shape=image_shape, **settings)
-        own = getattr(decoder, "activation", None)
+        own = getattr(decoder, "activation", activation)
         if activation not in (None, own):
             raise ValueError(
                 f"activation={activation!r} was asked for, but the decoder {architecture!r} has "
@@ -262,6 +263,11 @@ def _find(architecture):
     """Return the row of that name, or raise with the nearest one."""
     if architecture in ARCHITECTURES:
         return ARCHITECTURES[architecture]
+    if "." in architecture or "/" in architecture:
+        raise ValueError(
+            f"{architecture!r} names no class: a path needs one after a colon, "
+            f"such as '{architecture}:Encoder'"
+        )
     near = difflib.get_close_matches(architecture, ARCHITECTURES, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(
@@ -271,7 +277,7 @@ def _find(architecture):
 
 
 def _custom_settings(width, norm, activation):
-    """Return the settings that a user changed: a custom module has to accept these."""
+    """Return the settings that were changed; for the others a custom module has its defaults."""
     settings = {"norm": norm, "activation": activation}
     if width != 1.0:
         settings["width"] = width

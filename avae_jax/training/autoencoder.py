@@ -130,7 +130,8 @@ def make_autoencoder(
             activation="logits" if bernoulli else model.activation,
             **sizes,
         )
-    activation = getattr(decoder, "activation", "logits" if bernoulli else "linear")
+    own = "logits" if bernoulli else model.activation or "linear"
+    activation = getattr(decoder, "activation", None) or own
     if (activation == "logits") != bernoulli:
         raise ConfigError(
             f"activation={activation!r} does not go with likelihood="

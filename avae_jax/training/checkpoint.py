@@ -1,9 +1,13 @@
 """Checkpoints: the whole training state, written in the background, checked when read."""
 
+import contextlib
+import gc
+import json
 import logging
 import math
+import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,38 @@ def _digest(leaves: dict[str, Any]) -> int:
     return total
 
 
+def _options(read_only: bool) -> ocp.CheckpointManagerOptions:
+    def score(metrics):
+        return metrics["score"]
+
+    return ocp.CheckpointManagerOptions(
+        best_fn=score,
+        best_mode="min",
+        # `max_to_keep` with `best_fn` alone would delete the latest step.
+        preservation_policy=policy.AnyPreservationPolicy(
+            [policy.LatestN(2), policy.BestN(get_metric_fn=score, n=1, reverse=True)]
+        ),
+        cleanup_tmp_directories=not read_only,
+        create=not read_only,
+        read_only=read_only,
+    )
+
+
+@contextlib.contextmanager
+def _quiet_failures() -> Iterator[None]:
+    """Silence the reads that Orbax leaves unfinished when one of them fails."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    logger = logging.getLogger("asyncio")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        gc.collect()
+        logger.setLevel(level)
+        sys.unraisablehook = hook
+
+
 class Checkpoints:
     """The checkpoints of a run folder: the two latest and the best by score.
 
@@ -55,23 +91,8 @@ class Checkpoints:
         # Orbax logs every save and restore; a run's log is its own.
         logging.getLogger("absl").setLevel(logging.ERROR)
 
-        def score(metrics):
-            return metrics["score"]
-
-        self._manager = ocp.CheckpointManager(
-            folder.resolve(),
-            options=ocp.CheckpointManagerOptions(
-                best_fn=score,
-                best_mode="min",
-                # `max_to_keep` with `best_fn` alone would delete the latest step.
-                preservation_policy=policy.AnyPreservationPolicy(
-                    [policy.LatestN(2), policy.BestN(get_metric_fn=score, n=1, reverse=True)]
-                ),
-                cleanup_tmp_directories=not read_only,
-                create=not read_only,
-                read_only=read_only,
-            ),
-        )
+        self._repair_scores()
+        self._manager = ocp.CheckpointManager(folder.resolve(), options=_options(read_only))
 
     def save(self, state: TrainState, *, score: float | None, info: dict[str, Any]) -> None:
         """Write the state in the background.
@@ -122,25 +143,47 @@ class Checkpoints:
             steps = [best, *(step for step in steps if step != best)]
         reasons, damaged = [], []
         for step in steps:
+            restored, reason = self._try_step(step, target)
+            if restored is not None:
+                self._set_aside(damaged)
+                return restored
+            reasons.append(f"step {step}: {reason}")
+            damaged.append(step)
+            say(f"checkpoint of {reasons[-1]}; trying the one before")
+        raise CheckpointError(f"no readable checkpoint among steps {steps}: {reasons[0]}")
+
+    def _try_step(self, step: int, target: TrainState):
+        """Return what a step holds and None, or None and why it cannot be read."""
+        with _quiet_failures():
             try:
-                restored = self._restore_step(step, target)
+                return self._restore_step(step, target), None
             # Whatever a torn file makes the reader raise, the step before may still be whole.
             except Exception as error:  # noqa: BLE001
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                reasons.append(f"step {step}: {reason[:200]}")
-                damaged.append(step)
-                say(f"checkpoint of {reasons[-1]}; trying the one before")
-                continue
-            self._set_aside(damaged)
-            return restored
-        raise CheckpointError(f"no readable checkpoint among steps {steps}: {reasons[0]}")
+        return None, reason.split(" [")[0].split(" See full TensorStore")[0][:160]
+
+    def _repair_scores(self) -> None:
+        """Write torn score files anew: Orbax reads all of them before any state."""
+        for file in self._folder.glob("[0-9]*/metrics/metrics"):
+            try:
+                json.loads(file.read_text())["score"]
+            except (ValueError, KeyError, TypeError):
+                score = NO_SCORE
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                    meta = file.parent.parent / "meta" / "metadata"
+                    score = float(json.loads(meta.read_text())["score"])
+                file.write_text(json.dumps({"score": score}))
 
     def _set_aside(self, steps: list[int]) -> None:
         """Rename damaged checkpoints, so that training can write these steps again."""
         if self._read_only or not steps:
             return
         for step in steps:
-            (self._folder / str(step)).rename(self._folder / f"{step}.damaged")
+            name, number = f"{step}.damaged", 1
+            while (self._folder / name).exists():
+                number += 1
+                name = f"{step}.damaged-{number}"
+            (self._folder / str(step)).rename(self._folder / name)
         self._manager.reload()
 
     def _restore_step(self, step: int, target: TrainState) -> tuple[TrainState, dict[str, Any]]:

@@ -4,8 +4,9 @@ Every figure has two functions: `make_*` builds and returns a `matplotlib.figure
 makes it and writes a PNG. matplotlib is imported when the first figure is made, its pyplot state is
 left alone, and no display is needed.
 
-Images are `[n, h, w, c]` with c 1 or 3, floats in `value_range` or uint8 in 0..255; plain data is
-`[n, features]`. Codes are `[n, latent_dim]`; rows that are not finite are left out and counted.
+Images are `[n, h, w, c]`, floats in `value_range` or uint8 in 0..255; with c neither 1 nor 3 the
+mean of the channels is drawn in grey. Plain data is `[n, features]`. Codes are `[n, latent_dim]`;
+rows that are not finite are left out and counted.
 """
 
 from __future__ import annotations
@@ -116,17 +117,18 @@ def make_reconstructions(
     if x.ndim == 2:
         return _plain_reconstructions(x, x_recon, title)
     x, x_recon = x[:24], x_recon[:24]
+    notes = _channel_notes(x)
     low, high = _limits(value_range, x)
     if title is None:
         mse = _shown_mse(x, x_recon, low, high)
         title = f"Reconstructions: mean squared error {mse} per pixel ({_count(len(x), 'image')})"
-    x, x_recon = _unit(x, low, high), _unit(x_recon, low, high)
+    x, x_recon = (_unit(_drawable(images), low, high) for images in (x, x_recon))
     rows, gaps, names = [], [], []
     for start in range(0, len(x), 12):
         rows += [x[start : start + 12], x_recon[start : start + 12]]
         gaps += [4, 22]
         names += ["original", "reconstruction"]
-    return _tile_figure([_stack(rows, gaps[:-1], tile=64)], [title], row_names=names)
+    return _tile_figure([_stack(rows, gaps[:-1], tile=64)], [title], notes, row_names=names)
 
 
 def save_reconstructions(
@@ -169,7 +171,8 @@ def make_samples(groups: Mapping[str, Any], *, value_range: tuple[float, float] 
 
     Args:
       groups: name -> `[n, h, w, c]` images, the first 64 of each are shown, or `[n, features]`;
-        for instance `{"claimed scale 0.81": x1, "measured scale 0.95": x2}`.
+        for instance `{"claimed scale 0.81": x1, "measured scale 0.95": x2}`. Several groups must be
+        decoded from the same noise: the figure says so.
       value_range: `(low, high)` shown as black and white; None takes the range of all groups.
 
     Returns:
@@ -267,7 +270,7 @@ def make_latent_scatter(z, *, labels=None, prior_scale: float = 1.0) -> Figure:
     notes += _beyond(outside) + dropped
     _title(
         axes,
-        f"{inside:.0f}% of {len(z):,} codes inside the 90% circle of the prior, scale {scale:.3g}",
+        f"{inside:.0f}% of {len(z):,} codes inside the 90% circle of the prior {_normal(scale)}",
         notes,
     )
     return figure
@@ -297,16 +300,19 @@ def make_radius_histogram(z, *, scale: float | None = None) -> Figure:
     """
     z, _, dropped = _codes(z)
     d = z.shape[1]
-    scales = {1.0: ("N(0, I)", _QUIET, "--")}
+    scales = {1.0: (_normal(1.0), _QUIET, "--")}
     if scale is not None:
         scale = _positive(scale, "scale")
-        scales[scale] = (f"N(0, {scale:.3g}² I)", _ORANGE, "-")
+        scales[scale] = (_normal(scale), _ORANGE, "-")
     radius = np.linalg.norm(z, axis=1)
-    # chi.ppf of the tails: the axis shows the priors whole and the codes up to their outliers.
-    tails = np.sqrt(2.0 * special.gammaincinv(0.5 * d, np.array([5e-4, 1.0 - 5e-4])))
+    # chi.ppf of the tails: the axis holds the priors and the codes whole, but for far outliers.
+    tails = np.sqrt(2.0 * special.gammaincinv(0.5 * d, np.array([1e-3, 1.0 - 1e-3])))
     low = min(tails[0] * min(scales), float(radius.min()))
-    most = max(tails[1] * max(scales), float(np.quantile(radius, 0.995)))
-    high = max(tails[1] * max(scales), min(float(radius.max()), 1.4 * most))
+    most = max(tails[1] * max(scales), float(np.quantile(radius, 0.999)))
+    high = 1.03 * max(most, min(float(radius.max()), 1.6 * most))
+    # In hundreds of dimensions all radii are large, and an axis from zero would show a spike.
+    if low < 0.6 * high:
+        low = 0.0
 
     figure = _figure(6.0, 3.7)
     axes = figure.add_subplot()
@@ -408,32 +414,34 @@ def save_covariance(z, path, *, prior_scale: float | None = None) -> Path:
 
 # Training curves ------------------------------------------------------------------------------
 
-# Metric -> (title, unit, logarithmic axis). Panels come in this order; others follow by name.
+# Metric -> (title, axis), in the order of the panels; "log" where the values span a decade.
 _PANELS = {
-    "loss": ("Loss", "", False),
-    "reconstruction": ("Reconstruction", "", False),
-    "kl": ("KL", "nats", False),
-    "mse": ("Mean squared error", "", False),
-    "score": ("Score", "", False),
-    "tail_share": ("Codes in the tail", "%", False),
-    "beta": ("Beta", "", False),
-    "learning_rate": ("Learning rate", "", True),
-    "images_per_second": ("Speed", "images/s", False),
+    "loss": ("Loss", "log"),
+    "reconstruction": ("Reconstruction", "log"),
+    "kl": ("KL (nats)", "linear"),
+    "score": ("Score", "log"),
+    "tail_share": ("Codes in the tail (%)", "linear"),
+    "beta": ("Beta", "log"),
+    "learning_rate": ("Learning rate", "log"),
+    "gradient_norm": ("Gradient norm", "log"),
+    "staleness": ("Staleness of the centers (steps)", "linear"),
 }
-_UNPREFIXED = ("beta", "learning_rate", "images_per_second", "tail_share")
+_UNPREFIXED = ("beta", "learning_rate", "tail_share")
+# Centers this many steps old are still as good as new.
+_STALE = 10.0
 
 
 @_styled
 def make_training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the metrics of a run against the step, one small panel each.
 
-    `train/x` and `validation/x` share a panel, the KL's has its null value as a dashed line, and
-    each title gives the last values.
+    `train/x` and `validation/x` share a panel, the KL's has its null value as a dashed line and the
+    score's marks its lowest validation value; each legend gives the last values. The share of codes
+    in the tail is drawn where it is not always zero, the age of the centers where it exceeds 10.
 
     Args:
       rows: dicts with `step`, as `logging.read_metrics` returns them; a key that no row has gets
-        no panel, a row without a key leaves no gap, NaN does. Terms beyond the usual get panels of
-        their own when they begin with `train/` or `validation/`.
+        no panel, a row without a key leaves no gap, NaN does.
 
     Returns:
       The figure.
@@ -447,20 +455,23 @@ def make_training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
             "rows hold no metric to draw; expected keys such as 'train/loss' or 'beta'"
         )
     names = [name for name in _PANELS if name in series]
-    names += sorted(name for name in series if name not in _PANELS)
-    columns = min(len(names), 3)
+    columns = {4: 2, 7: 4, 8: 4}.get(len(names), min(len(names), 3))
     lines = -(-len(names) // columns)
-    figure = _figure(3.5 * columns, 2.35 * lines)
+    figure = _figure(3.4 * columns, 2.45 * lines + 0.2)
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
     null = _values(rows, "null_kl")
+    smoothed = False
     for name, axes in zip(names, grid.flat, strict=False):
-        _curve_panel(axes, name, series[name], null if name == "kl" else None)
+        smoothed |= _curve_panel(axes, name, series[name], null if name == "kl" else None)
     for index, axes in enumerate(grid.flat):
         if index >= len(names):
             axes.remove()
         elif index + columns >= len(names):
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("step")
+    if smoothed:
+        text = "faint: as logged; strong: smoothed, a running mean; legends: the last values logged"
+        figure.suptitle(text, x=0.01, ha="left", fontsize=8, color=_QUIET)
     return figure
 
 
@@ -475,11 +486,16 @@ def _series(rows):
     series: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     for key in keys:
         split, _, name = key.rpartition("/")
-        if split not in ("train", "validation") and not (split == "" and name in _UNPREFIXED):
+        known = split in ("train", "validation") or (split == "" and name in _UNPREFIXED)
+        if not known or name not in _PANELS:
             continue
         steps, values = _values(rows, key)
         if np.isfinite(values).any():
             series.setdefault(name, {})[split] = (steps, values)
+    for name, least in (("tail_share", 0.0), ("staleness", _STALE)):
+        lines = series.get(name, {})
+        if not any(np.nanmax(values) > least for _, values in lines.values()):
+            series.pop(name, None)
     return series
 
 
@@ -490,67 +506,82 @@ def _values(rows, key):
     return steps, np.array(values, dtype=np.float64)
 
 
-def _curve_panel(axes: Axes, name, lines, null) -> None:
-    title, unit, logarithmic = _PANELS.get(name, (name.replace("_", " ").capitalize(), "", False))
+def _curve_panel(axes: Axes, name, lines, null) -> bool:
+    """Draw one metric; return whether a curve was smoothed."""
+    title, scale = _PANELS[name]
     factor = 100.0 if name == "tail_share" else 1.0
-    last = []
     shown, settled = [], []
+    smoothed = False
     # The first fifth of a run is where the curves come from, not where they are going.
     ends = [bound for steps, _ in lines.values() for bound in (steps.min(), steps.max())]
     begin = min(ends) + 0.2 * (max(ends) - min(ends))
     for split, (steps, values) in sorted(lines.items()):
         values = factor * values
-        shown.append(values[np.isfinite(values)])
-        settled.append(values[np.isfinite(values) & (steps >= begin)])
+        finite = np.isfinite(values)
+        shown.append(values[finite])
+        settled.append(values[finite & (steps >= begin)])
         color = _ORANGE if split == "validation" else _BLUE
         # Beta and the learning rate move in steps: a running mean would make ramps of them.
         smooth = None if name in ("beta", "learning_rate") else _smooth(values)
         if smooth is not None:
-            axes.plot(steps, values, color=color, alpha=0.22, lw=0.8)
+            axes.plot(steps, values, color=color, alpha=0.35, lw=0.8)
+            smoothed = True
+        marker = "o" if np.count_nonzero(finite) <= 12 else ""
+        label = f"{split or 'last'} {_compact(float(values[finite][-1]))}"
         curve = values if smooth is None else smooth
-        few = np.count_nonzero(np.isfinite(curve)) <= 12
-        axes.plot(steps, curve, color=color, label=split or None, marker="o" if few else "", ms=2.8)
-        last.append(_compact(float(curve[np.isfinite(curve)][-1])))
-    values = np.concatenate(shown)
-    late = np.concatenate(settled)
-    heading = f"{title} {' / '.join(last)}" + (f" {unit}" if unit not in ("", "%") else unit)
+        axes.plot(steps, curve, color=color, label=label, marker=marker, ms=2.8)
+        if (name, split) == ("score", "validation"):
+            best = int(np.nanargmin(np.where(finite, values, np.nan)))
+            label = f"best {_compact(float(values[best]))}, step {steps[best]:,.0f}"
+            axes.plot(steps[best], values[best], "o", color=_INK, mfc="white", ms=5, label=label)
+    values, late = np.concatenate(shown), np.concatenate(settled)
     if null is not None and np.isfinite(null[1]).any():
         steps, level = (column[np.isfinite(null[1])] for column in null)
+        style: Any = {"color": _INK, "ls": "--", "lw": 1.0, "label": f"null {_compact(level[-1])}"}
         if np.ptp(level) == 0.0:
-            axes.axhline(level[0], color=_INK, ls="--", lw=1.0, label="null")
+            axes.axhline(level[0], **style)
         else:
-            axes.plot(steps, level, color=_INK, ls="--", lw=1.0, label="null")
-        heading += f" (null {_compact(float(level[-1]))})"
+            axes.plot(steps, level, **style)
         values, late = np.append(values, level), np.append(late, level)
-    if list(lines) == ["validation"]:
-        heading += " on validation"
-    axes.set_title(heading, fontsize=9)
-    _scale_axis(axes, values, late, logarithmic)
+    axes.set_title(title, fontsize=9)
+    cut = _scale_axis(axes, values, late, scale)
+    if cut:
+        axes.set_title(cut, loc="right", fontsize=7.5, color=_QUIET)
     axes.xaxis.set_major_locator(_few_ticks(5, integer=True))
     axes.xaxis.set_major_formatter(lambda step, _: _thousands(step))
-    if len(axes.get_legend_handles_labels()[1]) > 1:
-        axes.legend(loc="best", handlelength=1.4, borderaxespad=0.2)
+    axes.legend(loc="best", handlelength=1.4, borderaxespad=0.2)
+    return smoothed
 
 
-def _scale_axis(axes: Axes, values: np.ndarray, late: np.ndarray, logarithmic: bool) -> None:
-    """Choose the axis so that the settled part of a curve can be read.
+def _scale_axis(axes: Axes, values: np.ndarray, late: np.ndarray, scale: str) -> str:
+    """Choose the axis so that the settled part of a curve can be read; say where it is cut.
 
-    Values that span much are drawn on a logarithmic axis when all are positive; otherwise, as with
-    a KL that ends near zero, the axis is cut and the first steps leave the picture.
+    What spans more than a decade is drawn on a logarithmic axis where the panel allows and all
+    values are positive. Otherwise an axis that the first steps would stretch is cut.
     """
     span = float(np.ptp(values))
-    wide = late.size > 3 and span > 8.0 * float(np.ptp(late)) > 0.0
-    if values.min() > 0.0 and ((wide and values.max() > 30.0 * values.min()) or logarithmic):
-        if span > 0.0:
-            axes.set_yscale("log")
-        return
+    if scale == "log" and values.min() > 0.0 and values.max() > 10.0 * values.min():
+        from matplotlib.ticker import LogLocator, NullLocator
+
+        axes.set_yscale("log")
+        # Four decades have room for the powers of ten alone.
+        subs = (1.0, 2.0, 5.0) if values.max() < 1e2 * values.min() else (1.0,)
+        axes.yaxis.set_major_locator(LogLocator(subs=subs))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        return ""
     axes.yaxis.set_major_locator(_few_ticks(5))
-    if wide:
+    if late.size > 3 and span > 8.0 * float(np.ptp(late)) > 0.0:
         low, high = float(late.min()), float(late.max())
-        axes.set_ylim(low - 0.12 * (high - low), high + 0.6 * (high - low))
-    elif span <= 1e-9 * float(np.abs(values).max()):
+        bottom, top = low - 0.12 * (high - low), high + 0.6 * (high - low)
+        axes.set_ylim(bottom, top)
+        cuts = [f"up to {_compact(float(values.max()))}"] if values.max() > top else []
+        cuts += [f"down to {_compact(float(values.min()))}"] if values.min() < bottom else []
+        return "axis cut, goes " + " and ".join(cuts) if cuts else ""
+    if span <= 1e-9 * float(np.abs(values).max()):
         middle = float(values[-1])
         axes.set_ylim(middle - 0.5 * abs(middle or 1.0), middle + 0.5 * abs(middle or 1.0))
+    return ""
 
 
 def _smooth(values: np.ndarray) -> np.ndarray | None:
@@ -611,12 +642,24 @@ def _save(figure: Figure, path) -> Path:
 
 def _data(x, name: str) -> np.ndarray:
     x = np.asarray(x)
-    image = x.ndim == 4 and x.shape[-1] in (1, 3)
-    if not (image or x.ndim == 2) or x.size == 0:
+    if x.ndim not in (2, 4) or x.size == 0:
         raise ValueError(
-            f"{name} must have shape [n, h, w, c] with c 1 or 3, or [n, features], got {x.shape}"
+            f"{name} must have shape [n, h, w, c] or [n, features] and hold something, got "
+            f"{x.shape}"
         )
-    return x if x.dtype == np.uint8 and image else x.astype(np.float64)
+    return x if x.dtype == np.uint8 and x.ndim == 4 else x.astype(np.float64)
+
+
+def _drawable(x: np.ndarray) -> np.ndarray:
+    """Return images with one channel or three: the mean of the channels of others."""
+    if x.shape[-1] in (1, 3):
+        return x
+    grey = x.mean(axis=-1, keepdims=True)
+    return np.rint(grey).astype(np.uint8) if x.dtype == np.uint8 else grey
+
+
+def _channel_notes(x: np.ndarray) -> list[str]:
+    return [] if x.shape[-1] in (1, 3) else [f"grey: the mean of {x.shape[-1]} channels"]
 
 
 def _limits(value_range, *arrays) -> tuple[float, float]:
@@ -668,17 +711,20 @@ def _stack(rows, gaps, tile: int, gap: int = 3) -> dict[str, Any]:
     return {"picture": picture, "centers": centers, "tile": height}
 
 
-def _tile_figure(stacks, titles, row_names=None) -> Figure:
+def _tile_figure(stacks, titles, notes=(), row_names=None) -> Figure:
     """Place pictures side by side, one picture pixel to one pixel of the PNG."""
     shrink = min(1.0, 128.0 / stacks[0]["tile"])
     sizes = [tuple(shrink * s for s in stack["picture"].shape[:2]) for stack in stacks]
     left, right, top, bottom, between = (128 if row_names else 16), 16, 44, 16, 40
+    # A line of notes is 12 points high.
+    top += round(12 * len(notes) * _DPI / 72)
     # A title is about 8 pixels a letter: leave room for the longest.
     widths = [
         max(size[1], 8.2 * max(map(len, title.split("\n"))))
         for size, title in zip(sizes, titles, strict=True)
     ]
     width = left + sum(widths) + between * (len(sizes) - 1) + right
+    width = max(width, left + 7.6 * max(map(len, notes), default=0) + right)
     height = top + max(size[0] for size in sizes) + bottom
     figure = _figure(width / _DPI, height / _DPI, constrained=False)
     x = left
@@ -687,7 +733,7 @@ def _tile_figure(stacks, titles, row_names=None) -> Figure:
         axes = figure.add_axes((x / width, y / height, size[1] / width, size[0] / height))
         axes.imshow(stack["picture"], interpolation="nearest" if shrink == 1.0 else "antialiased")
         axes.axis("off")
-        axes.set_title(title)
+        _title(axes, title, notes if stack is stacks[0] else [""] * len(notes))
         for center, name in zip(stack["centers"], row_names or [], strict=False):
             axes.annotate(
                 name,
@@ -706,7 +752,8 @@ def _tile_figure(stacks, titles, row_names=None) -> Figure:
 def _samples_figure(groups: Mapping[str, np.ndarray], value_range, most: int) -> Figure:
     if next(iter(groups.values())).ndim == 2:
         return _plain_samples(groups)
-    groups = {name: x[:most] for name, x in groups.items()}
+    notes = _same_noise(groups) + _channel_notes(next(iter(groups.values())))
+    groups = {name: _drawable(x[:most]) for name, x in groups.items()}
     low, high = _limits(value_range, *groups.values())
     stacks = []
     for x in groups.values():
@@ -714,7 +761,11 @@ def _samples_figure(groups: Mapping[str, np.ndarray], value_range, most: int) ->
         unit = _unit(x, low, high)
         rows = [unit[start : start + columns] for start in range(0, len(x), columns)]
         stacks.append(_stack(rows, [3] * (len(rows) - 1), tile=48))
-    return _tile_figure(stacks, list(groups))
+    return _tile_figure(stacks, list(groups), notes)
+
+
+def _same_noise(groups: Mapping[str, np.ndarray]) -> list[str]:
+    return ["the same noise in all panels, scaled"] if len(groups) > 1 else []
 
 
 def _plain_reconstructions(x, x_recon, title) -> Figure:
@@ -770,6 +821,7 @@ def _plain_samples(groups: Mapping[str, np.ndarray]) -> Figure:
     grid = figure.subplots(1, count, squeeze=False, sharex=True, sharey=features == 2)[0]
     low, high = _limits(None, *groups.values())
     image = None
+    notes = _same_noise(groups)
     for axes, (name, x) in zip(grid, groups.items(), strict=True):
         if features == 1:
             axes.hist(x[:, 0], bins=40, range=(low, high), color=_BLUE, alpha=0.6, density=True)
@@ -791,7 +843,7 @@ def _plain_samples(groups: Mapping[str, np.ndarray]) -> Figure:
             axes.set(xlabel="feature", ylabel="sample")
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(_few_ticks(6, integer=True))
-        axes.set_title(name)
+        _title(axes, name, notes if axes is grid[0] else [""] * len(notes))
     if image is not None:
         figure.colorbar(image, ax=list(grid), fraction=0.04, pad=0.02).outline.set_visible(False)
     return figure
@@ -862,7 +914,7 @@ def _latent_histogram(z: np.ndarray, labels, scale: float, dropped: list[str]) -
         floor = top
     grid = np.linspace(-reach, reach, 400)
     density = np.exp(-0.5 * (grid / scale) ** 2) / (scale * math.sqrt(2.0 * math.pi))
-    axes.plot(grid, density, color=_INK, label=f"prior N(0, {scale:.3g}²)")
+    axes.plot(grid, density, color=_INK, label=f"prior {_normal(scale)}")
     axes.set(xlabel="z", ylabel="density", xlim=(-reach, reach))
     axes.set_ylim(bottom=0.0)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
@@ -870,7 +922,7 @@ def _latent_histogram(z: np.ndarray, labels, scale: float, dropped: list[str]) -
     inside = 100.0 * float(np.mean(np.abs(z) <= 1.6448536269514722 * scale))
     _title(
         axes,
-        f"{inside:.0f}% of {len(z):,} codes inside the prior's central 90%, scale {scale:.3g}",
+        f"{inside:.0f}% of {len(z):,} codes inside the central 90% of the prior {_normal(scale)}",
         _beyond(int(np.count_nonzero(np.abs(z) > reach))) + dropped,
     )
     return figure
@@ -890,17 +942,21 @@ def _few_ticks(count: int, *, integer: bool = False):
     return MaxNLocator(count, integer=integer, steps=steps, min_n_ticks=1 if integer else 2)
 
 
+def _normal(scale: float) -> str:
+    return "N(0, I)" if scale == 1.0 else f"N(0, {scale:.2g}² I)"
+
+
 def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def _compact(value: float) -> str:
     if value != 0.0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        text = f"{value:.2g}"
+        text = f"{value:.3g}"
     elif abs(value) >= 999.5:
         text = f"{value:,.0f}"
     else:
-        text = f"{value:.3g}"
+        text = f"{value:#.3g}".rstrip(".")
     return text.replace("-", "−")
 
 

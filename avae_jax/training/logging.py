@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -54,11 +54,11 @@ class JsonLinesWriter(MetricWriter):
     """
 
     def __init__(self, path, *, start_step: int = 0):
-        """Open the file for a run that continues after `start_step`.
+        """Prepare the file for a run that continues after `start_step`.
 
         Rows of later steps, left by a run that died after its last checkpoint, are removed, and so
         is a last line that was cut off; the file is replaced atomically. Earlier rows stay as they
-        are.
+        are, and a file with nothing to remove is not touched before the first row.
 
         Args:
           path: the file; made when missing, and so is its folder.
@@ -73,7 +73,10 @@ class JsonLinesWriter(MetricWriter):
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists():
             _drop_rows_after(self._path, start_step)
-        self._file = self._path.open("a", encoding="utf-8")
+        else:
+            self._path.touch()
+        # Opened at the first row: a run that has nothing to add may lie on a read-only disk.
+        self._file: TextIO | None = None
 
     def write_scalars(self, step, scalars):
         """Append `{"step": step, **scalars}` and hand the line to the operating system."""
@@ -81,6 +84,8 @@ class JsonLinesWriter(MetricWriter):
         for name, value in scalars.items():
             number = _scalar(name, value)
             row[name] = number if math.isfinite(number) else None
+        if self._file is None:
+            self._file = self._path.open("a", encoding="utf-8")
         # One write call per row: a kill leaves at most one line unfinished.
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
@@ -93,35 +98,49 @@ class JsonLinesWriter(MetricWriter):
 
     def flush(self):
         """Hand everything written so far to the operating system."""
-        if not self._file.closed:
+        if self._file is not None and not self._file.closed:
             self._file.flush()
 
     def close(self):
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class TensorBoardWriter(MetricWriter):
     """Write TensorBoard event files through tensorboardX, without TensorFlow."""
 
     def __init__(self, folder, *, start_step: int = 0):
-        """Open a new event file for a run that continues after `start_step`.
+        """Prepare a new event file, made at the first write.
 
         Args:
           folder: where event files go; made when missing.
           start_step: the step of the checkpoint the run continues from; TensorBoard then hides
             later steps that an earlier process wrote.
         """
-        from tensorboardX import SummaryWriter
+        self._folder, self._start_step = Path(folder), start_step
+        self._opened: Any = None
+        self._closed = False
 
-        folder = Path(folder)
-        resumed = any(folder.glob("events.out.tfevents.*")) if folder.exists() else False
-        self._writer = SummaryWriter(str(folder), purge_step=start_step + 1 if resumed else None)
+    @property
+    def _writer(self) -> Any:
+        if self._closed:
+            raise ValueError(f"the TensorBoard writer of {self._folder} is closed: open a new one")
+        if self._opened is None:
+            from tensorboardX import SummaryWriter
+
+            resumed = any(self._folder.glob("events.out.tfevents.*"))
+            purge_step = self._start_step + 1 if resumed else None
+            self._opened = SummaryWriter(str(self._folder), purge_step=purge_step)
+        return self._opened
 
     def write_scalars(self, step, scalars):
-        """Record the scalars under their own names; TensorBoard groups them by prefix."""
+        """Record the finite scalars under their own names; TensorBoard groups them by prefix."""
         for name, value in scalars.items():
-            self._writer.add_scalar(name, float(_scalar(name, value)), int(step))
+            number = float(_scalar(name, value))
+            # TensorBoard cannot draw others, and tensorboardX warns of each.
+            if math.isfinite(number):
+                self._writer.add_scalar(name, number, int(step))
 
     def write_images(self, step, images):
         """Record the images, several of one name side by side as a numbered series."""
@@ -148,11 +167,14 @@ class TensorBoardWriter(MetricWriter):
 
     def flush(self):
         """Hand everything written so far to the operating system."""
-        self._writer.flush()
+        if self._opened is not None and not self._closed:
+            self._opened.flush()
 
     def close(self):
         """Close the event file."""
-        self._writer.close()
+        if self._opened is not None and not self._closed:
+            self._opened.close()
+        self._closed = True
 
 
 class MultiWriter(MetricWriter):
@@ -291,11 +313,12 @@ def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# Metric name (without `train/`) -> the words on the progress line, in this order.
+# Metric name (without `train/`) -> the words on the progress line, in this order: a narrow terminal
+# cuts the line at its right.
 _SHOWN = {
-    "loss": "loss",
-    "reconstruction": "recon",
     "kl": "KL",
+    "reconstruction": "recon",
+    "loss": "loss",
     "tail_share": "tail",
     "beta": "beta",
     "images_per_second": "",
@@ -305,7 +328,49 @@ _LINE_AFTER, _LINE_BEFORE = 2.0, 20.0
 # A terminal's bar is redrawn at most this often, seconds.
 _REDRAW_AFTER = 0.2
 # Narrow, so that the KL and its null value still fit into 80 columns.
-_BAR = "{desc} {bar:8} {remaining} left  "
+_BAR = "{desc} {bar:8} "
+# The time over which the rates on the line are averaged, seconds.
+_RECENT = 20.0
+# After the first dispatch, which waits for the compiler, as long is not counted, seconds.
+_WARM_UP = 1.0
+
+
+class _Pace:
+    """The recent seconds per step, an exponential average over time.
+
+    What a run does once is left out: the first dispatch, which compiles, the second after it, and
+    the pause behind the first epoch, where validation is compiled.
+    """
+
+    def __init__(self, step: int, steps_per_epoch: int):
+        self._step, self._steps_per_epoch = step, steps_per_epoch
+        self._time: float | None = None
+        self._warm_until = math.inf
+        self._validated = False
+        self._steps = self._seconds = 0.0
+
+    def is_warm(self, now: float) -> bool:
+        """Return whether a time lies behind the start of the run."""
+        return now > self._warm_until
+
+    def update(self, step: int, now: float) -> None:
+        """Count the steps since the last call."""
+        if step <= self._step:
+            return
+        if self._time is None:
+            self._warm_until = now + _WARM_UP
+        else:
+            seconds, pause = now - self._time, self._step % self._steps_per_epoch == 0
+            if self.is_warm(now) and (self._validated or not pause):
+                decay = math.exp(-seconds / _RECENT)
+                self._steps = decay * self._steps + (step - self._step)
+                self._seconds = decay * self._seconds + seconds
+            self._validated |= pause
+        self._step, self._time = step, now
+
+    def seconds_per_step(self) -> float | None:
+        """Return the average, None while nothing has been counted."""
+        return self._seconds / self._steps if self._steps else None
 
 
 class Progress:
@@ -340,20 +405,23 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._step = self._line_step = initial
         self._metrics: dict[str, Any] = {}
+        self._pace = _Pace(initial, steps_per_epoch)
+        self._speed: tuple[float, float] | None = None
         self._start = self._shown = time.monotonic()
         self._bar = None
         if self._stream.isatty():
             from tqdm import tqdm
 
-            known = _has_width(self._stream)
-            # Time left comes before the metrics: a narrow terminal cuts the line at its right.
+            columns, lines = _terminal_size(self._stream)
+            known = columns > 0 and lines > 0
             self._bar = tqdm(
                 total=total_steps,
                 initial=initial,
                 file=self._stream,
                 dynamic_ncols=known,
-                # A terminal that says it has no columns, as in some containers, would show nothing.
-                ncols=None if known else 100,
+                # A terminal that says it has no size, as in some containers, would show nothing.
+                ncols=None if known else columns or 80,
+                nrows=None if known else 24,
                 leave=True,
                 mininterval=_REDRAW_AFTER,
                 bar_format=_BAR,
@@ -365,14 +433,19 @@ class Progress:
 
         Args:
           step: number of steps done in all, not since the last call.
-          metrics: names as in `metrics.jsonl` (`train/loss`, `train/kl`, `null_kl`, `beta`, ...) or
-            without the prefix; kept until newer ones come. Values are fetched from the device only
-            when shown, which waits for the step that makes them.
+          metrics: names as in `metrics.jsonl` (`train/loss`, `validation/kl`, `null_kl`, `beta`,
+            ...), those of training also without the prefix; kept until newer ones come. Values are
+            fetched from the device only when shown, which waits for the step that makes them;
+            `images_per_second` is averaged over the last seconds.
         """
         self._step = int(step)
+        now = time.monotonic()
+        self._pace.update(self._step, now)
         if metrics:
             self._metrics.update(metrics)
-        now = time.monotonic()
+            if "images_per_second" in metrics:
+                speed = self._smooth_speed(float(metrics["images_per_second"]), now)
+                self._metrics["images_per_second"] = speed
         if self._bar is not None:
             if now - self._shown >= _REDRAW_AFTER or self._step >= self._total:
                 self._shown = now
@@ -409,20 +482,39 @@ class Progress:
         bar.set_description_str(self._epoch(), refresh=False)
         text = format_metrics(self._metrics)
         # Not as tqdm's postfix, which begins with a comma.
-        bar.bar_format = _BAR + text.replace("{", "{{").replace("}", "}}")
+        # The time left comes before the metrics: a narrow terminal cuts the line at its right.
+        left = f"{left} left  " if (left := self._left()) else ""
+        bar.bar_format = _BAR + left + text.replace("{", "{{").replace("}", "}}")
         bar.update(self._step - bar.n)
         bar.refresh()
 
     def _print_line(self, now):
-        done, left = self._step - self._initial, self._total - self._step
-        seconds = (now - self._start) / done * left
+        left = self._left()
         parts = [
             self._epoch(),
             f"step {self._step}/{self._total}",
             format_metrics(self._metrics),
-            f"{_duration(seconds)} left" if left else f"done in {_duration(now - self._start)}",
+            f"{left} left" if left else "",
         ]
+        if self._step >= self._total:
+            parts[-1] = f"done in {_duration(now - self._start)}"
         print("  ".join(part for part in parts if part), file=self._stream, flush=True)
+
+    def _left(self) -> str:
+        """Write the time left, empty while the pace is not known."""
+        seconds = self._pace.seconds_per_step()
+        steps = max(self._total - self._step, 0)
+        if seconds is None:
+            return "" if steps else _duration(0.0)
+        return _duration(seconds * steps)
+
+    def _smooth_speed(self, value: float, now: float) -> float:
+        """Return the exponential average of a number that jumps, begun anew after the warm-up."""
+        if self._speed is not None and self._pace.is_warm(self._speed[1]):
+            before, then = self._speed
+            value = before + (1.0 - math.exp(-(now - then) / _RECENT)) * (value - before)
+        self._speed = value, now
+        return value
 
     def _epoch(self):
         epochs = -(-self._total // self._steps_per_epoch)
@@ -436,10 +528,11 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
 
     Args:
       metrics: names as in `metrics.jsonl`; `train/` may be missing. Other `train/` terms are shown
-        by their own names, names with any other prefix not at all.
+        by their own names; of validation the KL and the reconstruction are shown, beside those of
+        training.
 
     Returns:
-      For instance `loss 12.3  recon 10.4  KL 1.92 (null -0.24)  tail 1.2%  beta 4.51`.
+      For instance `KL 0.07, validation 0.31 (null -0.18)  recon 0.373, validation 1.03`.
 
     Example:
       >>> format_metrics({"train/kl": 1.918, "null_kl": -0.241, "images_per_second": 8123.4})
@@ -456,50 +549,62 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
         if name not in train:
             continue
         value = train[name]
-        if name == "kl":
-            parts.append(f"KL {value:.2f}")
+        if name in ("kl", "reconstruction"):
+            parts.append(_with_validation(name, value, metrics))
         elif name == "tail_share":
             parts.append(f"tail {100.0 * value:.1f}%")
         elif name == "images_per_second":
             parts.append(f"{value:,.0f} images/s")
         else:
             parts.append(f"{_SHOWN.get(name, name)} {_number(value)}")
-        if name == "kl" and "null_kl" in metrics:
-            parts[-1] += f" (null {float(np.asarray(metrics['null_kl'])):.2f})"
     return "  ".join(parts)
 
 
+def _with_validation(name: str, value: float, metrics: Mapping[str, Any]) -> str:
+    write = "{:.2f}".format if name == "kl" else _number
+    text = f"{_SHOWN[name]} {write(value)}"
+    if f"validation/{name}" in metrics:
+        text += f", validation {write(float(np.asarray(metrics[f'validation/{name}'])))}"
+    if f"null_{name}" in metrics:
+        text += f" (null {write(float(np.asarray(metrics[f'null_{name}'])))})"
+    return text
+
+
 def format_summary(summary: Mapping[str, Any]) -> str:
-    """Lay a run's closing numbers out as a table: quantity, value, reference.
+    """Lay a run's closing numbers out as a table: quantity, value, null.
 
     Args:
-      summary: quantity -> number, text, or a pair `(value, reference)`. `name_null` beside `name`
-        becomes its reference. A nested mapping becomes a section under its key, where a bare `null`
-        is the reference of the section's first quantity. None is shown as a dash.
+      summary: quantity -> number, text, or a pair `(value, null)`. `name_null` beside `name`
+        becomes its null. A nested mapping becomes a section under its key, where a bare `null` is
+        that of the section's first quantity. None is shown as a dash.
 
     Returns:
-      The table, without a newline at its end.
+      The table, with a line that explains the nulls where there are any, without a newline at its
+      end.
 
     Example:
       >>> latent = {"moment_kl": 0.31, "moment_kl_null": 0.03, "std": (0.95, 1.0)}
       >>> print(format_summary({"latent": latent}))
-      quantity     value  reference
-      -----------------------------
+      quantity     value    null
+      --------------------------
       latent
-        moment_kl  0.310     0.0300
-        std        0.950       1.00
+        moment_kl  0.310  0.0300
+        std        0.950    1.00
+      null: what as many draws of the prior, or a constant decoder, would give
     """
     rows = _summary_rows(summary, indent="")
-    cells = [("quantity", "value", "reference"), *rows]
+    has_nulls = any(null for _, _, null in rows)
+    cells = [("quantity", "value", "null" if has_nulls else ""), *rows]
     # A text in the value column, a path say, must not push the numbers of the other rows apart.
     widths = [max(len(row[0]) for row in cells)]
     for column in (1, 2):
         widths.append(max(len(row[column]) for row in cells if len(row[column]) <= 18))
     lines = [
-        f"{name:<{widths[0]}}  {value:>{widths[1]}}  {reference:>{widths[2]}}".rstrip()
-        for name, value, reference in cells
+        f"{name:<{widths[0]}}  {value:>{widths[1]}}  {null:>{widths[2]}}".rstrip()
+        for name, value, null in cells
     ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    note = ["null: what as many draws of the prior, or a constant decoder, would give"]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *(note if has_nulls else [])])
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
@@ -518,12 +623,12 @@ def _summary_rows(summary: Mapping[str, Any], indent: str) -> list[tuple[str, st
         owner = name.removesuffix("_null")
         if (owner != name and owner in summary) or (name == "null" and position > 0):
             continue
-        reference: Any = summary.get(f"{name}_null", "")
-        if position == 0 and reference == "" and "null" in names[1:]:
-            reference = summary["null"]
+        null_value: Any = summary.get(f"{name}_null", "")
+        if position == 0 and null_value == "" and "null" in names[1:]:
+            null_value = summary["null"]
         if isinstance(value, (tuple, list)) and len(value) == 2:
-            value, reference = value
-        rows.append((indent + name, _cell(value), _cell(reference)))
+            value, null_value = value
+        rows.append((indent + name, _cell(value), _cell(null_value)))
     return rows
 
 
@@ -549,11 +654,13 @@ def _number(value: float) -> str:
     return f"{value:#.3g}".rstrip(".")
 
 
-def _has_width(stream) -> bool:
+def _terminal_size(stream) -> tuple[int, int]:
+    """Return columns and lines, zeros where they are not known."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns > 0
+        size = os.get_terminal_size(stream.fileno())
     except OSError:
-        return False
+        return 0, 0
+    return size.columns, size.lines
 
 
 def _duration(seconds: float) -> str:

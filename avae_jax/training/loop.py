@@ -22,11 +22,11 @@ from avae_jax.training.config import (
     check_config,
     differences,
     load_config,
-    save_config,
+    to_dict,
 )
 from avae_jax.training.logging import Progress, create_default_writer
 from avae_jax.training.preflight import introduce
-from avae_jax.training.state import TrainState
+from avae_jax.training.state import TrainState, learning_rate_at
 from avae_jax.training.step import BROKEN
 from avae_jax.training.trainer import Session, Trainer, open_session
 from avae_jax.version import __version__
@@ -43,6 +43,8 @@ _WATCHED = (
     "train/reconstruction",
     "train/kl",
     "train/tail_share",
+    "validation/reconstruction",
+    "validation/kl",
     "beta",
     "images_per_second",
 )
@@ -90,8 +92,11 @@ def train(
     session = open_session(
         config, dataset=dataset, encoder=encoder, decoder=decoder, bandwidth=stored
     )
+    check_same_data(session, run_dir)
     trainer = Trainer(session)
-    prepare_run_dir(session, run_dir)
+    new = not (run_dir / "config.json").exists()
+    if new:
+        prepare_run_dir(session, run_dir)
     checkpoints = Checkpoints(run_dir / "checkpoints")
     try:
         _train(trainer, run_dir, checkpoints)
@@ -121,29 +126,51 @@ def check_run_dir(config: Config, run_dir: Path) -> None:
         raise ConfigError(f"run_dir={run_dir} cannot be made: no write permission in {parent}")
 
 
-def prepare_run_dir(session: Session, run_dir: Path) -> None:
-    """Write down what the run depends on: configuration, splits and bandwidth."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    splits = run_dir / "splits.npz"
-    if splits.exists():
-        stored = datasets.Splits.load(splits)
-        for name in ("train", "validation", "test"):
-            if not np.array_equal(getattr(stored, name), getattr(session.dataset.splits, name)):
-                raise ConfigError(
-                    f"the {name} split differs from the one in {splits}: the data has changed"
-                )
-    else:
-        session.dataset.splits.save(splits)
-    facts = {
+def describe_data(session: Session) -> dict[str, Any]:
+    """Return the facts about the data that reading and resuming a run depend on."""
+    return {
         "image_shape": list(session.model.image_shape),
         "num_images": len(session.dataset.images),
-        "versions": {"avae_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
+        "fingerprint": session.dataset.fingerprint(),
     }
-    (run_dir / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def check_same_data(session: Session, run_dir: Path) -> None:
+    """Refuse to continue a run on other images or other splits than it was started with."""
+    path = run_dir / "facts.json"
+    if not path.is_file():
+        return
+    stored, facts = json.loads(path.read_text()), describe_data(session)
+    for name, value in facts.items():
+        if stored.get(name) != value:
+            raise ConfigError(
+                f"run_dir={run_dir} was started on other images ({name}: {stored.get(name)} -> "
+                f"{value}): choose another --run-dir"
+            )
+    splits = datasets.Splits.load(run_dir / "splits.npz")
+    for name in ("train", "validation", "test"):
+        if not np.array_equal(getattr(splits, name), getattr(session.dataset.splits, name)):
+            raise ConfigError(
+                f"the {name} split differs from the one in {run_dir / 'splits.npz'}: choose "
+                "another --run-dir"
+            )
+
+
+def prepare_run_dir(session: Session, run_dir: Path) -> None:
+    """Write down what the run depends on: data, splits, bandwidth and configuration."""
+    versions = {"avae_jax": __version__, "jax": jax.__version__, "numpy": np.__version__}
+    run_dir.mkdir(parents=True, exist_ok=True)
+    session.dataset.splits.save(run_dir / "splits.npz")
     if session.bandwidth is not None:
-        text = json.dumps(dataclasses.asdict(session.bandwidth), indent=2)
-        (run_dir / "bandwidth.json").write_text(text + "\n")
-    save_config(session.config, run_dir / "config.json")
+        _write_json(run_dir / "bandwidth.json", dataclasses.asdict(session.bandwidth))
+    _write_json(run_dir / "facts.json", {**describe_data(session), "versions": versions})
+    _write_json(run_dir / "config.json", to_dict(session.config))
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(scratch, path)
 
 
 def read_bandwidth(run_dir: Path) -> Bandwidth | None:
@@ -162,8 +189,12 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
     total_steps = session.steps_per_epoch * session.config.optimization.num_epochs
     notes: list[str] = []
     restored = checkpoints.restore(trainer.target(), say=notes.append)
-    state = trainer.init() if restored is None else restored[0]
+    state, info = (trainer.init(), {}) if restored is None else restored
     first = int(state.step)
+    if first < total_steps:
+        # The number of epochs may have grown.
+        _write_json(run_dir / "config.json", to_dict(session.config))
+    metrics = resume_metrics(trainer.program.empty_metrics, info.get("metrics"))
     writer = create_default_writer(run_dir, start_step=first)
     progress = Progress(max(total_steps, first), first, session.steps_per_epoch)
     for note in notes:
@@ -178,13 +209,14 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
     else:
         progress.note(f"resuming {run_dir} at step {first} of {total_steps}")
     skips = _SkipWatch(int(state.num_skipped))
-    fixed = {} if session.bandwidth is None else {"null_kl": session.bandwidth.null_kl}
+    fixed = {} if session.null_kl is None else {"null_kl": session.null_kl}
     try:
         with _StopRequest() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:
             while int(state.step) < total_steps:
                 state = _train_epoch(
-                    trainer, state, checkpoints, writer, progress, skips, fixed, stop, pool
+                    trainer, state, metrics, checkpoints, writer, progress, skips, fixed, stop, pool
                 )
+                metrics = trainer.program.empty_metrics
         checkpoints.wait()
     finally:
         progress.close()
@@ -192,14 +224,13 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
 
 
 def _train_epoch(
-    trainer, state, checkpoints, writer, progress, skips, fixed, stop, pool
+    trainer, state, metrics, checkpoints, writer, progress, skips, fixed, stop, pool
 ) -> TrainState:
     session = trainer.session
     config = session.config
     reencode = trainer.objective.uses_centers and config.centers.refresh == "reencode"
     step = first = int(state.step)
-    epoch, offset = divmod(step, session.steps_per_epoch)
-    metrics = trainer.program.empty_metrics
+    epoch = step // session.steps_per_epoch
     start = shown = time.monotonic()
     dispatches = trainer.dispatches(state)
     # The next batch is read while the device works on this one.
@@ -212,9 +243,11 @@ def _train_epoch(
         fetched, num_steps = ahead.result(), len(batches)
         batches = next(dispatches, None)
         ahead = None if batches is None else pool.submit(trainer.fetch, batches)
-        if reencode and step == first and offset == 0:
+        # Counted from the epoch's start, as the dispatches are.
+        position = step - epoch * session.steps_per_epoch
+        if reencode and position == 0:
             state = trainer.refresh(state, trainer.draw_subset(epoch), step=step)
-        elif reencode and step % config.centers.refresh_every == 0:
+        elif reencode and position % config.centers.refresh_every == 0:
             state = trainer.refresh(state, np.asarray(state.centers.index), step=step)
         state, metrics = trainer.advance(state, metrics, fetched)
         step += num_steps
@@ -229,12 +262,15 @@ def _train_epoch(
         else:
             progress.update(step)
         if stop.requested and batches is not None:
-            checkpoints.save(state, score=None, info={"epoch": epoch})
+            info = {"epoch": epoch, "metrics": keep_metrics(metrics)}
+            checkpoints.save(state, score=None, info=info)
             checkpoints.wait()
             raise Interrupted(step)
     seconds = time.monotonic() - start
     seen = _train_metrics(metrics, state, (step - first) * session.batch_size / seconds)
-    learning_rate = float(state.plateau.scale) * config.optimization.learning_rate
+    learning_rate = float(state.plateau.scale) * learning_rate_at(
+        config.optimization, step, steps_per_epoch=session.steps_per_epoch
+    )
     state, terms = trainer.finish_epoch(state)
     if "kl" in terms and fixed and terms["kl"] < fixed["null_kl"] - RUNAWAY_NATS:
         progress.note(
@@ -242,11 +278,13 @@ def _train_epoch(
             f"{fixed['null_kl']:.2f}: the codes have run away from the density that should hold "
             "them. Use tail official, a smaller weight or refresh reencode"
         )
+    validation = {f"validation/{_shown_name(name)}": value for name, value in terms.items()}
+    progress.update(step, {k: v for k, v in validation.items() if k in _WATCHED})
     writer.write_scalars(
         step,
         {
             **seen,
-            **{f"validation/{_shown_name(name)}": value for name, value in terms.items()},
+            **validation,
             **fixed,
             "learning_rate": learning_rate,
             "epoch": epoch + 1,
@@ -261,6 +299,26 @@ def _train_epoch(
 
 def _shown_name(term: str) -> str:
     return "tail_share" if term == "tail" else term
+
+
+def keep_metrics(metrics) -> dict[str, list[float]]:
+    """Return the sums and counts of an unfinished epoch's means, as JSON values."""
+    means = {name: mean for name, mean in vars(metrics).items() if name != "_reduction_counter"}
+    return {name: [float(mean.total), float(mean.count)] for name, mean in means.items()}
+
+
+def resume_metrics(empty, kept: dict[str, list[float]] | None):
+    """Return the means of an epoch so far, from what `keep_metrics` gave."""
+    if not kept:
+        return empty
+    means = {}
+    for name, (total, count) in kept.items():
+        mean = getattr(empty, name)
+        means[name] = mean.replace(
+            total=jax.numpy.asarray(total, mean.total.dtype),
+            count=jax.numpy.asarray(count, mean.count.dtype),
+        )
+    return jax.device_put(empty.replace(**means), jax.tree.leaves(empty)[0].sharding)
 
 
 def _train_metrics(metrics, state: TrainState, images_per_second: float) -> dict[str, float]:
@@ -298,8 +356,8 @@ class _SkipWatch:
         if in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise TrainingError(
                 f"{in_a_row} steps in a row, up to step {int(state.step)}, were {what} "
-                f"(beta {seen['beta']:.4g}): lower learning_rate or set clip_norm; the last "
-                "checkpoint is kept"
+                f"(beta {seen['beta']:.4g}): start anew in another --run-dir with a lower "
+                "learning_rate or with clip_norm"
             )
 
 

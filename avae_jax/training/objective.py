@@ -17,7 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from avae_jax import losses, models
 from avae_jax.losses.avae import kl_weight
 from avae_jax.training.autoencoder import Autoencoder, Variables
-from avae_jax.training.config import Config
+from avae_jax.training.config import Config, max_cdf
 from avae_jax.training.sharding import BATCH_AXIS
 
 Forward = Callable[..., tuple[jax.Array, dict[str, jax.Array], jax.Array, Variables]]
@@ -93,7 +93,7 @@ def _make_avae(
             beta=beta,
             weight=weight,
             tail=objective.tail,
-            max_cdf=objective.max_cdf if objective.tail == "official" else None,
+            max_cdf=max_cdf(config) if objective.tail == "official" else None,
             likelihood=objective.likelihood,
             exclude=exclude,
         )

@@ -9,9 +9,13 @@ import numpy as np
 
 from avae_jax.training.config import Config
 from avae_jax.training.run import code_scale
+from avae_jax.training.state import TrainState
 from avae_jax.training.trainer import Session, Trainer, open_session
 
 TIMED_STEPS = 10
+
+MAX_QUEUE_AGE = 40
+"""Steps: queues of 20 matched re-encoding on MNIST, queues of 100 cost over a nat of KL."""
 
 
 def describe(session: Session) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def describe(session: Session) -> dict[str, Any]:
             "h_opt": f"{bandwidth.h_opt:.4f} +- {bandwidth.stderr:.4f}",
             "h (used)": bandwidth.h_corr,
             "prior scale sqrt(1 - h^2)": bandwidth.prior_scale,
-            "null KL": bandwidth.null_kl,
+            "null KL": session.null_kl,
         }
     return facts
 
@@ -69,6 +73,12 @@ def introduce(session: Session) -> list[str]:
             f"dimensions: bandwidth {bandwidth.h_corr:.3f}, prior scale "
             f"{bandwidth.prior_scale:.3f}; {scale.verdict}"
         )
+        age = session.config.centers.num_centers // session.batch_size
+        if session.config.centers.refresh == "queue" and age > MAX_QUEUE_AGE:
+            lines.append(
+                f"warning: the centers get {age} steps old, and codes run ahead of a density that "
+                "old: take fewer centers or refresh reencode (see experiments/README.md)"
+            )
     return lines
 
 
@@ -117,6 +127,8 @@ def measure_cost(trainer: Trainer) -> dict[str, Any]:
         jax.block_until_ready((state.step, metrics))
         times.append((time.perf_counter() - start) / len(batches))
     seconds = float(np.median(times))
+    refresh_seconds = _time_refresh(trainer, state)
+    seconds += refresh_seconds
     steps = session.steps_per_epoch * session.config.optimization.num_epochs
     return {
         "memory per device": _bytes(
@@ -127,8 +139,22 @@ def measure_cost(trainer: Trainer) -> dict[str, Any]:
         "of it images": _bytes(image_bytes) if trainer.images.resident else "streamed",
         "steps per dispatch": trainer.steps_per_dispatch,
         "milliseconds per step": 1e3 * seconds,
+        "of it refreshing centers": 1e3 * refresh_seconds,
         "whole run": f"{seconds * steps / 60:.1f} min without validation",
     }
+
+
+def _time_refresh(trainer: Trainer, state: TrainState) -> float:
+    """Return the seconds of a step that go into encoding the centers anew."""
+    centers = trainer.session.config.centers
+    if state.centers is None or centers.refresh != "reencode":
+        return 0.0
+    index, seconds = np.asarray(state.centers.index), 0.0
+    for _ in range(2):  # The first one compiles.
+        start = time.perf_counter()
+        jax.block_until_ready(trainer.refresh(state, index, step=int(state.step)))
+        seconds = time.perf_counter() - start
+    return seconds / centers.refresh_every
 
 
 def _num_parameters(session: Session) -> int:
@@ -137,4 +163,4 @@ def _num_parameters(session: Session) -> int:
 
 
 def _bytes(number: int) -> str:
-    return f"{number / 2**20:,.0f} MiB"
+    return f"{number / 2**20:,.1f} MiB"

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import numpy as np
 
 from avae_jax import metrics
 from avae_jax.data import ImageData
+from avae_jax.density import kde_log_density, log_tail_density
 from avae_jax.training import figures
+from avae_jax.training.config import max_cdf
 from avae_jax.training.logging import create_default_writer, read_metrics
-from avae_jax.training.run import CODES_FILE, Run, code_scale, load_run
-from avae_jax.training.trainer import load_data
+from avae_jax.training.run import CODES_FILE, Run, code_scale, load_run, run_data
 
 MAX_CODES = 10_000
 """Codes of a split that the latent-space numbers are taken from, and training codes for moments."""
@@ -37,19 +37,19 @@ def write_report(
       measured scale is that of training codes.
     """
     run = load_run(run_dir, **modules)
-    dataset = load_data(run.config) if dataset is None else dataset
+    dataset = run_data(run, dataset)
     splits = dataset.splits
-    test = splits.test[:MAX_CODES]
+    test = _some(splits.test, MAX_CODES)
     x = _to_float(run, dataset.images[test])
-    z = run.encode(dataset.images[test])
-    x_recon = run.decode(z)
-
-    train_codes = run.encode(dataset.images[_some(splits.train, MAX_CODES)])
+    x_recon = run.reconstruct(dataset.images[test])
+    # Draws of the posterior: for a stochastic encoder its means alone are not the aggregate.
+    z = run.draw_codes(dataset.images[test])
+    train_codes = run.draw_codes(dataset.images[_some(splits.train, MAX_CODES)])
     _save_arrays(
         run.path / CODES_FILE,
         mean=train_codes.mean(axis=0),
         covariance=np.atleast_2d(np.cov(train_codes.astype(np.float64), rowvar=False)),
-        num_codes=np.array(len(train_codes)),
+        step=np.array(run.step),
     )
     summary = {
         "run": {
@@ -75,8 +75,9 @@ def write_report(
         "skipped_steps": int(last.get("num_skipped", 0)),
         "images_per_second": last.get("images_per_second"),
     }
+    new = _summarised_step(run.path) != run.step
     (run.path / "summary.json").write_text(json.dumps(_strict(summary), indent=2) + "\n")
-    _write_figures(run, dataset, x, x_recon, z, rows)
+    _write_figures(run, dataset, x, x_recon, z, rows, to_tensorboard=new)
     return summary
 
 
@@ -114,14 +115,9 @@ def _moments(z: np.ndarray, scale: float) -> dict[str, float]:
 
 
 def _tail_share(run: Run, z: np.ndarray, centers: np.ndarray, bandwidth: float) -> dict[str, float]:
-    """Return the share of codes that the objective's floor covers, or would cover with it."""
-    objective = run.config.objective
-    if objective.max_cdf is None:
-        return {}
-    from avae_jax.density import kde_log_density, log_tail_density
-
+    """Return the share of codes that the official floor covers, or would cover."""
     log_q = kde_log_density(z, centers, bandwidth=bandwidth)
-    log_eps = log_tail_density(z.shape[1], bandwidth=bandwidth, max_cdf=objective.max_cdf)
+    log_eps = log_tail_density(z.shape[1], bandwidth=bandwidth, max_cdf=max_cdf(run.config))
     return {"tail_share": float(np.mean(np.asarray(log_q) < float(log_eps)))}
 
 
@@ -135,20 +131,31 @@ def _describe_scales(run: Run) -> dict[str, Any]:
     return values
 
 
-def _write_figures(run: Run, dataset: ImageData, x, x_recon, z, rows) -> None:
+def _summarised_step(path: Path) -> int | None:
+    """Return the step of the checkpoint that the last summary described."""
+    try:
+        return json.loads((path / "summary.json").read_text())["run"]["checkpoint_step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_figures(
+    run: Run, dataset: ImageData, x, x_recon, z, rows, *, to_tensorboard: bool
+) -> None:
     folder = run.path / "figures"
     folder.mkdir(exist_ok=True)
     value_range = run.model.value_range
     claimed, measured = run.scale("claimed"), run.scale("measured")
+    shown = _some(np.arange(len(x)), 48)
     figures.save_reconstructions(
-        x[:48], x_recon[:48], folder / "reconstructions.png", value_range=value_range
+        x[shown], x_recon[shown], folder / "reconstructions.png", value_range=value_range
     )
     samples = {f"claimed scale {claimed:.2f}": run.sample(64, scale="claimed")}
     samples[f"measured scale {measured:.2f}"] = run.sample(64, scale="measured")
     figures.save_samples(samples, folder / "samples.png", value_range=value_range)
     labels = None
     if dataset.labels is not None:
-        labels = dataset.labels[dataset.splits.test[: len(z)]]
+        labels = dataset.labels[_some(dataset.splits.test, MAX_CODES)]
     figures.save_latent_scatter(
         z, folder / "latent_scatter.png", labels=labels, prior_scale=claimed
     )
@@ -156,7 +163,7 @@ def _write_figures(run: Run, dataset: ImageData, x, x_recon, z, rows) -> None:
     figures.save_covariance(z, folder / "covariance.png", prior_scale=claimed)
     if len(rows) > 1:
         figures.save_training_curves(rows, folder / "training_curves.png")
-    if x.ndim == 4 and x.shape[-1] in (1, 3):
+    if to_tensorboard and x.ndim == 4 and x.shape[-1] in (1, 3):
         low, high = value_range or (float(x.min()), float(x.max()))
         writer = create_default_writer(run.path, start_step=_last_step(rows))
         pictures = {"reconstruction": x_recon[:8], "sample": next(iter(samples.values()))[:8]}
@@ -181,10 +188,10 @@ def _some(index: np.ndarray, most: int) -> np.ndarray:
 
 
 def _save_arrays(path: Path, **arrays: Any) -> None:
-    handle, temporary = tempfile.mkstemp(suffix=".npz", dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
+    scratch = path.with_name(f".{path.name}")
+    with scratch.open("wb") as file:
         np.savez(file, **arrays)
-    os.replace(temporary, path)
+    os.replace(scratch, path)
 
 
 def _strict(value: Any) -> Any:

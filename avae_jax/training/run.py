@@ -15,12 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avae_jax import data as datasets
+from avae_jax import models
 from avae_jax.density import Bandwidth
 from avae_jax.training.autoencoder import Autoencoder, Variables, make_autoencoder
 from avae_jax.training.checkpoint import CheckpointError, Checkpoints
-from avae_jax.training.config import Config, ConfigError, load_config
+from avae_jax.training.config import Config, ConfigError, load_config, max_cdf
 from avae_jax.training.sharding import make_mesh, replicated
 from avae_jax.training.state import TrainState, make_optimizer, make_state
+from avae_jax.training.trainer import load_data
 
 CODES_FILE = "codes.npz"
 """Mean and covariance of a finished run's training codes."""
@@ -71,15 +74,38 @@ class Run:
           Codes `[n, latent_dim]` float32; posterior means for a stochastic encoder.
 
         Raises:
-          ValueError: images of another shape than the model's.
+          ValueError: images of another shape than the model's, or values it cannot have learnt:
+            not finite, or outside the decoder's range.
         """
+        return self._head(x)[:, : self.model.latent_dim]
+
+    def _head(self, x: np.ndarray) -> np.ndarray:
         x = x if hasattr(x, "shape") else np.asarray(x)
         if tuple(x.shape[1:]) != self.model.image_shape:
             raise ValueError(
                 f"images have shape {x.shape}: this model takes [n, "
                 f"{', '.join(map(str, self.model.image_shape))}]"
             )
+        datasets.check_images(x, self.model.value_range, self.model.activation)
         return self._in_chunks(self._encode, x)
+
+    def draw_codes(self, x: np.ndarray, *, seed: int = 0) -> np.ndarray:
+        """Draw one code of each image from the posterior: the aggregate posterior is made of these.
+
+        Args:
+          x: `[n, ...]` images, as `encode` takes them.
+          seed: of the draw.
+
+        Returns:
+          Codes `[n, latent_dim]` float32; those of `encode` for a deterministic encoder.
+        """
+        if not self.model.stochastic:
+            return self.encode(x)
+        loc, log_var = (
+            np.asarray(part) for part in models.split_gaussian(jnp.asarray(self._head(x)))
+        )
+        noise = np.random.default_rng(seed).standard_normal(loc.shape, np.float32)
+        return loc + np.exp(0.5 * log_var) * noise
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Decode codes `[n, latent_dim]` to images `[n, ...]` float32 in the decoder's range.
@@ -142,7 +168,12 @@ class Run:
             return 1.0 if self.bandwidth is None else self.bandwidth.prior_scale
         if scale == "fixed_point":
             found = code_scale(self.config, self.bandwidth)
-            if found is None or found.fixed_point is None:
+            if found is None:
+                raise ValueError(
+                    f"scale='fixed_point': method {self.config.objective.method} has no kernel "
+                    "density; use another"
+                )
+            if found.fixed_point is None:
                 raise ValueError("scale='fixed_point': the forces balance at no scale; use another")
             return found.fixed_point
         if scale == "measured":
@@ -153,6 +184,11 @@ class Run:
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
         try:
             with np.load(self.path / CODES_FILE) as stored:
+                if int(stored["step"]) != self.step:
+                    raise ValueError(
+                        f"{self.path} holds measured codes of step {stored['step']} and this model "
+                        f"is of step {self.step}: finish the run, or use scale 'claimed'"
+                    )
                 return stored["mean"], stored["covariance"]
         except FileNotFoundError:
             raise ValueError(
@@ -161,9 +197,10 @@ class Run:
 
     @functools.cached_property
     def _encode(self):
-        return jax.jit(
-            lambda x: self.model.codes(self.variables, self.model.to_float(x), train=False)
-        )
+        def encode(x):
+            return self.model.encode(self.variables, self.model.to_float(x), train=False)[0]
+
+        return jax.jit(encode)
 
     @functools.cached_property
     def _decode(self):
@@ -185,6 +222,27 @@ class Run:
         return np.concatenate(results)
 
 
+def run_data(run: Run, dataset: datasets.ImageData | None = None) -> datasets.ImageData:
+    """Return the images a run was trained on, with the splits it was trained on.
+
+    Args:
+      run: the run.
+      dataset: the images, where its configuration does not name them.
+
+    Raises:
+      ConfigError: the images are not those the run was trained on.
+    """
+    dataset = load_data(run.config) if dataset is None else dataset
+    facts = json.loads((run.path / "facts.json").read_text())
+    if dataset.fingerprint() != facts.get("fingerprint"):
+        raise ConfigError(
+            f"the images of {dataset.name} are not those {run.path} was trained on: its splits "
+            "would mean other images"
+        )
+    splits = datasets.Splits.load(run.path / "splits.npz")
+    return dataclasses.replace(dataset, splits=splits)
+
+
 def code_scale(config: Config, bandwidth: Bandwidth | None):
     """Return the scale the codes of a configuration settle at, None for methods without one."""
     from avae_jax.density import expected_code_scale
@@ -197,7 +255,7 @@ def code_scale(config: Config, bandwidth: Bandwidth | None):
         config.centers.num_centers,
         bandwidth=bandwidth.h_corr,
         tail=objective.tail,
-        max_cdf=objective.max_cdf if objective.tail == "official" else None,
+        max_cdf=max_cdf(config) if objective.tail == "official" else None,
     )
 
 

@@ -113,14 +113,25 @@ class TrainState:
         return self.variables if self.average is None else self.average
 
 
+def learning_rate_at(optimization: OptimizationConfig, step: int, *, steps_per_epoch: int) -> float:
+    """Return the schedule's step size at a step; the plateau rule's factor is apart."""
+    if optimization.schedule != "cosine":
+        return optimization.learning_rate
+    return float(np.asarray(_cosine(optimization, steps_per_epoch)(step)))
+
+
+def _cosine(optimization: OptimizationConfig, steps_per_epoch: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(
+        optimization.learning_rate, optimization.num_epochs * steps_per_epoch
+    )
+
+
 def make_optimizer(
     optimization: OptimizationConfig, *, steps_per_epoch: int
 ) -> optax.GradientTransformation:
     """Return Adam with the configured schedule and clipping; the plateau rule is apart."""
     if optimization.schedule == "cosine":
-        rate = optax.cosine_decay_schedule(
-            optimization.learning_rate, optimization.num_epochs * steps_per_epoch
-        )
+        rate = _cosine(optimization, steps_per_epoch)
     else:
         rate = optimization.learning_rate
     adam = optax.adam(rate)
@@ -137,7 +148,9 @@ def make_plateau(optimization: OptimizationConfig) -> optax.GradientTransformati
     return optax.contrib.reduce_on_plateau(
         factor=optimization.plateau_factor,
         patience=optimization.plateau_patience,
-        rtol=1e-4,
+        # An absolute margin: a relative one turns round where scores are negative.
+        rtol=0.0,
+        atol=1e-3,
         min_scale=1e-3,
     )
 

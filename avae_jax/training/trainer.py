@@ -15,7 +15,7 @@ from avae_jax import data as datasets
 from avae_jax.density import Bandwidth, find_bandwidth, null_kl
 from avae_jax.training import sharding
 from avae_jax.training.autoencoder import Autoencoder, make_autoencoder
-from avae_jax.training.config import Config, ConfigError, check_config
+from avae_jax.training.config import Config, ConfigError, check_config, max_cdf
 from avae_jax.training.objective import make_objective
 from avae_jax.training.state import (
     TrainState,
@@ -51,6 +51,21 @@ class Session:
     mesh: jax.sharding.Mesh
     bandwidth: Bandwidth | None
     steps_per_epoch: int
+
+    @functools.cached_property
+    def null_kl(self) -> float | None:
+        """What the loss's KL shows for perfect codes: its null value, floor included."""
+        if self.bandwidth is None:
+            return None
+        if self.config.objective.tail == "none":
+            return self.bandwidth.null_kl
+        return null_kl(
+            self.config.model.latent_dim,
+            self.config.centers.num_centers,
+            bandwidth=self.bandwidth.h_corr,
+            scale=self.bandwidth.prior_scale,
+            max_cdf=max_cdf(self.config),
+        )
 
     @property
     def batch_size(self) -> int:
@@ -89,6 +104,11 @@ def check_data(config: Config, dataset: datasets.ImageData, num_devices: int) ->
     Raises:
       ConfigError: names the field, its value and the mend.
     """
+    if len(dataset.splits.test) < 2:
+        raise ConfigError(
+            f"the test split has {len(dataset.splits.test)} images: at least 2 are needed; give "
+            "more images or a larger test_size"
+        )
     batch_size, num_train = config.optimization.batch_size, len(dataset.splits.train)
     if batch_size > num_train:
         raise ConfigError(
@@ -131,6 +151,10 @@ def open_session(
 ) -> Session:
     """Load the data, build the networks and find the bandwidth; check that they fit together."""
     check_config(config)
+    if jax.process_count() > 1:
+        raise ConfigError(
+            f"{jax.process_count()} processes: training runs in one, on all devices of its machine"
+        )
     mesh = sharding.make_mesh()
     dataset = load_data(config) if dataset is None else dataset
     steps_per_epoch = check_data(config, dataset, mesh.size)
@@ -223,7 +247,9 @@ class Trainer:
         optimization, train = self.session.config.optimization, self.session.dataset.splits.train
         generator = np.random.default_rng([optimization.seed, epoch, 1])
         chosen = generator.choice(len(train), self.session.config.centers.num_centers, False)
-        return np.sort(train[chosen]).astype(np.int32)
+        # In random order: sorted neighbours of a folder share a class, and batch statistics of one
+        # class are not those of a training batch.
+        return train[chosen].astype(np.int32)
 
     def refresh(self, state: TrainState, subset: np.ndarray, *, step: int) -> TrainState:
         """Fill the bank of codes by encoding the images `subset` anew."""

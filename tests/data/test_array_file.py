@@ -97,8 +97,10 @@ def test_bad_npz(tmp_path, arrays, message):
 
 
 def test_files_that_are_no_arrays(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no array file at"):
+    with pytest.raises(FileNotFoundError, match=r"file .*none\.npy does not exist"):
         read_array_file(tmp_path / "none.npy")
+    with pytest.raises(DataError, match="is a folder: use dataset 'folder'"):
+        read_array_file(tmp_path)
     (tmp_path / "x.txt").write_text("1 2 3")
     with pytest.raises(DataError, match="must end in"):
         read_array_file(tmp_path / "x.txt")
@@ -125,7 +127,7 @@ def test_through_load_dataset(tmp_path):
         5,
         10,
     ]
-    with pytest.raises(DataError, match="needs path"):
+    with pytest.raises(DataError, match=r"needs data_path \(path in Python\)"):
         load_dataset("array")
     np.savez(path, x=RNG.random((2, 6)))
     with pytest.raises(DataError, match="too few"):

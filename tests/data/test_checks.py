@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from avae_jax.data import DataError, check_value_range
+from avae_jax.data import DataError, check_images, check_value_range
 from avae_jax.data.checks import check_finite
 
 
@@ -69,3 +69,28 @@ def test_check_finite_counts_and_locates():
         check_finite(images, source="x")
     # Huge but finite values overflow a float32 sum, and must pass.
     check_finite(np.full((10, 10), 3e38, np.float32), source="x")
+
+
+@pytest.mark.parametrize("check", [check_images, check_value_range])
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), None])
+@pytest.mark.parametrize("dtype", [np.int32, np.bool_, np.complex64])
+def test_other_dtypes_are_refused_with_a_mend(check, value_range, dtype):
+    with pytest.raises(DataError, match=f"dtype {np.dtype(dtype)}: convert to uint8"):
+        check(np.zeros((2, 4, 4, 1), dtype), value_range, "sigmoid")
+
+
+def test_check_images_looks_at_every_row():
+    images = np.full((5000, 2), 0.5, np.float64)
+    check_images(images, (0.0, 1.0), "sigmoid")
+    images[1] = 2.0
+    check_value_range(images, (0.0, 1.0), "sigmoid", num_samples=3)
+    with pytest.raises(DataError, match=r"images span \[0.5, 2\]"):
+        check_images(images, (0.0, 1.0), "sigmoid")
+    images[1] = np.nan
+    with pytest.raises(DataError, match="NaN or infinite"):
+        check_images(images, None, "linear")
+
+
+def test_no_images_are_refused():
+    with pytest.raises(DataError, match=r"shape \(0, 4\): give at least one"):
+        check_images(np.zeros((0, 4), np.float32), (0.0, 1.0), "sigmoid")

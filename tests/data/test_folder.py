@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -56,9 +58,32 @@ def test_modes(tmp_path, mode, channels):
         assert set(images.ravel()) <= {0, 255}
 
 
-def test_unsupported_mode(tmp_path):
-    _write(tmp_path / "a.png", np.zeros((4, 4, 4), np.uint8))
-    with pytest.raises(DataError, match=r"a\.png has mode RGBA: convert"):
+def test_alpha_is_dropped(tmp_path):
+    pixels = RNG.integers(0, 255, (4, 4, 4), np.uint8)
+    _write(tmp_path / "a.png", pixels)
+    _write(tmp_path / "b.png", pixels[..., :3])
+    np.testing.assert_array_equal(read_image_folder(tmp_path), np.stack([pixels[..., :3]] * 2))
+    gray = RNG.integers(0, 255, (4, 4, 2), np.uint8)
+    (tmp_path / "gray").mkdir()
+    Image.fromarray(gray).save(tmp_path / "gray" / "a.png")
+    np.testing.assert_array_equal(read_image_folder(tmp_path / "gray")[0], gray[..., :1])
+
+
+def test_transparency_of_a_palette_is_dropped(tmp_path):
+    palette = Image.frombytes("P", (2, 2), bytes([0, 1, 2, 1]))
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    palette.save(tmp_path / "a.png", transparency=bytes([0, 128, 255]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images = read_image_folder(tmp_path)
+    red, green, blue = np.diag([255] * 3)
+    np.testing.assert_array_equal(images[0], [[red, green], [blue, green]])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_unsupported_mode(tmp_path, dtype):
+    _write(tmp_path / "a.tif", np.zeros((4, 4), dtype))
+    with pytest.raises(DataError, match=r"a\.tif has mode (I;16|I|F): convert"):
         read_image_folder(tmp_path)
 
 
@@ -92,8 +117,11 @@ def test_truncated_image(tmp_path):
 def test_empty_and_missing_folder(tmp_path):
     with pytest.raises(DataError, match="no images in"):
         read_image_folder(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no folder at"):
+    with pytest.raises(FileNotFoundError, match=r"folder .*none does not exist"):
         read_image_folder(tmp_path / "none")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file is not a folder"):
+        read_image_folder(tmp_path / "file")
 
 
 def test_through_load_dataset(rgb):

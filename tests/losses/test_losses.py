@@ -178,11 +178,12 @@ def test_far_codes_are_pulled_back_exactly():
         ({"tail": "official"}, "max_cdf is missing"),
         ({"max_cdf": 0.9}, "max_cdf=0.9 has no effect"),
         ({"weight": "bits"}, "weight 'bits' is not"),
+        ({"beta": 0.0}, "beta=0.0 is not > 0"),
     ],
 )
 def test_avae_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
-        av.losses.avae(X, X_RECON, Z, BANK, bandwidth=0.5, beta=1.0, **arguments)
+        av.losses.avae(X, X_RECON, Z, BANK, **{"bandwidth": 0.5, "beta": 1.0, **arguments})
 
 
 def test_avae_refuses_codes_of_another_batch():

@@ -30,7 +30,31 @@ class Decoder(nn.Module):
 class DecoderWithoutActivation(nn.Module):
     @nn.compact
     def __call__(self, z, *, train):
-        return z
+        return nn.Dense(36)(z).reshape(-1, 6, 6, 1)
+
+
+class WithVariables(nn.Module):
+    """Keeps a count in a collection of its own, or sows a value."""
+
+    collection: str = "cache"
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.Dense(4)(x.reshape(x.shape[0], -1))
+        if self.collection == "intermediates":
+            self.sow("intermediates", "codes", x)
+        else:
+            count = self.variable(self.collection, "count", jnp.zeros, ())
+            if train:
+                count.value += 1
+        return x
+
+
+class WithDropout(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.Dense(4)(x.reshape(x.shape[0], -1))
+        return nn.Dropout(0.5, deterministic=not train)(x)
 
 
 class NoTrainArgument(nn.Module):
@@ -83,23 +107,36 @@ def test_every_architecture_passes_for_its_own_shape(name):
         ),
         (
             {"image_shape": (8, 8, 1)},
-            r"^decoder returned \[2, 6, 6, 1\], but images are \[2, 8, 8, 1\]; "
-            r"designed for this shape: 'digits'$",
+            r"^decoder returned \[2, 6, 6, 1\], but images are \[2, 8, 8, 1\]$",
         ),
         ({"encoder": TwoOutputs()}, r"^encoder returned a tuple, expected one array of shape"),
         ({"encoder": IntegerOutput()}, r"^encoder returned int32, expected floating point$"),
         ({"encoder": NoTrainArgument()}, r"^encoder failed on an input of shape .*train"),
-        (
-            {"decoder": DecoderWithoutActivation()},
-            r"^decoder.activation must be one of .* got None",
-        ),
         ({"decoder": Decoder(activation="softmax")}, "got 'softmax'"),
+        ({"decoder": Decoder(activation=nn.relu)}, "^decoder.activation must be one of .* got <"),
+        (
+            {"encoder": WithVariables()},
+            "^encoder keeps variables in 'cache', but training keeps only 'params' and 'batch_stat",
+        ),
+        (
+            {"encoder": WithDropout()},
+            r"^encoder draws random numbers in its forward pass, .* \(Dropout_0 needs PRNG",
+        ),
     ],
 )
 def test_says_what_is_wrong_in_one_line(kwargs, message):
     with pytest.raises(ValueError, match=message) as caught:
         check(**kwargs)
     assert "\n" not in str(caught.value)
+
+
+def test_decoder_without_activation_is_accepted():
+    assert check(decoder=DecoderWithoutActivation()).decoder == 5 * 36
+
+
+@pytest.mark.parametrize("collection", ["batch_stats", "intermediates"])
+def test_batch_statistics_and_sown_values_are_accepted(collection):
+    assert check(encoder=WithVariables(collection)).encoder == 37 * 4
 
 
 def test_net_for_another_size_names_one_that_fits():

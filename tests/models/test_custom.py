@@ -31,6 +31,21 @@ def make(latent_dim):
 def wrong():
     return 3
 
+def fails():
+    return {}["key"]
+
+class Wide(nn.Module):
+    latent_dim: int
+    width: float = 1.0
+    norm: str = "none"
+
+class PlainDecoder(nn.Module):
+    image_shape: tuple
+
+    @nn.compact
+    def __call__(self, z, *, train):
+        return nn.Dense(16)(z).reshape(-1, *self.image_shape)
+
 class NeedsMore(nn.Module):
     colour: str
 
@@ -96,18 +111,39 @@ def test_missing_file_module_or_name(path, message):
         load_module(path)
 
 
-def test_file_that_fails_to_import(tmp_path):
-    path = tmp_path / "broken.py"
-    path.write_text("1 / 0\n")
-    with pytest.raises(ImportError, match="ZeroDivisionError"):
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("\n1 / 0\n", r"ZeroDivisionError: division by zero \(.*broken.py, line 2\)$"),
+        ("class (:\n", r"SyntaxError: invalid syntax \(broken.py, line 1\)$"),
+        (
+            "import no_such_thing",
+            r"ModuleNotFoundError: .*no_such_thing.* \(.*broken.py, line 1\)$",
+        ),
+        ("raise ValueError('one\\ntwo')", r"ValueError: one \(.*broken.py, line 1\)$"),
+        ("raise ValueError", r"ValueError: no message \("),
+        ("import sys\nsys.exit(0)", r"SystemExit: 0 \(.*broken.py, line 2\)$"),
+    ],
+)
+@pytest.mark.parametrize("as_package", [False, True])
+def test_file_that_fails_to_import(tmp_path, monkeypatch, source, message, as_package):
+    package = tmp_path / "package_that_fails"
+    package.mkdir()
+    (package / "broken.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = "package_that_fails.broken" if as_package else str(package / "broken.py")
+    with pytest.raises(ImportError, match=message) as caught:
         load_module(f"{path}:Encoder")
+    assert "\n" not in str(caught.value)
+    assert repr(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [
-        ("Encoder", {"latent_dim": 2, "width": 0.5}, "does not take the argument width"),
-        ("built", {"width": 0.5}, "is already built and does not take width"),
+        ("Encoder", {"latent_dim": 2, "colour": "red"}, "does not take the argument colour"),
+        ("built", {"colour": "red"}, "is already built and does not take colour"),
+        ("fails", {}, r"fails' failed: KeyError: 'key' \(.*my nets.py, line \d+\)$"),
         ("NeedsMore", {"latent_dim": 2}, "needs the argument colour, which is not given"),
         ("number", {}, "must be a Flax module class or a function, got 7"),
         ("wrong", {}, "must give a Flax Linen module .* got int"),
@@ -118,9 +154,30 @@ def test_unusable_target(nets, name, kwargs, message):
         load_module(f"{nets}:{name}", **kwargs)
 
 
-def test_a_changed_width_must_be_accepted(nets):
-    with pytest.raises(ValueError, match="does not take the argument width"):
-        make_encoder(f"{nets}:Encoder", latent_dim=2, width=0.5)
+def test_settings_of_an_experiment_are_given_only_to_modules_that_take_them(nets):
+    settings = {"width": 2.0, "norm": "group"}
+    assert make_encoder(f"{nets}:Encoder", latent_dim=2, **settings).latent_dim == 2
+    assert make_encoder(f"{nets}:built", latent_dim=4, **settings).features == 4
+    wide = make_encoder(f"{nets}:Wide", latent_dim=2, **settings)
+    assert (wide.width, wide.norm) == (2.0, "group")
+    make_decoder(f"{nets}:Decoder", image_shape=(4, 4, 1), **settings)
+
+
+@pytest.mark.parametrize("activation", [None, "logits", "tanh"])
+def test_a_decoder_without_activation_has_the_one_asked_for(nets, activation):
+    decoder = make_decoder(
+        f"{nets}:PlainDecoder", image_shape=(4, 4, 1), activation=activation, width=2.0
+    )
+    encoder = make_encoder(f"{nets}:Encoder", latent_dim=5)
+    assert check_shapes(encoder, decoder, image_shape=(4, 4, 1), latent_dim=5).decoder == 6 * 16
+
+
+@pytest.mark.parametrize("path", ["nets.py", "folder/nets", "package.module"])
+@pytest.mark.parametrize("make", [make_encoder, make_decoder])
+def test_a_path_without_a_class_says_so(make, path):
+    kwargs = {"latent_dim": 2} if make is make_encoder else {"image_shape": (4, 4, 1)}
+    with pytest.raises(ValueError, match=f"'{path}' names no class: .* such as '{path}:Encoder'"):
+        make(path, **kwargs)
 
 
 def test_an_encoder_need_not_take_the_activation(nets):

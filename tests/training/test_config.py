@@ -35,7 +35,8 @@ def test_field_names_are_unique():
         ({"weight": -2.0}, "weight=-2.0"),
         ({"weight": "bits"}, "weight='bits': expected"),
         ({"max_cdf": 1.0}, "max_cdf=1.0: give a probability"),
-        ({"tail": "official"}, "max_cdf=None: tail official needs"),
+        ({"method": "vae", "beta": 4.0}, "beta=4.0: it has no effect with method vae"),
+        ({"likelihood": "bernoulli", "activation": "tanh"}, "activation=tanh: likelihood"),
         ({"tail": "auto"}, "tail='auto': expected"),
         ({"method": "beta_vae"}, "beta=None: method beta_vae needs"),
         ({"bandwidth": 0.0}, "bandwidth=0.0: give a number between 0 and 1"),
@@ -58,6 +59,14 @@ def test_field_names_are_unique():
 def test_refused(fields, message):
     with pytest.raises(cfg.ConfigError, match=message.replace("(", r"\(")):
         cfg.check_config(cfg.replace_fields(BASE, **fields))
+
+
+def test_the_floor_follows_the_dimensions():
+    for latent_dim, gap in ((8, 1e-6), (16, 1e-4), (64, 1e-2), (128, 1e-1)):
+        config = cfg.replace_fields(cfg.Config(), latent_dim=latent_dim)
+        assert 1 - cfg.max_cdf(config) == pytest.approx(gap)
+    assert cfg.max_cdf(cfg.replace_fields(cfg.Config(), max_cdf=0.3)) == 0.3
+    cfg.check_config(cfg.Config())
 
 
 def test_integers_pass_for_floats():
@@ -83,13 +92,20 @@ def test_experiment_files(tmp_path):
     bad.write_text("x = 1\n")
     with pytest.raises(cfg.ConfigError, match="defines no `config`"):
         cfg.load_experiment(str(bad))
+    broken = tmp_path / "broken.py"
+    broken.write_text("x = 1\ndef (\n")
+    with pytest.raises(cfg.ConfigError, match=r"broken.py:2: SyntaxError"):
+        cfg.load_experiment(str(broken))
+    broken.write_text("import no_such_module\n")
+    with pytest.raises(cfg.ConfigError, match=r"broken.py: ModuleNotFoundError"):
+        cfg.load_experiment(str(broken))
     with pytest.raises(cfg.ConfigError, match="does not exist"):
         cfg.load_experiment(str(tmp_path / "none.py"))
 
 
 def test_config_files(tmp_path):
     path = tmp_path / "config.json"
-    cfg.save_config(BASE, path)
+    path.write_text(json.dumps(cfg.to_dict(BASE)))
     assert cfg.load_config(path) == BASE
     path.write_text("{")
     with pytest.raises(cfg.ConfigError, match="is not JSON"):

@@ -140,6 +140,37 @@ def test_values_become_greys(x, value_range, expected):
     np.testing.assert_allclose(picture, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("c", [2, 4, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_other_channel_numbers_are_drawn_in_grey(c, dtype, tmp_path, rng):
+    x = rng.integers(0, 256, (6, 8, 8, c)).astype(dtype)
+    if dtype == np.float32:
+        x /= 255
+    note = f"grey: the mean of {c} channels"
+    figure = figures.make_image_grid(x, value_range=(0.0, 1.0))
+    tile = _tiles(figure)[:48:6, :48:6]
+    expected = np.mean(x[0], axis=-1, dtype=np.float64) / (255 if dtype == np.uint8 else 1)
+    np.testing.assert_allclose(tile, expected[..., None].repeat(3, -1), atol=0.6 / 255)
+    assert figure.axes[0].texts[-1].get_text() == note
+    # The error is that of all channels, not of their mean.
+    x_recon = x[..., ::-1]
+    figure = figures.make_reconstructions(x, x_recon, value_range=(0.0, 1.0))
+    mse = np.square(x.astype(float) - x_recon).mean() / (255**2 if dtype == np.uint8 else 1)
+    assert f"error {mse:.2g} per pixel" in figure.axes[0].get_title("left")
+    assert note in [text.get_text() for text in figure.axes[0].texts]
+    figures.save_samples({"a": x, "b": x}, tmp_path / "a.png", value_range=None)
+
+
+@pytest.mark.parametrize("x", [DIGITS, CODES], ids=["images", "plain"])
+def test_several_groups_say_that_they_share_the_noise(x):
+    note = "the same noise in all panels, scaled"
+    for groups in ({"a": x}, {"a": x, "b": x}):
+        figure = figures.make_samples(groups, value_range=None)
+        texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+        assert texts.count(note) == len(groups) - 1
+        assert [axes.get_title("left") for axes in figure.axes][: len(groups)] == list(groups)
+
+
 def test_samples_stand_side_by_side_under_their_names():
     groups = {"claimed scale 0.81": DIGITS, "measured scale 0.95": DIGITS[:9]}
     figure = figures.make_samples(groups, value_range=(0.0, 1.0))
@@ -164,8 +195,9 @@ def test_large_images_are_shrunk(tmp_path, rng):
 
 
 def test_bad_images_are_named():
-    with pytest.raises(ValueError, match="x must have shape"):
-        figures.make_image_grid(np.zeros((2, 4, 4, 2)), value_range=None)
+    for shape in ((2, 4, 4), (0, 4, 4, 1), (4,)):
+        with pytest.raises(ValueError, match="x must have shape"):
+            figures.make_image_grid(np.zeros(shape), value_range=None)
     with pytest.raises(ValueError, match="they must agree"):
         figures.make_reconstructions(DIGITS, DIGITS[:3], value_range=None)
     with pytest.raises(ValueError, match="at least one set"):
@@ -194,7 +226,8 @@ def test_scatter_draws_the_codes_and_the_prior_s_circles(rng):
     assert axes.get_xlim() == axes.get_ylim()
     assert axes.get_aspect() == 1.0
     share = 100 * np.mean(np.hypot(*z.T) < 0.7 * np.sqrt(stats.chi2(2).ppf(0.9)))
-    assert f"{share:.0f}% of 5,000 codes inside" in axes.get_title("left")
+    title = f"{share:.0f}% of 5,000 codes inside the 90% circle of the prior N(0, 0.7² I)"
+    assert axes.get_title("left") == title
 
 
 def test_scatter_takes_the_plane_of_largest_variance(rng):
@@ -270,6 +303,19 @@ def test_radius_is_compared_with_the_chi_density(d, rng):
     assert "N(0, 0.8² I) (null 0.050)" in axes.get_title("left")
 
 
+def test_radius_axis_begins_at_zero_and_holds_the_tail(rng):
+    z = 0.8 * rng.standard_normal((2000, 8))
+    z[:20] *= 1.6
+    axes = figures.make_radius_histogram(z, scale=0.8).axes[0]
+    assert axes.get_xlim()[0] == 0.0
+    assert axes.get_xlim()[1] > np.linalg.norm(z, axis=1).max()
+    assert axes.get_xlim()[1] > stats.chi(8).ppf(0.999)
+    assert not axes.texts
+    # A thin shell would be a spike on an axis from zero.
+    axes = figures.make_radius_histogram(rng.standard_normal((300, 2048))).axes[0]
+    assert axes.get_xlim()[0] > 35
+
+
 @pytest.mark.parametrize("d", [1, 6])
 def test_covariance_colours_are_centred_and_the_claim_is_drawn(d):
     z = CODES[:, :d]
@@ -312,6 +358,10 @@ def _panels(figure):
     return {axes.get_title("left").split()[0]: axes for axes in figure.axes}
 
 
+def _labels(axes):
+    return axes.get_legend_handles_labels()[1]
+
+
 def test_curves_skip_absent_keys_and_draw_the_null():
     panels = _panels(figures.make_training_curves(ROWS))
     assert list(panels) == ["Loss", "KL", "Beta"]
@@ -319,20 +369,42 @@ def test_curves_skip_absent_keys_and_draw_the_null():
     np.testing.assert_allclose(steps, np.arange(10, 101, 10))
     np.testing.assert_allclose(values, 3.0 + 1 / steps)
     kl = panels["KL"]
-    np.testing.assert_allclose(_label(kl, "null").get_ydata(), -0.24)
-    assert _label(kl, "null").get_linestyle() == "--"
-    np.testing.assert_allclose(_label(kl, "validation").get_data(), [[50, 100], [0.1, 0.0]])
-    assert kl.get_title("left") == "KL −0.19 / 0 nats (null −0.24)"
+    assert kl.get_title("left") == "KL (nats)"
+    # The last values stand in the legend, each under the name of its curve.
+    assert set(_labels(kl)) == {"train −0.190", "validation 0.00", "null −0.240"}
+    assert _labels(panels["Beta"]) == ["last 2.00"]
+    np.testing.assert_allclose(_label(kl, "null −0.240").get_ydata(), -0.24)
+    assert _label(kl, "null −0.240").get_linestyle() == "--"
+    np.testing.assert_allclose(_label(kl, "validation 0.00").get_data(), [[50, 100], [0.1, 0.0]])
 
 
-def test_curves_of_other_losses_get_panels_and_gaps_stay_gaps():
-    rows = [{"step": 1, "train/mmd": 0.5, "epoch": 1}, {"step": 2, "train/mmd": None}]
-    rows += [{"step": 3, "train/mmd": 0.25, "train/broken": float("nan")}]
-    rows += [{"step": 3, "validation/mse": 0.01}]
-    panels = _panels(figures.make_training_curves(rows))
-    assert list(panels) == ["Mean", "Mmd"]
-    assert panels["Mean"].get_title("left") == "Mean squared error 0.01 on validation"
-    np.testing.assert_array_equal(panels["Mmd"].lines[0].get_ydata(), [0.5, np.nan, 0.25])
+@pytest.mark.parametrize(
+    ("staleness", "tail", "panels"),
+    [(2.0, 0.0, []), (10.0, 0.01, ["Codes"]), (11.0, 0.0, ["Staleness"])],
+)
+def test_only_what_is_worth_a_panel_gets_one(staleness, tail, panels):
+    names = ("loss", "reconstruction", "kl", "score", "gradient_norm", "log_p", "log_q", "mmd")
+    row = {f"{split}/{name}": 1.0 for name in names for split in ("train", "validation")}
+    row |= {"train/staleness": staleness, "train/tail_share": 0.0, "validation/tail_share": tail}
+    row |= {"train/skipped_share": 0.5, "train/broken_z": 1.0, "train/kl_of_none": None}
+    row |= {"beta": 1.0, "learning_rate": 1e-3, "images_per_second": 9.0, "epoch": 1}
+    figure = figures.make_training_curves([{"step": step, **row} for step in (1, 2)])
+    usual = ["Loss", "Reconstruction", "KL", "Score", "Beta", "Learning", "Gradient"]
+    assert sorted(_panels(figure)) == sorted(usual + panels)
+
+
+def test_gaps_stay_gaps():
+    rows = [{"step": s, "train/kl": v} for s, v in ((1, 0.5), (2, None), (3, 0.25))]
+    axes = figures.make_training_curves(rows).axes[0]
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [0.5, np.nan, 0.25])
+
+
+def test_the_best_score_is_marked():
+    scores = [3.0, 1.5, None, 2.5]
+    rows = [{"step": 1000 * (i + 1), "validation/score": v} for i, v in enumerate(scores)]
+    axes = figures.make_training_curves(rows).axes[0]
+    assert _labels(axes) == ["validation 2.50", "best 1.50, step 2,000"]
+    np.testing.assert_array_equal(np.ravel(axes.lines[-1].get_data()), [2000, 1.5])
 
 
 def test_a_huge_start_does_not_hide_the_end(rng):
@@ -340,27 +412,39 @@ def test_a_huge_start_does_not_hide_the_end(rng):
     kl = 1000 * np.exp(-steps / 5) - 0.2 + 0.05 * rng.standard_normal(500)
     loss = 1e4 * np.exp(-steps / 5) + 3.0
     rows = [
-        {"step": int(s), "train/kl": k, "train/loss": v}
+        {"step": int(s), "train/kl": k, "train/loss": v, "beta": 3 + 3 * np.exp(-s / 5)}
         for s, k, v in zip(steps, kl, loss, strict=True)
     ]
     panels = _panels(figures.make_training_curves(rows))
     assert panels["KL"].get_ylim()[1] < 1.0
+    # An axis that leaves something out says so.
+    assert panels["KL"].get_title("right") == "axis cut, goes up to 819"
+    assert panels["Beta"].get_title("right") == "axis cut, goes up to 5.46"
     assert panels["Loss"].get_yscale() == "log"
+    assert panels["Loss"].get_title("right") == ""
+
+
+@pytest.mark.parametrize(("first", "scale"), [(9.0, "linear"), (11.0, "log")])
+def test_more_than_a_decade_takes_a_logarithmic_axis(first, scale):
+    rows = [{"step": s, "train/reconstruction": v} for s, v in enumerate((first, 3.0, 1.0))]
+    assert figures.make_training_curves(rows).axes[0].get_yscale() == scale
 
 
 def test_noisy_curves_are_smoothed_over_the_raw_ones(rng):
     values = rng.standard_normal(400)
     rows = [{"step": s, "train/kl": v, "beta": v} for s, v in enumerate(values)]
-    panels = _panels(figures.make_training_curves(rows))
+    figure = figures.make_training_curves(rows)
+    panels = _panels(figure)
     raw, smooth = panels["KL"].lines
     np.testing.assert_array_equal(raw.get_ydata(), values)
     expected = [values[max(i - 4, 0) : i + 5].mean() for i in range(400)]
     np.testing.assert_allclose(smooth.get_ydata(), expected, atol=1e-12)
     assert len(panels["Beta"].lines) == 1
+    assert "smoothed" in figure.get_suptitle()
+    assert "smoothed" not in figures.make_training_curves(rows[:9]).get_suptitle()
 
 
 def test_curves_of_nothing_are_refused():
-    with pytest.raises(ValueError, match="no metric to draw"):
-        figures.make_training_curves([{"step": 1, "epoch": 2}])
-    with pytest.raises(ValueError, match="no metric to draw"):
-        figures.make_training_curves([])
+    for rows in ([{"step": 1, "epoch": 2}], [{"step": 1, "train/log_p": 1.0}], []):
+        with pytest.raises(ValueError, match="no metric to draw"):
+            figures.make_training_curves(rows)

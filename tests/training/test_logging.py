@@ -74,12 +74,23 @@ def test_resume_drops_a_line_cut_off(tmp_path, caplog):
     assert "incomplete or damaged" in caplog.text
 
 
-def test_resume_without_later_rows_leaves_the_file_alone(tmp_path):
+def test_resume_without_later_rows_leaves_the_file_alone(tmp_path, monkeypatch):
     path = tmp_path / "metrics.jsonl"
     _write(path, [10, 20])
-    before = path.stat().st_ino, path.read_bytes()
-    JsonLinesWriter(path, start_step=20).close()
-    assert (path.stat().st_ino, path.read_bytes()) == before
+    before = path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes()
+
+    open_file = av_logging.Path.open
+
+    def open_to_read(path, mode="r", *args, **kwargs):
+        assert mode == "rb", "the file is opened to be written"
+        return open_file(path, mode, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(av_logging.Path, "open", open_to_read)
+        writer = JsonLinesWriter(path, start_step=20)
+        writer.flush()
+        writer.close()
+    assert (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes()) == before
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
@@ -174,6 +185,26 @@ def test_tensorboard_hides_steps_after_a_resume(tmp_path):
     assert starts == [21]
 
 
+def test_a_writer_that_writes_nothing_leaves_no_event_file(tmp_path):
+    writer = create_default_writer(tmp_path)
+    writer.flush()
+    writer.close()
+    writer.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+    assert read_metrics(tmp_path) == []
+
+
+def test_tensorboard_leaves_out_what_is_not_finite(tmp_path, caplog, capfd):
+    writer = TensorBoardWriter(tmp_path)
+    writer.write_scalars(1, {"a": float("nan"), "b": np.float32("inf"), "c": 1.0})
+    writer.close()
+    tags = {v.tag for event in _events(tmp_path) for v in event.summary.value}
+    assert tags == {"c"}
+    assert "NaN" not in caplog.text + "".join(capfd.readouterr())
+    with pytest.raises(ValueError, match="is closed"):
+        writer.write_scalars(2, {"c": 1.0})
+
+
 def test_odd_images_are_refused(tmp_path):
     writer = TensorBoardWriter(tmp_path)
     with pytest.raises(ValueError, match="images\\['x'\\]"):
@@ -220,7 +251,7 @@ METRICS = {
     "validation/mse": 0.01,
 }
 LINE = (
-    "loss 12.3  recon 10.4  KL 1.92 (null -0.24)  mmd 0.500  tail 1.2%  beta 4.50  8,123 images/s"
+    "KL 1.92 (null -0.24)  recon 10.4  loss 12.3  mmd 0.500  tail 1.2%  beta 4.50  8,123 images/s"
 )
 
 
@@ -228,6 +259,10 @@ def test_metrics_line():
     assert format_metrics(METRICS) == LINE
     assert format_metrics({}) == ""
     assert format_metrics({"kl": float("nan")}) == "KL nan"
+    seen = {"train/kl": 0.07, "train/reconstruction": 0.373, "null_kl": -0.18}
+    seen |= {"validation/kl": 0.31, "validation/reconstruction": jnp.float32(1.03)}
+    expected = "KL 0.07, validation 0.31 (null -0.18)  recon 0.373, validation 1.03"
+    assert format_metrics(seen) == expected
 
 
 def test_plain_lines_come_now_and_then(monkeypatch):
@@ -259,9 +294,60 @@ def test_short_epochs_do_not_flood_and_long_ones_are_not_silent(monkeypatch):
 def test_resumed_run_estimates_from_its_own_steps(monkeypatch):
     clock, stream = _Clock(monkeypatch), io.StringIO()
     progress = Progress(1000, initial=900, steps_per_epoch=50, stream=stream)
-    clock.now += 30.0
-    progress.update(950)
-    assert stream.getvalue().splitlines() == ["epoch 19/20  step 950/1000  0:30 left"]
+    for step in (910, 925, 940):
+        clock.now += 15.0
+        progress.update(step)
+    assert stream.getvalue().splitlines() == [
+        "epoch 19/20  step 925/1000  1:15 left",
+    ]
+
+
+@pytest.mark.parametrize("pause", [0.0, 40.0])
+def test_compilation_does_not_count_in_the_time_left(monkeypatch, pause):
+    clock, stream = _Clock(monkeypatch), io.StringIO()
+    progress = Progress(10_000, steps_per_epoch=100, stream=stream)
+    # Compiling takes as long as the run; so does compiling validation, after the first epoch.
+    clock.now += 100.0
+    progress.update(1)
+    assert stream.getvalue() == "epoch   1/100  step 1/10000\n"
+    for step in range(2, 3001):
+        clock.now += 0.01 + (pause if step == 101 else 0.0)
+        progress.update(step)
+    line = stream.getvalue().splitlines()[-1]
+    left = line.split("  ")[-1].removesuffix(" left")
+    minutes, seconds = map(int, left.split(":"))
+    step = int(line.split("step ")[1].split("/")[0])
+    assert step > 2000
+    assert 60 * minutes + seconds == pytest.approx(0.01 * (10_000 - step), abs=1)
+
+
+def test_time_left_follows_a_change_of_pace(monkeypatch):
+    clock, stream = _Clock(monkeypatch), _Terminal()
+    progress = Progress(100_000, steps_per_epoch=100_000, stream=stream)
+    for step in range(1, 2001):
+        clock.now += 0.01 if step <= 1000 else 0.1
+        progress.update(step)
+    left = stream.getvalue().split("epoch")[-1].split(" left")[0].split()[-1]
+    hours, minutes, seconds = map(int, left.split(":"))
+    assert 3600 * hours + 60 * minutes + seconds == pytest.approx(98_000 * 0.1, rel=0.05)
+    progress.close()
+
+
+def test_speed_is_smoothed(monkeypatch):
+    clock, stream = _Clock(monkeypatch), _Terminal()
+    progress = Progress(10_000, steps_per_epoch=1, stream=stream)
+    shown = []
+    for step in range(1, 201):
+        clock.now += 0.5
+        # The first two dispatches wait for the compiler.
+        speed = 3.0 if step <= 2 else (500.0 if step % 2 else 1500.0)
+        progress.update(step, {"images_per_second": speed})
+        line = stream.getvalue().split("epoch")[-1]
+        shown.append(float(line.split(" images/s")[0].split()[-1].replace(",", "")))
+    assert shown[0] == 3
+    assert np.ptp(shown[100:]) < 60
+    assert np.mean(shown[-50:]) == pytest.approx(1000, rel=0.02)
+    progress.close()
 
 
 def test_bar_on_a_terminal():
@@ -276,18 +362,42 @@ def test_bar_on_a_terminal():
     assert "epoch 2/2" in text
     assert "KL 1.92 (null -0.24)" in text
     assert "a note\n" in text
-    assert "00:00 left  loss 12.3  recon" in text
+    assert "0:00 left  KL 1.92 (null -0.24)  recon 10.4  loss 12.3" in text
     assert text.endswith("\n")
 
 
-def test_bar_on_a_terminal_without_columns(monkeypatch):
-    size = av_logging.os.terminal_size((0, 0))
+def test_bar_of_eighty_columns_has_the_kl_and_its_null(monkeypatch):
+    clock, stream = _Clock(monkeypatch), _Terminal()
+    size = av_logging.os.terminal_size((80, 24))
     monkeypatch.setattr(av_logging.os, "get_terminal_size", lambda *_: size)
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (80, 24))
+    stream.fileno = lambda: 2
+    seen = METRICS | {"validation/kl": 0.31, "validation/reconstruction": 1.03}
+    progress = Progress(120_000, steps_per_epoch=120, stream=stream)
+    for step in range(1, 1001):
+        clock.now += 0.1
+        progress.update(step, seen)
+    # tqdm moves the cursor behind the line.
+    line = stream.getvalue().split("\r")[-1].removesuffix("\x1b[A")
+    assert len(line) <= 80
+    assert "3:18:20 left  KL 1.92, validation 0.31 (null -0.24)" in line
+    progress.close()
+
+
+@pytest.mark.parametrize("size", [(0, 0), (60, 0)])
+def test_bar_on_a_terminal_without_a_size(monkeypatch, size):
+    terminal = av_logging.os.terminal_size(size)
+    monkeypatch.setattr(av_logging.os, "get_terminal_size", lambda *_: terminal)
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (size[0] - 1, -1))
     stream = _Terminal()
     stream.fileno = lambda: 2
-    with Progress(20, steps_per_epoch=10, stream=stream) as progress:
+    # tqdm asks for the size of the standard streams alone.
+    monkeypatch.setattr(av_logging.sys, "stderr", stream)
+    with Progress(20, steps_per_epoch=10) as progress:
         progress.update(20, METRICS)
-    assert "epoch 2/2" in stream.getvalue()
+    line = stream.getvalue().split("\r")[-1].rstrip("\n")
+    assert line.startswith("epoch 2/2")
+    assert len(line) == (size[0] or 80)
 
 
 def test_bad_counts_are_named():
@@ -312,7 +422,10 @@ def test_summary_pairs_values_with_their_nulls(capsys):
     }
     print_summary(summary)
     text = capsys.readouterr().out
-    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()[2:]}
+    header, _, *lines, note = text.splitlines()
+    assert header.split() == ["quantity", "value", "null"]
+    assert note == "null: what as many draws of the prior, or a constant decoder, would give"
+    rows = {line.split()[0]: line.split()[1:] for line in lines}
     assert rows == {
         "images": ["1,437"],
         "reconstruction": [],
@@ -328,6 +441,10 @@ def test_summary_pairs_values_with_their_nulls(capsys):
     }
     assert text == format_summary(summary) + "\n"
     assert format_summary(json.loads(json.dumps(summary))) == format_summary(summary)
+
+
+def test_summary_without_nulls_has_no_column_for_them():
+    assert format_summary({"seconds": 3.0}) == "quantity  value\n---------------\nseconds    3.00"
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,10 @@ def test_an_interrupt_inside_an_epoch_loses_nothing(
     assert av.load_run(tmp_path / "run", which="latest").step == 6
     loop.train(config, tmp_path / "run", dataset=blobs)
     assert_same_bits(tmp_path / "run", finished)
+    # The means of the interrupted epoch cover the whole of it.
+    for one, other in zip(read_metrics(tmp_path / "run"), read_metrics(finished), strict=True):
+        assert one.pop("images_per_second") > 0 < other.pop("images_per_second")
+        assert one == other
 
 
 @pytest.mark.slow
@@ -193,6 +197,129 @@ def test_other_data_is_refused(finished, blobs, small_config):
         )
 
 
+def test_a_refused_run_keeps_its_files(finished, blobs, small_config):
+    """Other images of the same number: nothing of the run is touched."""
+    import dataclasses
+
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    config = cfg.replace_fields(small_config, num_epochs=4)
+    for images in (blobs.images[::-1], np.repeat(blobs.images, 2, axis=1), 255 - blobs.images):
+        with pytest.raises(cfg.ConfigError, match="was started on other images"):
+            loop.train(config, finished, dataset=dataclasses.replace(blobs, images=images))
+    # A finished run that is asked for fewer epochs stays what it is.
+    loop.train(small_config, finished, dataset=blobs)
+    after = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    assert after == before
+
+
+def test_splits_are_the_runs_own(finished, blobs):
+    import dataclasses
+
+    from avae_jax.data import Splits
+    from avae_jax.training.run import run_data
+
+    run = av.load_run(finished)
+    splits = blobs.splits
+    redrawn = Splits(splits.test, splits.validation, splits.train)
+    got = run_data(run, dataclasses.replace(blobs, splits=redrawn))
+    np.testing.assert_array_equal(got.splits.test, splits.test)
+    grown = np.concatenate([blobs.images, blobs.images[:60]])
+    grown = dataclasses.replace(blobs, images=grown, labels=None)
+    with pytest.raises(cfg.ConfigError, match="are not those"):
+        run_data(run, grown)
+
+
+def test_measured_codes_belong_to_their_checkpoint(finished, blobs, small_config, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    loop.train(cfg.replace_fields(small_config, num_epochs=9), folder, dataset=blobs)
+    run = av.load_run(folder, which="latest")
+    with pytest.raises(ValueError, match="holds measured codes of step"):
+        run.sample(2, scale="measured")
+    assert run.sample(2).shape == (2, 8, 8, 1)
+
+
+def test_encoding_refuses_what_was_not_learnt(finished, blobs):
+    run = av.load_run(finished)
+    for images in (
+        blobs.images[:2].astype(np.int32),
+        blobs.images[:2].astype(np.float32),
+        np.full((2, 8, 8, 1), np.nan, np.float32),
+    ):
+        with pytest.raises(ValueError, match="images|pixels|values"):
+            run.encode(images)
+
+
+def test_vae_codes_are_draws_of_the_posterior(blobs, small_config, tmp_path):
+    config = cfg.replace_fields(small_config, num_epochs=1, method="beta_vae", beta=1000.0)
+    loop.train(config, tmp_path / "run", dataset=blobs)
+    summary = report.write_report(tmp_path / "run", dataset=blobs)
+    run = av.load_run(tmp_path / "run")
+    x = blobs.images[blobs.splits.test]
+    means, draws = run.encode(x), run.draw_codes(x)
+    assert draws.std() > 1.5 * means.std()
+    assert summary["codes"]["std"] == pytest.approx(
+        np.sqrt(np.trace(np.cov(draws.astype(np.float64), rowvar=False)) / 3), rel=1e-4
+    )
+    np.testing.assert_array_equal(draws, run.draw_codes(x))
+    with pytest.raises(ValueError, match="method beta_vae has no kernel density"):
+        run.sample(1, scale="fixed_point")
+
+
+def test_the_schedule_is_what_is_logged(blobs, small_config, tmp_path):
+    config = cfg.replace_fields(small_config, schedule="cosine", num_epochs=2)
+    loop.train(config, tmp_path / "run", dataset=blobs)
+    rates = [row["learning_rate"] for row in read_metrics(tmp_path / "run")]
+    assert rates == pytest.approx([0.5e-3, 0.0], abs=1e-9)
+
+
+def test_reencode_refreshes_alike_however_steps_are_dispatched(blobs, small_config):
+    """Five steps an epoch, refreshed every second: counted from each epoch's start."""
+    import concurrent.futures
+
+    from avae_jax.training.logging import Progress
+
+    config = cfg.replace_fields(
+        small_config, batch_size=56, refresh="reencode", refresh_every=2, num_epochs=2
+    )
+
+    class Quiet:
+        requested = False
+
+        def __getattr__(self, name):
+            return lambda *arguments, **options: None
+
+    found = []
+    for steps in (1, 2):
+        trainer = loop.Trainer(loop.open_session(config, dataset=blobs), steps_per_dispatch=steps)
+        assert trainer.steps_per_dispatch == steps
+        refreshed = []
+        original = trainer.refresh
+
+        def refresh(state, subset, *, step, original=original, refreshed=refreshed):
+            refreshed.append(step)
+            return original(state, subset, step=step)
+
+        state = trainer.init()
+        trainer.refresh = refresh
+        quiet, progress = Quiet(), Progress(10, 0, 5, stream=open(os.devnull, "w"))
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            for _ in range(2):
+                state = loop._train_epoch(
+                    trainer, state, trainer.program.empty_metrics, quiet, quiet, progress,
+                    loop._SkipWatch(0), {}, quiet, pool,
+                )  # fmt: skip
+        progress._stream.close()
+        found.append(refreshed)
+    assert found[0] == found[1] == [0, 2, 4, 5, 7, 9]
+
+
+def test_several_processes_are_refused(blobs, small_config, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(cfg.ConfigError, match="2 processes"):
+        loop.open_session(small_config, dataset=blobs)
+
+
 def test_folders_that_are_no_run(blobs, small_config, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(cfg.ConfigError, match="not empty and no run folder"):
@@ -236,6 +363,30 @@ def test_a_damaged_checkpoint_falls_back_and_says_so(
     assert f"checkpoint of step {last}" in said[0]
     loop.train(cfg.replace_fields(small_config, num_epochs=4), folder, dataset=blobs)
     assert f"checkpoint of step {last}" in capfd.readouterr().err
+    assert_same_bits(folder, finished)
+
+
+def test_a_checkpoint_damaged_twice(finished, blobs, small_config, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    config = cfg.replace_fields(small_config, num_epochs=4)
+    last = av.load_run(folder, which="latest").step
+    for _ in range(2):
+        damage(folder, last, "truncated")
+        loop.train(config, folder, dataset=blobs)
+    assert_same_bits(folder, finished)
+    assert (folder / "checkpoints" / f"{last}.damaged-2").is_dir()
+
+
+@pytest.mark.parametrize("content", ["", '{"sco'])
+def test_a_torn_score_file(content, finished, blobs, small_config, tmp_path):
+    """Orbax reads every score before any state: one torn file must not take the run along."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    last = av.load_run(folder, which="latest").step
+    (folder / "checkpoints" / str(last) / "metrics" / "metrics").write_text(content)
+    assert av.load_run(folder, which="latest").step == last
+    loop.train(cfg.replace_fields(small_config, num_epochs=4), folder, dataset=blobs)
     assert_same_bits(folder, finished)
 
 
@@ -306,7 +457,7 @@ def test_a_run_that_cannot_go_on_says_why(blobs, small_config, tmp_path, monkeyp
     monkeypatch.setattr(loop, "MAX_SKIPPED_IN_A_ROW", 3)
     config = cfg.replace_fields(small_config, learning_rate=1e30, num_epochs=3)
     with pytest.raises(
-        loop.TrainingError, match="not finite: .*gradient.*lower learning_rate or set clip_norm"
+        loop.TrainingError, match="not finite: .*gradient.*a lower learning_rate or with clip_norm"
     ):
         loop.train(config, tmp_path / "run", dataset=blobs)
 

@@ -103,6 +103,28 @@ def test_a_given_bandwidth_is_used(blobs, small_config):
     assert null == pytest.approx(found.null_kl, abs=0.1)
 
 
+def test_the_null_value_has_the_loss_s_floor(blobs, small_config):
+    """Perfect codes give the null value through the very loss that is logged."""
+    config = cfg.replace_fields(small_config, max_cdf=0.3)
+    session = open_on(1, config, blobs).session
+    h, scale = session.bandwidth.h_corr, session.bandwidth.prior_scale
+    rng = np.random.default_rng(0)
+    z = (scale * rng.standard_normal((20_000, 3))).astype(np.float32)
+    kls = []
+    for _ in range(20):
+        centers = (scale * rng.standard_normal((200, 3))).astype(np.float32)
+        x = np.zeros((len(z), 1), np.float32)
+        _, terms = av.losses.avae(
+            x, x, z, centers, bandwidth=h, beta=1.0, tail="official", max_cdf=0.3
+        )
+        kls.append(float(terms["kl"].mean()))
+    error = np.std(kls, ddof=1)  # The null value is that of one draw of the centers.
+    assert abs(session.null_kl - np.mean(kls)) < 5 * error
+    assert session.null_kl > session.bandwidth.null_kl + 0.05
+    bare = open_on(1, cfg.replace_fields(small_config, tail="none"), blobs).session
+    assert bare.null_kl == bare.bandwidth.null_kl
+
+
 def test_validation_equals_the_loss_on_the_whole_split(blobs, small_config):
     built = open_on(1, small_config, blobs)
     state, _ = run_epoch(built, built.init())
@@ -256,6 +278,8 @@ def test_reencode_refreshes_on_time(blobs, small_config):
     first, second = built.draw_subset(0), built.draw_subset(1)
     assert not np.array_equal(first, second)
     assert set(first) <= set(blobs.splits.train)
+    # In random order: neighbours of a sorted subset are no fair batch.
+    assert np.any(np.diff(first) < 0)
     refreshed = built.refresh(state, second, step=7)
     assert refreshed.centers.encoded_at.tolist() == [7] * 200
     assert refreshed.centers.index.tolist() == second.tolist()
@@ -319,6 +343,12 @@ def test_the_plateau_lowers_the_step_size(blobs, small_config):
     for score in (1.0, 1.0, 1.0, 1.0):
         plateau = built._plateau(plateau, jnp.float32(score))
     assert float(plateau.scale) == 0.5
+    # Negative scores too: a slightly worse one is no improvement.
+    plateau = state.plateau
+    for score in (-100.0, -99.999, -99.998, -99.997):
+        plateau = built._plateau(plateau, jnp.float32(score))
+    assert float(plateau.scale) == 0.5
+    assert float(plateau.best_value) == -100.0
     frozen = plateau._replace(scale=jnp.zeros_like(plateau.scale))
     still = dataclasses.replace(state, plateau=frozen)
     before = jax.tree.map(np.asarray, still.variables["params"])

@@ -1,0 +1,86 @@
+"""Put the tables that come from JSON results into the documentation.
+
+    python benchmarks/update_tables.py [--check]
+
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`. With `--check` nothing is written and
+the exit code is 1 when a file is not up to date.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from common import RESULTS
+from mnist_variants import table as mnist_table
+
+ROOT = Path(__file__).parent.parent
+
+
+def read(name: str) -> dict:
+    """Return the results of one benchmark."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def kernel_table() -> str:
+    """Return the kernel beside torch."""
+    rows = read("pairwise_lse_vs_torch")["rows"]
+    lines = [
+        "| d | torch, ms | avae_jax, ms | ratio | max error / (1 + \\|lse\\|) |",
+        "|--|--|--|--|--|",
+    ]
+    for dim in sorted({row["d"] for row in rows}):
+        torch, ours = (
+            next(row for row in rows if row["d"] == dim and row["contender"] == contender)
+            for contender in ("torch", "avae_jax")
+        )
+        lines.append(
+            f"| {dim} | {torch['median_ms']:.1f} | {ours['median_ms']:.1f} | "
+            f"{ours['times_faster_than_torch']:.0f}x | "
+            f"{ours['max_error_over_1_plus_lse']:.0e} |"
+        )
+    return "\n".join(lines)
+
+
+def step_table() -> str:
+    """Return the training step beside the autoencoder's."""
+    lines = ["| step of | ms | against the autoencoder |", "|--|--|--|"]
+    for row in read("train_step")["rows"]:
+        lines.append(f"| {row['method']} | {1e3 * row['median']:.0f} | {row['ratio']:.2f}x |")
+    return "\n".join(lines)
+
+
+TABLES = {
+    "README.md": {"kernel": kernel_table, "step": step_table},
+    "experiments/README.md": {
+        "mnist_variants": lambda: mnist_table(read("mnist_variants")["rows"])
+    },
+}
+
+
+def main() -> None:
+    """Rewrite the tables, or check them."""
+    parser = argparse.ArgumentParser(description="Put the tables of results into the documentation")
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    for name, tables in TABLES.items():
+        path = ROOT / name
+        text = new = path.read_text()
+        for table, make in tables.items():
+            pattern = rf"<!-- {table} -->.*?<!-- /{table} -->"
+            block = f"<!-- {table} -->\n{make()}\n<!-- /{table} -->"
+            new, count = re.subn(pattern, lambda _, block=block: block, new, flags=re.DOTALL)
+            if not count:
+                sys.exit(f"{name} has no place for the table {table!r}")
+        if new != text:
+            stale.append(name)
+            if not check:
+                path.write_text(new)
+    if check and stale:
+        sys.exit(f"not up to date: {', '.join(stale)}; run python benchmarks/update_tables.py")
+
+
+if __name__ == "__main__":
+    main()
