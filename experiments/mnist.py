@@ -2,7 +2,7 @@
 
 Paper: arXiv 2311.07693; l = 16, m = 10,000, 50 epochs.
 Command: `avae prepare mnist`, then `avae train mnist`; on a CPU with `--width 0.125`.
-Time: 8 minutes for all epochs on two CPU cores at width 0.125; 5 hours at full width (0.7 s a step).
+Time: 8 minutes on two CPU cores at width 0.125; 5 hours at full width (0.7 s a step).
 Expected: the paper reports a test error of .0041 per pixel and FID 13.27 (mean of five runs).
 """
 
