@@ -9,16 +9,12 @@ is farther than 0.015 from the reference.
 
 import argparse
 import dataclasses
-import json
-import os
-import platform
 import resource
 import sys
 import time
-from pathlib import Path
 
 import jax
-import numpy as np
+from common import describe_machine, write_results
 
 import avae_jax as av
 
@@ -37,7 +33,6 @@ REFERENCE = {
 TOLERANCE = 0.015
 TIMED_CELL = (100, 10000)
 LARGE_CELL = (2048, 100_000)
-RESULTS = Path(__file__).parent / "results" / "bandwidth.json"
 
 
 def timed(latent_dim: int, num_centers: int, **options) -> dict:
@@ -118,14 +113,7 @@ def main() -> int:
     num_within = sum(abs(row["difference"]) <= TOLERANCE for row in rows)
     print(f"{num_within} of {len(rows)} cells within {TOLERANCE}; largest difference {worst:.4f}")
     report = {
-        "device": device.device_kind,
-        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "versions": {
-            "avae_jax": av.__version__,
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "machine": describe_machine(),
         "num_queries": 2000,
         "num_trials": options.num_trials,
         "tolerance": TOLERANCE,
@@ -136,9 +124,7 @@ def main() -> int:
     }
     if options.large:
         report["large"] = run_large()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"wrote {RESULTS}")
+    write_results("bandwidth", report)
     return 0 if num_within == len(rows) else 1
 
 

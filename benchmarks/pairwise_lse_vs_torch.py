@@ -10,25 +10,24 @@ The table is also written as JSON. Without torch the other rows are still measur
 """
 
 import argparse
-import json
+import importlib
 import os
-import pathlib
-import platform
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import describe_machine, write_results
 
 import avae_jax as av
 from avae_jax.kernels.pairwise_lse.reference import reference_stats
 
 try:
-    import torch
+    torch: Any = importlib.import_module("torch")
 except ImportError:
     torch = None
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "pairwise_lse_vs_torch.json"
 # (queries, centers, dimensions); the first and the third are the targets of the project.
 SHAPES = ((1024, 10_000, 16), (1024, 10_000, 64), (1024, 10_000, 128), (1024, 10_000, 2))
 BANDWIDTH = 0.8
@@ -132,7 +131,6 @@ def main():
     """Measure every shape, print the table and write the JSON."""
     parser = argparse.ArgumentParser(description="Time pairwise_lse beside torch.logsumexp.")
     parser.add_argument("--repeats", type=int, default=51, help="interleaved runs of each")
-    parser.add_argument("--output", type=pathlib.Path, default=RESULTS, help="JSON file to write")
     options = parser.parse_args()
     if options.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {options.repeats}")
@@ -160,23 +158,14 @@ def main():
                 flush=True,
             )
     report = {
-        "device": str(jax.devices()[0].device_kind),
-        "processor": platform.processor() or platform.machine(),
-        "cpu_count": os.cpu_count(),
+        "machine": describe_machine("torch"),
         "load_average": os.getloadavg(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "numpy": np.__version__,
-        "torch": None if torch is None else torch.__version__,
         "torch_threads": None if torch is None else torch.get_num_threads(),
-        "avae_jax": av.__version__,
         "bandwidth": BANDWIDTH,
         "repeats": options.repeats,
         "rows": rows,
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"\nwrote {os.path.relpath(options.output)}")
+    write_results("pairwise_lse_vs_torch", report)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from clu import parameter_overview
 
 from avae_jax.training.config import Config
 from avae_jax.training.run import code_scale
@@ -159,7 +160,7 @@ def _time_refresh(trainer: Trainer, state: TrainState) -> float:
 
 def _num_parameters(session: Session) -> int:
     shapes = jax.eval_shape(session.model.init, jax.random.key(0))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
+    return parameter_overview.count_parameters(shapes["params"])
 
 
 def _bytes(number: int) -> str:

@@ -43,9 +43,10 @@ class Centers:
         num_centers, batch = self.index.shape[0], index.shape[0]
         rows = (self.next_row + jnp.arange(batch, dtype=jnp.int32)) % num_centers
         evicted = self.index[rows]
-        # An image that was pushed again since keeps its newer row.
+        # An image that was pushed again since keeps its newer row. Where both its rows go at once
+        # the minimum, unlike a second assignment, gives -1 in whatever order it is taken.
         gone = jnp.where(self.row_of[evicted] == rows, -1, self.row_of[evicted])
-        row_of = self.row_of.at[evicted].set(gone).at[index].set(rows)
+        row_of = self.row_of.at[evicted].min(gone).at[index].set(rows)
         return Centers(
             codes=self.codes.at[rows].set(codes),
             index=self.index.at[rows].set(index),

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,14 +42,14 @@ def run_epoch(built, state):
     return state, {name: float(value) for name, value in metrics.compute().items()}
 
 
-def leaves(state):
+def bare(state):
+    """Return a state as NumPy arrays, random key included."""
     state = dataclasses.replace(state, key=jax.random.key_data(state.key))
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+    return jax.tree.map(np.asarray, state)
 
 
 def assert_close(a, b, rtol, atol):
-    for x, y in zip(leaves(a), leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
+    chex.assert_trees_all_close(bare(a), bare(b), rtol=rtol, atol=atol)
 
 
 METHODS = {
@@ -171,9 +172,10 @@ def test_batch_normalisation_is_global(blobs, small_config):
         found.append((state.variables["batch_stats"], float(metrics.compute()["loss"])))
     (stats_one, loss_one), (stats_eight, loss_eight) = found
     assert jax.tree.leaves(stats_one)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), stats_one, stats_eight
-    )
+    chex.assert_trees_all_close(
+        jax.tree.map(np.asarray, stats_one), jax.tree.map(np.asarray, stats_eight),
+        rtol=1e-5, atol=1e-6,
+    )  # fmt: skip
     assert loss_one == pytest.approx(loss_eight, rel=1e-5)
 
 
@@ -270,6 +272,16 @@ def test_push_keeps_the_newer_row_of_a_repeated_image():
     assert bank.index.tolist() == [2, 4, 5, 0]
 
 
+def test_push_forgets_an_image_whose_two_rows_go_at_once():
+    bank = make_centers(jnp.zeros((4, 1)), np.array([0, 1, 2, 3]), num_images=8, step=0)
+    bank = bank.push(jnp.ones((2, 1)), jnp.array([4, 5]), step=1)
+    bank = bank.push(jnp.ones((2, 1)), jnp.array([5, 6]), step=2)
+    assert bank.index.tolist() == [4, 5, 5, 6]
+    assert bank.row_of.tolist() == [-1, -1, -1, -1, 0, 2, 3, -1]
+    bank = bank.push(jnp.ones((4, 1)), jnp.array([0, 1, 2, 3]), step=3)
+    assert bank.row_of.tolist() == [0, 1, 2, 3, -1, -1, -1, -1]
+
+
 def test_reencode_refreshes_on_time(blobs, small_config):
     config = cfg.replace_fields(small_config, refresh="reencode", refresh_every=3)
     built = open_on(1, config, blobs, steps_per_dispatch=4)
@@ -290,7 +302,7 @@ def test_a_step_that_is_not_finite_changes_nothing(blobs, small_config):
     state = built.init()
     broken = dataclasses.replace(state, beta=jnp.float32(0.0))
     batches = next(built.dispatches(state))
-    before = leaves(broken)
+    before = bare(broken)
     fetched = built.fetch(batches)
     after, metrics = built.program.train(broken, built.program.empty_metrics, *fetched)
     assert (int(after.step), int(after.num_skipped), int(after.num_skipped_in_a_row)) == (1, 1, 1)
@@ -298,8 +310,7 @@ def test_a_step_that_is_not_finite_changes_nothing(blobs, small_config):
         after, step=after.step - 1, num_skipped=after.num_skipped - 1,
         num_skipped_in_a_row=after.num_skipped_in_a_row - 1,
     )  # fmt: skip
-    for x, y in zip(before, leaves(unchanged), strict=True):
-        np.testing.assert_array_equal(x, y)
+    chex.assert_trees_all_equal(before, bare(unchanged))
     assert float(metrics.compute()["good"]) == 0
     good = dataclasses.replace(after, beta=jnp.float32(2.0))
     after, metrics = built.program.train(good, metrics, *built.fetch(batches))
@@ -354,7 +365,7 @@ def test_the_plateau_lowers_the_step_size(blobs, small_config):
     before = jax.tree.map(np.asarray, still.variables["params"])
     fetched = built.fetch(next(built.dispatches(still)))
     after, _ = built.program.train(still, built.program.empty_metrics, *fetched)
-    jax.tree.map(np.testing.assert_array_equal, before, after.variables["params"])
+    chex.assert_trees_all_equal(before, jax.tree.map(np.asarray, after.variables["params"]))
 
 
 @pytest.mark.parametrize(
