@@ -164,7 +164,7 @@ def load_tfds(
     if prepared is None and data_dir is not None and not root.is_dir():
         raise FileNotFoundError(
             f"data_dir={data_dir} does not exist: give the folder in which '{dataset.name}' was "
-            "prepared"
+            f"prepared, or prepare it: avae prepare {dataset.name} --data-dir {data_dir}"
         )
     if prepared is None:
         raise FileNotFoundError(

@@ -476,6 +476,7 @@ def test_codes_that_run_away_are_reported(blobs, small_config, tmp_path, monkeyp
     assert "the codes have run away" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [
     {"method": "vae"},
     {"method": "ae"},
