@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from avae_jax.density.checks import check_positive
 from avae_jax.kernels.pairwise_lse import pairwise_lse
+from avae_jax.numerics import logsumexp
 
 
 def kde_log_density(
@@ -110,7 +111,7 @@ def _log_included_mass(num_centers, exclude, log_weights) -> jax.Array | float:
     if exclude is None:
         if log_weights is None:
             return math.log(num_centers)
-        return jax.nn.logsumexp(log_weights)
+        return logsumexp(log_weights)
     excluded = (exclude >= 0) & (exclude < num_centers)
     if log_weights is None:
         return jnp.log(num_centers - excluded.astype(jnp.float32))
@@ -121,4 +122,4 @@ def _log_included_mass(num_centers, exclude, log_weights) -> jax.Array | float:
     after = jnp.concatenate([jax.lax.cumlogsumexp(log_weights, reverse=True)[1:], edge])
     others = jnp.logaddexp(before, after)
     own = jnp.clip(exclude, 0, num_centers - 1)
-    return jnp.where(excluded, others[own], jax.nn.logsumexp(log_weights))
+    return jnp.where(excluded, others[own], logsumexp(log_weights))

@@ -44,11 +44,6 @@ class Autoencoder:
         """Interval the data lie in; None when unbounded."""
         return models.VALUE_RANGE[self.activation]
 
-    @property
-    def num_encoder_outputs(self) -> int:
-        """Length of an encoder's output row."""
-        return self.latent_dim * (2 if self.stochastic else 1)
-
     def init(self, key: jax.Array) -> Variables:
         """Draw initial variables."""
         key_encoder, key_decoder = jax.random.split(key)

@@ -206,6 +206,7 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
     elif first == 0:
         for line in introduce(session):
             progress.note(line)
+        writer.write_hparams(to_dict(session.config))
     else:
         progress.note(f"resuming {run_dir} at step {first} of {total_steps}")
     skips = _SkipWatch(int(state.num_skipped))

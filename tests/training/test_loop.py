@@ -405,15 +405,14 @@ def test_no_readable_checkpoint_at_all(finished, tmp_path):
 
 def test_hand_edited_parameters_are_noticed(finished, blobs, small_config, tmp_path):
     """A checkpoint whose arrays were replaced by valid others is not trusted."""
-    session_target = None
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     trainer = loop.Trainer(
         loop.open_session(cfg.replace_fields(small_config, num_epochs=4), dataset=blobs)
     )
-    session_target = trainer.target()
+    target = trainer.target()
     checkpoints = Checkpoints(folder / "checkpoints")
-    state, meta = checkpoints.restore(session_target)
+    state, meta = checkpoints.restore(target)
     import orbax.checkpoint as ocp
 
     from avae_jax.training.checkpoint import _flatten
@@ -430,7 +429,7 @@ def test_hand_edited_parameters_are_noticed(finished, blobs, small_config, tmp_p
     )
     checkpoints.wait()
     said = []
-    _, found = checkpoints.restore(session_target, say=said.append)
+    _, found = checkpoints.restore(target, say=said.append)
     checkpoints.close()
     assert found["step"] == meta["step"]
     assert "checksum" in said[0]
