@@ -16,7 +16,7 @@ from common import describe_machine, write_results
 
 from avae_jax.data import ImageData, Splits, load_dataset
 from avae_jax.training.config import load_experiment, replace_fields
-from avae_jax.training.trainer import Trainer, open_session
+from avae_jax.training.trainer import Trainer, make_setup
 
 METHODS = {
     "autoencoder": {"method": "ae"},
@@ -44,7 +44,7 @@ class Runner:
 
     def __init__(self, fields: dict, width: float, dataset: ImageData):
         config = replace_fields(load_experiment("mnist"), width=width, **fields)
-        self.trainer = Trainer(open_session(config, dataset=dataset))
+        self.trainer = Trainer(make_setup(config, dataset=dataset))
         self.state = self.trainer.init()
         self.metrics = self.trainer.program.empty_metrics
         self.reencode = self.trainer.objective.uses_centers and config.centers.refresh == "reencode"

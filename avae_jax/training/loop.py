@@ -28,7 +28,7 @@ from avae_jax.training.logging import Progress, create_default_writer
 from avae_jax.training.preflight import introduce
 from avae_jax.training.state import TrainState, learning_rate_at
 from avae_jax.training.step import BROKEN
-from avae_jax.training.trainer import Session, Trainer, open_session
+from avae_jax.training.trainer import Setup, Trainer, make_setup
 from avae_jax.version import __version__
 
 MAX_SKIPPED_IN_A_ROW = 20
@@ -89,14 +89,12 @@ def train(
     check_config(config)
     check_run_dir(config, run_dir)
     stored = read_bandwidth(run_dir)
-    session = open_session(
-        config, dataset=dataset, encoder=encoder, decoder=decoder, bandwidth=stored
-    )
-    check_same_data(session, run_dir)
-    trainer = Trainer(session)
+    setup = make_setup(config, dataset=dataset, encoder=encoder, decoder=decoder, bandwidth=stored)
+    check_same_data(setup, run_dir)
+    trainer = Trainer(setup)
     new = not (run_dir / "config.json").exists()
     if new:
-        prepare_run_dir(session, run_dir)
+        prepare_run_dir(setup, run_dir)
     checkpoints = Checkpoints(run_dir / "checkpoints")
     try:
         _train(trainer, run_dir, checkpoints)
@@ -126,21 +124,21 @@ def check_run_dir(config: Config, run_dir: Path) -> None:
         raise ConfigError(f"run_dir={run_dir} cannot be made: no write permission in {parent}")
 
 
-def describe_data(session: Session) -> dict[str, Any]:
+def describe_data(setup: Setup) -> dict[str, Any]:
     """Return the facts about the data that reading and resuming a run depend on."""
     return {
-        "image_shape": list(session.model.image_shape),
-        "num_images": len(session.dataset.images),
-        "fingerprint": session.dataset.fingerprint(),
+        "image_shape": list(setup.model.image_shape),
+        "num_images": len(setup.dataset.images),
+        "fingerprint": setup.dataset.fingerprint(),
     }
 
 
-def check_same_data(session: Session, run_dir: Path) -> None:
+def check_same_data(setup: Setup, run_dir: Path) -> None:
     """Refuse to continue a run on other images or other splits than it was started with."""
     path = run_dir / "facts.json"
     if not path.is_file():
         return
-    stored, facts = json.loads(path.read_text()), describe_data(session)
+    stored, facts = json.loads(path.read_text()), describe_data(setup)
     for name, value in facts.items():
         if stored.get(name) != value:
             raise ConfigError(
@@ -149,22 +147,22 @@ def check_same_data(session: Session, run_dir: Path) -> None:
             )
     splits = datasets.Splits.load(run_dir / "splits.npz")
     for name in ("train", "validation", "test"):
-        if not np.array_equal(getattr(splits, name), getattr(session.dataset.splits, name)):
+        if not np.array_equal(getattr(splits, name), getattr(setup.dataset.splits, name)):
             raise ConfigError(
                 f"the {name} split differs from the one in {run_dir / 'splits.npz'}: choose "
                 "another --run-dir"
             )
 
 
-def prepare_run_dir(session: Session, run_dir: Path) -> None:
+def prepare_run_dir(setup: Setup, run_dir: Path) -> None:
     """Write down what the run depends on: data, splits, bandwidth and configuration."""
     versions = {"avae_jax": __version__, "jax": jax.__version__, "numpy": np.__version__}
     run_dir.mkdir(parents=True, exist_ok=True)
-    session.dataset.splits.save(run_dir / "splits.npz")
-    if session.bandwidth is not None:
-        _write_json(run_dir / "bandwidth.json", dataclasses.asdict(session.bandwidth))
-    _write_json(run_dir / "facts.json", {**describe_data(session), "versions": versions})
-    _write_json(run_dir / "config.json", to_dict(session.config))
+    setup.dataset.splits.save(run_dir / "splits.npz")
+    if setup.bandwidth is not None:
+        _write_json(run_dir / "bandwidth.json", dataclasses.asdict(setup.bandwidth))
+    _write_json(run_dir / "facts.json", {**describe_data(setup), "versions": versions})
+    _write_json(run_dir / "config.json", to_dict(setup.config))
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
@@ -185,18 +183,18 @@ def read_bandwidth(run_dir: Path) -> Bandwidth | None:
 
 
 def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
-    session = trainer.session
-    total_steps = session.steps_per_epoch * session.config.optimization.num_epochs
+    setup = trainer.setup
+    total_steps = setup.steps_per_epoch * setup.config.optimization.num_epochs
     notes: list[str] = []
     restored = checkpoints.restore(trainer.target(), say=notes.append)
     state, info = (trainer.init(), {}) if restored is None else restored
     first = int(state.step)
     if first < total_steps:
         # The number of epochs may have grown.
-        _write_json(run_dir / "config.json", to_dict(session.config))
+        _write_json(run_dir / "config.json", to_dict(setup.config))
     metrics = resume_metrics(trainer.program.empty_metrics, info.get("metrics"))
     writer = create_default_writer(run_dir, start_step=first)
-    progress = Progress(max(total_steps, first), first, session.steps_per_epoch)
+    progress = Progress(max(total_steps, first), first, setup.steps_per_epoch)
     for note in notes:
         progress.note(note)
     if first >= total_steps:
@@ -204,13 +202,13 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
             f"{run_dir} is complete with {first} steps; train on with a larger --num-epochs"
         )
     elif first == 0:
-        for line in introduce(session):
+        for line in introduce(setup):
             progress.note(line)
-        writer.write_hparams(to_dict(session.config))
+        writer.write_hparams(to_dict(setup.config))
     else:
         progress.note(f"resuming {run_dir} at step {first} of {total_steps}")
     skips = _SkipWatch(int(state.num_skipped))
-    fixed = {} if session.null_kl is None else {"null_kl": session.null_kl}
+    fixed = {} if setup.null_kl is None else {"null_kl": setup.null_kl}
     try:
         with _StopRequest() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:
             while int(state.step) < total_steps:
@@ -227,11 +225,11 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
 def _train_epoch(
     trainer, state, metrics, checkpoints, writer, progress, skips, fixed, stop, pool
 ) -> TrainState:
-    session = trainer.session
-    config = session.config
+    setup = trainer.setup
+    config = setup.config
     reencode = trainer.objective.uses_centers and config.centers.refresh == "reencode"
     step = first = int(state.step)
-    epoch = step // session.steps_per_epoch
+    epoch = step // setup.steps_per_epoch
     start = shown = time.monotonic()
     dispatches = trainer.dispatches(state)
     # The next batch is read while the device works on this one.
@@ -245,7 +243,7 @@ def _train_epoch(
         batches = next(dispatches, None)
         ahead = None if batches is None else pool.submit(trainer.fetch, batches)
         # Counted from the epoch's start, as the dispatches are.
-        position = step - epoch * session.steps_per_epoch
+        position = step - epoch * setup.steps_per_epoch
         if reencode and position == 0:
             state = trainer.refresh(state, trainer.draw_subset(epoch), step=step)
         elif reencode and position % config.centers.refresh_every == 0:
@@ -253,11 +251,9 @@ def _train_epoch(
         state, metrics = trainer.advance(state, metrics, fetched)
         step += num_steps
         now = time.monotonic()
-        if now - shown > 0.5 or step % session.steps_per_epoch == 0:
+        if now - shown > 0.5 or step % setup.steps_per_epoch == 0:
             shown = now
-            seen = _train_metrics(
-                metrics, state, (step - first) * session.batch_size / (now - start)
-            )
+            seen = _train_metrics(metrics, state, (step - first) * setup.batch_size / (now - start))
             progress.update(step, {name: seen[name] for name in _WATCHED if name in seen} | fixed)
             skips.look(state, seen, progress)
         else:
@@ -268,9 +264,9 @@ def _train_epoch(
             checkpoints.wait()
             raise Interrupted(step)
     seconds = time.monotonic() - start
-    seen = _train_metrics(metrics, state, (step - first) * session.batch_size / seconds)
+    seen = _train_metrics(metrics, state, (step - first) * setup.batch_size / seconds)
     learning_rate = float(state.plateau.scale) * learning_rate_at(
-        config.optimization, step, steps_per_epoch=session.steps_per_epoch
+        config.optimization, step, steps_per_epoch=setup.steps_per_epoch
     )
     state, terms = trainer.finish_epoch(state)
     if "kl" in terms and fixed and terms["kl"] < fixed["null_kl"] - RUNAWAY_NATS:

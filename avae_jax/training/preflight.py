@@ -11,7 +11,7 @@ from clu import parameter_overview
 from avae_jax.training.config import Config
 from avae_jax.training.run import code_scale
 from avae_jax.training.state import TrainState
-from avae_jax.training.trainer import Session, Trainer, open_session
+from avae_jax.training.trainer import Setup, Trainer, make_setup
 
 TIMED_STEPS = 10
 
@@ -19,9 +19,9 @@ MAX_QUEUE_AGE = 40
 """Steps: queues of 20 matched re-encoding on MNIST, queues of 100 cost over a nat of KL."""
 
 
-def describe(session: Session) -> dict[str, Any]:
+def describe(setup: Setup) -> dict[str, Any]:
     """Return the cheap part of the check: data, networks, bandwidth and devices."""
-    dataset, model = session.dataset, session.model
+    dataset, model = setup.dataset, setup.model
     splits, images = dataset.splits, dataset.images
     some = np.asarray(images[splits.train[:: max(1, len(splits.train) // 1000)]])
     facts: dict[str, Any] = {
@@ -37,45 +37,45 @@ def describe(session: Session) -> dict[str, Any]:
             "encoder": type(model.encoder).__name__,
             "decoder": type(model.decoder).__name__,
             "latent_dim": model.latent_dim,
-            "parameters": _num_parameters(session),
+            "parameters": _num_parameters(setup),
         },
         "devices": {
-            "kind": session.mesh.devices.flat[0].device_kind,
-            "number": session.mesh.size,
-            "batch per device": session.batch_size // session.mesh.size,
-            "steps per epoch": session.steps_per_epoch,
+            "kind": setup.mesh.devices.flat[0].device_kind,
+            "number": setup.mesh.size,
+            "batch per device": setup.batch_size // setup.mesh.size,
+            "steps per epoch": setup.steps_per_epoch,
         },
     }
-    if session.bandwidth is not None:
-        bandwidth = session.bandwidth
+    if setup.bandwidth is not None:
+        bandwidth = setup.bandwidth
         facts["density"] = {
-            "num_centers": session.config.centers.num_centers,
+            "num_centers": setup.config.centers.num_centers,
             "h_opt": f"{bandwidth.h_opt:.4f} +- {bandwidth.stderr:.4f}",
             "h (used)": bandwidth.h_corr,
             "prior scale sqrt(1 - h^2)": bandwidth.prior_scale,
-            "null KL": session.null_kl,
+            "null KL": setup.null_kl,
         }
     return facts
 
 
-def introduce(session: Session) -> list[str]:
+def introduce(setup: Setup) -> list[str]:
     """Return the lines a run begins with: the cheap part of the check."""
-    splits, devices = session.dataset.splits, session.mesh.devices
+    splits, devices = setup.dataset.splits, setup.mesh.devices
     lines = [
-        f"{session.dataset.name}: {len(splits.train):,} training images of shape "
-        f"{session.model.image_shape}; {_num_parameters(session):,} parameters; "
+        f"{setup.dataset.name}: {len(splits.train):,} training images of shape "
+        f"{setup.model.image_shape}; {_num_parameters(setup):,} parameters; "
         f"{devices.size} x {devices.flat[0].device_kind}"
     ]
-    bandwidth = session.bandwidth
-    scale = code_scale(session.config, bandwidth)
+    bandwidth = setup.bandwidth
+    scale = code_scale(setup.config, bandwidth)
     if bandwidth is not None and scale is not None:
         lines.append(
-            f"{session.config.centers.num_centers:,} centers in {session.model.latent_dim} "
+            f"{setup.config.centers.num_centers:,} centers in {setup.model.latent_dim} "
             f"dimensions: bandwidth {bandwidth.h_corr:.3f}, prior scale "
             f"{bandwidth.prior_scale:.3f}; {scale.verdict}"
         )
-        age = session.config.centers.num_centers // session.batch_size
-        if session.config.centers.refresh == "queue" and age > MAX_QUEUE_AGE:
+        age = setup.config.centers.num_centers // setup.batch_size
+        if setup.config.centers.refresh == "queue" and age > MAX_QUEUE_AGE:
             lines.append(
                 f"warning: the centers get {age} steps old, and codes run ahead of a density that "
                 "old: take fewer centers or refresh reencode (see experiments/README.md)"
@@ -96,22 +96,22 @@ def check(config: Config, **parts) -> dict[str, Any]:
     Raises:
       ValueError: what training would refuse.
     """
-    session = open_session(config, **parts)
-    findings = describe(session)
-    scale = code_scale(config, session.bandwidth)
+    setup = make_setup(config, **parts)
+    findings = describe(setup)
+    scale = code_scale(config, setup.bandwidth)
     if scale is not None:
         findings["scale of the codes"] = {
             "claimed": scale.claimed,
             "force balance": scale.fixed_point,
             "verdict": scale.verdict,
         }
-    findings["cost"] = measure_cost(Trainer(session))
+    findings["cost"] = measure_cost(Trainer(setup))
     return findings
 
 
 def measure_cost(trainer: Trainer) -> dict[str, Any]:
     """Return the memory and the time of a training step, by compiling and running some."""
-    session = trainer.session
+    setup = trainer.setup
     state, metrics = trainer.init(), trainer.program.empty_metrics
     batches = next(trainer.dispatches(state))
     fetched = trainer.fetch(batches)
@@ -130,7 +130,7 @@ def measure_cost(trainer: Trainer) -> dict[str, Any]:
     seconds = float(np.median(times))
     refresh_seconds = _time_refresh(trainer, state)
     seconds += refresh_seconds
-    steps = session.steps_per_epoch * session.config.optimization.num_epochs
+    steps = setup.steps_per_epoch * setup.config.optimization.num_epochs
     return {
         "memory per device": _bytes(
             state_bytes
@@ -147,7 +147,7 @@ def measure_cost(trainer: Trainer) -> dict[str, Any]:
 
 def _time_refresh(trainer: Trainer, state: TrainState) -> float:
     """Return the seconds of a step that go into encoding the centers anew."""
-    centers = trainer.session.config.centers
+    centers = trainer.setup.config.centers
     if state.centers is None or centers.refresh != "reencode":
         return 0.0
     index, seconds = np.asarray(state.centers.index), 0.0
@@ -158,8 +158,8 @@ def _time_refresh(trainer: Trainer, state: TrainState) -> float:
     return seconds / centers.refresh_every
 
 
-def _num_parameters(session: Session) -> int:
-    shapes = jax.eval_shape(session.model.init, jax.random.key(0))
+def _num_parameters(setup: Setup) -> int:
+    shapes = jax.eval_shape(setup.model.init, jax.random.key(0))
     return parameter_overview.count_parameters(shapes["params"])
 
 

@@ -33,7 +33,7 @@ ENCODE_ROWS = 500
 
 
 @dataclasses.dataclass(frozen=True)
-class Session:
+class Setup:
     """A run's immutable parts, built once and shared by training, checks and benchmarks.
 
     Attributes:
@@ -141,14 +141,14 @@ def check_data(config: Config, dataset: datasets.ImageData, num_devices: int) ->
     return steps
 
 
-def open_session(
+def make_setup(
     config: Config,
     *,
     dataset: datasets.ImageData | None = None,
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
     bandwidth: Bandwidth | None = None,
-) -> Session:
+) -> Setup:
     """Load the data, build the networks and find the bandwidth; check that they fit together."""
     check_config(config)
     if jax.process_count() > 1:
@@ -162,14 +162,14 @@ def open_session(
     datasets.check_value_range(dataset.images, model.value_range, model.activation)
     if bandwidth is None and config.objective.method == "avae":
         bandwidth = choose_bandwidth(config)
-    return Session(config, dataset, model, mesh, bandwidth, steps_per_epoch)
+    return Setup(config, dataset, model, mesh, bandwidth, steps_per_epoch)
 
 
 class Trainer:
-    """The compiled functions of a session and the state they move.
+    """The compiled functions of a setup and the state they move.
 
     Args:
-      session: the immutable parts.
+      setup: the immutable parts.
       resident: whether to hold all images on the devices; None decides by their size.
       steps_per_dispatch: steps of one compiled call; None takes several on GPU and TPU, where a
         dispatch costs more than a small step, and one on CPU, where XLA runs convolutions inside
@@ -178,14 +178,14 @@ class Trainer:
 
     def __init__(
         self,
-        session: Session,
+        setup: Setup,
         *,
         resident: bool | None = None,
         steps_per_dispatch: int | None = None,
     ):
-        self.session = session
-        config, mesh = session.config, session.mesh
-        images = session.dataset.images
+        self.setup = setup
+        config, mesh = setup.config, setup.mesh
+        images = setup.dataset.images
         platform = mesh.devices.flat[0].platform
         if resident is None:
             num_bytes = math.prod(images.shape) * np.dtype(images.dtype).itemsize
@@ -194,29 +194,27 @@ class Trainer:
             steps_per_dispatch = 1 if platform == "cpu" else MAX_STEPS_PER_DISPATCH
         if config.objective.method == "avae" and config.centers.refresh == "reencode":
             steps_per_dispatch = math.gcd(steps_per_dispatch, config.centers.refresh_every)
-        self.steps_per_dispatch = min(steps_per_dispatch, session.steps_per_epoch)
+        self.steps_per_dispatch = min(steps_per_dispatch, setup.steps_per_epoch)
         self.images = Images(images, mesh=mesh, resident=resident)
-        self.optimizer = make_optimizer(
-            config.optimization, steps_per_epoch=session.steps_per_epoch
-        )
+        self.optimizer = make_optimizer(config.optimization, steps_per_epoch=setup.steps_per_epoch)
         self.objective = make_objective(
             config,
-            session.model,
+            setup.model,
             mesh=mesh,
-            bandwidth=None if session.bandwidth is None else session.bandwidth.h_corr,
+            bandwidth=None if setup.bandwidth is None else setup.bandwidth.h_corr,
         )
-        step = make_train_step(config, session.model, self.objective, self.optimizer)
+        step = make_train_step(config, setup.model, self.objective, self.optimizer)
         self._initial = functools.partial(
-            make_state, config, session.model, self.optimizer, num_images=len(images)
+            make_state, config, setup.model, self.optimizer, num_images=len(images)
         )
         self.program = compile_program(
             step,
-            session.model,
+            setup.model,
             self.objective,
             self.images,
             jax.eval_shape(self._initial),
             mesh=mesh,
-            batch_size=session.batch_size,
+            batch_size=setup.batch_size,
         )
         self._plateau = jax.jit(
             lambda state, score: make_plateau(config.optimization).update({}, state, value=score)[1]
@@ -226,7 +224,7 @@ class Trainer:
 
     def target(self) -> TrainState:
         """Return the state's shapes, dtypes and shardings, for restoring."""
-        whole = sharding.replicated(self.session.mesh)
+        whole = sharding.replicated(self.setup.mesh)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
             jax.eval_shape(self._initial),
@@ -244,20 +242,18 @@ class Trainer:
 
     def draw_subset(self, epoch: int) -> np.ndarray:
         """Draw the training images whose codes make the density in an epoch."""
-        optimization, train = self.session.config.optimization, self.session.dataset.splits.train
+        optimization, train = self.setup.config.optimization, self.setup.dataset.splits.train
         generator = np.random.default_rng([optimization.seed, epoch, 1])
-        chosen = generator.choice(len(train), self.session.config.centers.num_centers, False)
+        chosen = generator.choice(len(train), self.setup.config.centers.num_centers, False)
         # In random order: sorted neighbours of a folder share a class, and batch statistics of one
         # class are not those of a training batch.
         return train[chosen].astype(np.int32)
 
     def refresh(self, state: TrainState, subset: np.ndarray, *, step: int) -> TrainState:
         """Fill the bank of codes by encoding the images `subset` anew."""
-        train_mode = self.session.config.centers.centers_mode == "train"
+        train_mode = self.setup.config.centers.centers_mode == "train"
         codes = self.encode(state.variables, subset, batch_statistics=train_mode)
-        centers = make_centers(
-            codes, subset, num_images=len(self.session.dataset.images), step=step
-        )
+        centers = make_centers(codes, subset, num_images=len(self.setup.dataset.images), step=step)
         return dataclasses.replace(state, centers=self._place(centers))
 
     def set_beta(self, state: TrainState, reconstruction: float) -> TrainState:
@@ -272,7 +268,7 @@ class Trainer:
         encode, rows = self.program.encode, self.rows
         if batch_statistics:
             # As many images as a training batch has, so that both see like statistics.
-            encode, rows = self.program.encode_batch, self.session.batch_size
+            encode, rows = self.program.encode_batch, self.setup.batch_size
         codes = []
         for start in range(0, len(index), rows):
             chunk = index[start : start + rows]
@@ -293,7 +289,7 @@ class Trainer:
             key = jax.random.fold_in(jax.random.key(0), start)
             sums = self.program.evaluate(
                 variables, beta, key, centers, *self.images.fetch(chunk),
-                jax.device_put(mask, sharding.split_rows(self.session.mesh)),
+                jax.device_put(mask, sharding.split_rows(self.setup.mesh)),
             )  # fmt: skip
             for name, value in jax.device_get(sums).items():
                 totals[name] = totals.get(name, 0.0) + float(value)
@@ -309,7 +305,7 @@ class Trainer:
         if state.centers is not None:
             centers = self.encode(state.evaluated, np.asarray(state.centers.index))
         terms = self.evaluate(
-            state.evaluated, self.session.dataset.splits.validation, beta=state.beta,
+            state.evaluated, self.setup.dataset.splits.validation, beta=state.beta,
             centers=centers,
         )  # fmt: skip
         return {**terms, "score": self.objective.score(terms)}
@@ -320,12 +316,12 @@ class Trainer:
         The same dispatches are made whether or not the run was interrupted, so that both give the
         same bits.
         """
-        epoch, done = divmod(int(state.step), self.session.steps_per_epoch)
+        epoch, done = divmod(int(state.step), self.setup.steps_per_epoch)
         batches = datasets.epoch_indices(
-            self.session.dataset.splits.train,
-            seed=self.session.config.optimization.seed,
+            self.setup.dataset.splits.train,
+            seed=self.setup.config.optimization.seed,
             epoch=epoch,
-            batch_size=self.session.batch_size,
+            batch_size=self.setup.batch_size,
         )
         size = self.steps_per_dispatch
         whole = len(batches) // size * size
@@ -349,7 +345,7 @@ class Trainer:
         terms = self.validate(state)
         if self.objective.measures_beta:
             state = self.set_beta(state, terms["reconstruction"])
-        if self.session.config.optimization.schedule == "plateau" and math.isfinite(terms["score"]):
+        if self.setup.config.optimization.schedule == "plateau" and math.isfinite(terms["score"]):
             plateau = self._plateau(state.plateau, jnp.float32(terms["score"]))
             state = dataclasses.replace(state, plateau=self._place(plateau))
         return state, terms

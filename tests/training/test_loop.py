@@ -291,7 +291,7 @@ def test_reencode_refreshes_alike_however_steps_are_dispatched(blobs, small_conf
 
     found = []
     for steps in (1, 2):
-        trainer = loop.Trainer(loop.open_session(config, dataset=blobs), steps_per_dispatch=steps)
+        trainer = loop.Trainer(loop.make_setup(config, dataset=blobs), steps_per_dispatch=steps)
         assert trainer.steps_per_dispatch == steps
         refreshed = []
         original = trainer.refresh
@@ -317,7 +317,7 @@ def test_reencode_refreshes_alike_however_steps_are_dispatched(blobs, small_conf
 def test_several_processes_are_refused(blobs, small_config, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(cfg.ConfigError, match="2 processes"):
-        loop.open_session(small_config, dataset=blobs)
+        loop.make_setup(small_config, dataset=blobs)
 
 
 def test_folders_that_are_no_run(blobs, small_config, tmp_path):
@@ -408,7 +408,7 @@ def test_hand_edited_parameters_are_noticed(finished, blobs, small_config, tmp_p
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     trainer = loop.Trainer(
-        loop.open_session(cfg.replace_fields(small_config, num_epochs=4), dataset=blobs)
+        loop.make_setup(cfg.replace_fields(small_config, num_epochs=4), dataset=blobs)
     )
     target = trainer.target()
     checkpoints = Checkpoints(folder / "checkpoints")
@@ -436,7 +436,7 @@ def test_hand_edited_parameters_are_noticed(finished, blobs, small_config, tmp_p
 
 
 def test_a_score_that_is_not_finite_keeps_the_best(blobs, small_config, tmp_path):
-    trainer = loop.Trainer(loop.open_session(small_config, dataset=blobs))
+    trainer = loop.Trainer(loop.make_setup(small_config, dataset=blobs))
     state = trainer.init()
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     import dataclasses

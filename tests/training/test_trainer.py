@@ -29,10 +29,10 @@ def _open_on(num_devices, config, dataset, **options):
     original = sharding.make_mesh
     sharding.make_mesh = lambda: original(num_devices)
     try:
-        session = trainer.open_session(config, dataset=dataset)
+        setup = trainer.make_setup(config, dataset=dataset)
     finally:
         sharding.make_mesh = original
-    return trainer.Trainer(session, **options)
+    return trainer.Trainer(setup, **options)
 
 
 def run_epoch(built, state):
@@ -84,7 +84,7 @@ def test_initial_beta_is_measured(blobs, small_config):
     state = built.init()
     index = blobs.splits.validation
     x = blobs.images[index].astype(np.float64) / 255
-    model = built.session.model
+    model = built.setup.model
     z = model.codes(state.variables, jnp.asarray(x, jnp.float32), train=False)
     x_recon = np.asarray(model.decode(state.variables, z, train=False)[0], np.float64)
     want = math.sqrt(((x - x_recon) ** 2).sum(axis=(1, 2, 3)).mean())
@@ -94,10 +94,10 @@ def test_initial_beta_is_measured(blobs, small_config):
 
 
 def test_a_given_bandwidth_is_used(blobs, small_config):
-    session = open_on(1, cfg.replace_fields(small_config, bandwidth=0.6), blobs).session
-    assert session.bandwidth.h_corr == 0.6
-    assert session.bandwidth.prior_scale == pytest.approx(0.8)
-    assert session.bandwidth.h_opt == pytest.approx(0.75)
+    setup = open_on(1, cfg.replace_fields(small_config, bandwidth=0.6), blobs).setup
+    assert setup.bandwidth.h_corr == 0.6
+    assert setup.bandwidth.prior_scale == pytest.approx(0.8)
+    assert setup.bandwidth.h_opt == pytest.approx(0.75)
     found = av.find_bandwidth(3, 200)
     close = cfg.replace_fields(small_config, bandwidth=found.h_corr)
     null = trainer.choose_bandwidth(close).null_kl
@@ -107,8 +107,8 @@ def test_a_given_bandwidth_is_used(blobs, small_config):
 def test_the_null_value_has_the_loss_s_floor(blobs, small_config):
     """Perfect codes give the null value through the very loss that is logged."""
     config = cfg.replace_fields(small_config, max_cdf=0.3)
-    session = open_on(1, config, blobs).session
-    h, scale = session.bandwidth.h_corr, session.bandwidth.prior_scale
+    setup = open_on(1, config, blobs).setup
+    h, scale = setup.bandwidth.h_corr, setup.bandwidth.prior_scale
     rng = np.random.default_rng(0)
     z = (scale * rng.standard_normal((20_000, 3))).astype(np.float32)
     kls = []
@@ -120,9 +120,9 @@ def test_the_null_value_has_the_loss_s_floor(blobs, small_config):
         )
         kls.append(float(terms["kl"].mean()))
     error = np.std(kls, ddof=1)  # The null value is that of one draw of the centers.
-    assert abs(session.null_kl - np.mean(kls)) < 5 * error
-    assert session.null_kl > session.bandwidth.null_kl + 0.05
-    bare = open_on(1, cfg.replace_fields(small_config, tail="none"), blobs).session
+    assert abs(setup.null_kl - np.mean(kls)) < 5 * error
+    assert setup.null_kl > setup.bandwidth.null_kl + 0.05
+    bare = open_on(1, cfg.replace_fields(small_config, tail="none"), blobs).setup
     assert bare.null_kl == bare.bandwidth.null_kl
 
 
@@ -130,7 +130,7 @@ def test_validation_equals_the_loss_on_the_whole_split(blobs, small_config):
     built = open_on(1, small_config, blobs)
     state, _ = run_epoch(built, built.init())
     got = built.validate(state)
-    model, bandwidth = built.session.model, built.session.bandwidth
+    model, bandwidth = built.setup.model, built.setup.bandwidth
 
     def encode(index):
         x = jnp.asarray(blobs.images[np.asarray(index)], jnp.float32) / 255
@@ -251,10 +251,10 @@ def test_own_codes_are_excluded(blobs, small_config):
     assert np.all(np.asarray(state.centers.row_of)[blobs.splits.train] >= 0)
     batches = next(built.dispatches(state))
     fetched = built.fetch(batches)
-    x = built.session.model.to_float(blobs.images[batches[0]])
-    z = built.session.model.codes(state.variables, x, train=True)
+    x = built.setup.model.to_float(blobs.images[batches[0]])
+    z = built.setup.model.codes(state.variables, x, train=True)
     exclude = state.centers.row_of[batches[0]]
-    h = built.session.bandwidth.h_corr
+    h = built.setup.bandwidth.h_corr
     want = av.kde_log_density(z, state.centers.codes, bandwidth=h, exclude=exclude).mean()
     itself = av.kde_log_density(z, state.centers.codes, bandwidth=h).mean()
     _, metrics = built.advance(state, built.program.empty_metrics, fetched)
@@ -380,16 +380,16 @@ def test_the_plateau_lowers_the_step_size(blobs, small_config):
 )
 def test_sizes_that_do_not_fit(fields, message, blobs, small_config):
     with pytest.raises(cfg.ConfigError, match=message):
-        trainer.open_session(cfg.replace_fields(small_config, **fields), dataset=blobs)
+        trainer.make_setup(cfg.replace_fields(small_config, **fields), dataset=blobs)
 
 
 def test_images_outside_the_decoders_range(blobs, small_config):
     wild = dataclasses.replace(blobs, images=blobs.images.astype(np.float32))
     with pytest.raises(ValueError, match="sigmoid"):
-        trainer.open_session(small_config, dataset=wild)
-    trainer.open_session(cfg.replace_fields(small_config, activation="linear"), dataset=wild)
+        trainer.make_setup(small_config, dataset=wild)
+    trainer.make_setup(cfg.replace_fields(small_config, activation="linear"), dataset=wild)
     with pytest.raises(cfg.ConfigError, match="logits are for the Bernoulli likelihood"):
-        trainer.open_session(small_config, dataset=blobs, decoder=_LogitsDecoder())
+        trainer.make_setup(small_config, dataset=blobs, decoder=_LogitsDecoder())
 
 
 class _LogitsDecoder:
