@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from avae_jax import data as datasets
-from avae_jax.density import Bandwidth
 from avae_jax.training.checkpoint import Checkpoints
 from avae_jax.training.config import (
     Config,
@@ -26,6 +25,7 @@ from avae_jax.training.config import (
 )
 from avae_jax.training.logging import Progress, create_default_writer
 from avae_jax.training.preflight import introduce
+from avae_jax.training.run import read_bandwidth
 from avae_jax.training.state import TrainState, learning_rate_at
 from avae_jax.training.step import BROKEN
 from avae_jax.training.trainer import Setup, Trainer, make_setup
@@ -171,17 +171,6 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     os.replace(scratch, path)
 
 
-def read_bandwidth(run_dir: Path) -> Bandwidth | None:
-    """Return the bandwidth a run folder was started with, None when it has none."""
-    path = run_dir / "bandwidth.json"
-    if not path.is_file():
-        return None
-    try:
-        return Bandwidth(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path} is damaged ({error}): delete it to search anew") from None
-
-
 def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
     setup = trainer.setup
     total_steps = setup.steps_per_epoch * setup.config.optimization.num_epochs
@@ -231,6 +220,14 @@ def _train_epoch(
     step = first = int(state.step)
     epoch = step // setup.steps_per_epoch
     start = shown = time.monotonic()
+
+    def show() -> dict[str, float]:
+        speed = (step - first) * setup.batch_size / (time.monotonic() - start)
+        seen = _train_metrics(metrics, state, speed)
+        progress.update(step, {name: seen[name] for name in _WATCHED if name in seen} | fixed)
+        skips.look(state, seen, progress)
+        return seen
+
     dispatches = trainer.dispatches(state)
     # The next batch is read while the device works on this one.
     ahead = (
@@ -250,12 +247,9 @@ def _train_epoch(
             state = trainer.refresh(state, np.asarray(state.centers.index), step=step)
         state, metrics = trainer.advance(state, metrics, fetched)
         step += num_steps
-        now = time.monotonic()
-        if now - shown > 0.5 or step % setup.steps_per_epoch == 0:
-            shown = now
-            seen = _train_metrics(metrics, state, (step - first) * setup.batch_size / (now - start))
-            progress.update(step, {name: seen[name] for name in _WATCHED if name in seen} | fixed)
-            skips.look(state, seen, progress)
+        if batches is not None and time.monotonic() - shown > 0.5:
+            shown = time.monotonic()
+            show()
         else:
             progress.update(step)
         if stop.requested and batches is not None:
@@ -263,8 +257,7 @@ def _train_epoch(
             checkpoints.save(state, score=None, info=info)
             checkpoints.wait()
             raise Interrupted(step)
-    seconds = time.monotonic() - start
-    seen = _train_metrics(metrics, state, (step - first) * setup.batch_size / seconds)
+    seen = show()
     learning_rate = float(state.plateau.scale) * learning_rate_at(
         config.optimization, step, steps_per_epoch=setup.steps_per_epoch
     )

@@ -41,9 +41,10 @@ def write_report(
     splits = dataset.splits
     test = _some(splits.test, MAX_CODES)
     x = _to_float(run, dataset.images[test])
-    x_recon = run.reconstruct(dataset.images[test])
-    # Draws of the posterior: for a stochastic encoder its means alone are not the aggregate.
-    z = run.draw_codes(dataset.images[test])
+    codes = run.encode(dataset.images[test])
+    x_recon = run.decode(codes)
+    # For a stochastic encoder the means alone are not the aggregate: draws of the posterior are.
+    z = run.draw_codes(dataset.images[test]) if run.model.stochastic else codes
     train_codes = run.draw_codes(dataset.images[_some(splits.train, MAX_CODES)])
     _save_arrays(
         run.path / CODES_FILE,

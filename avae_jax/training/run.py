@@ -21,8 +21,8 @@ from avae_jax.density import Bandwidth
 from avae_jax.training.autoencoder import Autoencoder, Variables, make_autoencoder
 from avae_jax.training.checkpoint import CheckpointError, Checkpoints
 from avae_jax.training.config import Config, ConfigError, load_config, max_cdf
-from avae_jax.training.sharding import make_mesh, replicated
-from avae_jax.training.state import TrainState, make_optimizer, make_state
+from avae_jax.training.sharding import make_mesh
+from avae_jax.training.state import TrainState, make_optimizer, restore_target
 from avae_jax.training.trainer import load_data
 
 CODES_FILE = "codes.npz"
@@ -222,6 +222,17 @@ class Run:
         return np.concatenate(results)
 
 
+def read_bandwidth(run_dir: Path) -> Bandwidth | None:
+    """Return the bandwidth a run folder was started with, None when it has none."""
+    path = run_dir / "bandwidth.json"
+    if not path.is_file():
+        return None
+    try:
+        return Bandwidth(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}): delete it to search anew") from None
+
+
 def run_data(run: Run, dataset: datasets.ImageData | None = None) -> datasets.ImageData:
     """Return the images a run was trained on, with the splits it was trained on.
 
@@ -295,15 +306,8 @@ def load_run(
         raise ConfigError(f"{path} is not a whole run folder: facts.json: {error}") from None
     model = make_autoencoder(config, image_shape, encoder=encoder, decoder=decoder)
     optimizer = make_optimizer(config.optimization, steps_per_epoch=1)
-    whole = replicated(make_mesh(1))
-    target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
-        jax.eval_shape(
-            functools.partial(make_state, config, model, optimizer, num_images=num_images)
-        ),
-    )
+    target = restore_target(config, model, optimizer, num_images=num_images, mesh=make_mesh(1))
     state = _restore(path, target, which, say)
-    bandwidth = path / "bandwidth.json"
     return Run(
         path=path,
         config=config,
@@ -311,7 +315,7 @@ def load_run(
         variables=state.evaluated,
         centers=None if state.centers is None else np.asarray(state.centers.codes),
         center_index=None if state.centers is None else np.asarray(state.centers.index),
-        bandwidth=Bandwidth(**json.loads(bandwidth.read_text())) if bandwidth.is_file() else None,
+        bandwidth=read_bandwidth(path),
         beta=float(jnp.asarray(state.beta)),
         step=int(state.step),
     )

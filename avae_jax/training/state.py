@@ -12,6 +12,7 @@ import optax.contrib
 
 from avae_jax.training.autoencoder import Autoencoder, Variables
 from avae_jax.training.config import Config, OptimizationConfig
+from avae_jax.training.sharding import replicated
 
 
 @functools.partial(
@@ -153,6 +154,24 @@ def make_plateau(optimization: OptimizationConfig) -> optax.GradientTransformati
         rtol=0.0,
         atol=1e-3,
         min_scale=1e-3,
+    )
+
+
+def restore_target(
+    config: Config,
+    model: Autoencoder,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_images: int,
+    mesh: jax.sharding.Mesh,
+) -> TrainState:
+    """Return the shapes, dtypes and shardings of a state, which a checkpoint is read into."""
+    whole = replicated(mesh)
+    shapes = jax.eval_shape(
+        functools.partial(make_state, config, model, optimizer, num_images=num_images)
+    )
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes
     )
 
 

@@ -23,6 +23,7 @@ from avae_jax.training.state import (
     make_optimizer,
     make_plateau,
     make_state,
+    restore_target,
 )
 from avae_jax.training.step import Images, compile_program, make_train_step
 
@@ -224,10 +225,12 @@ class Trainer:
 
     def target(self) -> TrainState:
         """Return the state's shapes, dtypes and shardings, for restoring."""
-        whole = sharding.replicated(self.setup.mesh)
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
-            jax.eval_shape(self._initial),
+        return restore_target(
+            self.setup.config,
+            self.setup.model,
+            self.optimizer,
+            num_images=len(self.setup.dataset.images),
+            mesh=self.setup.mesh,
         )
 
     def init(self) -> TrainState:
