@@ -95,6 +95,8 @@ def train(
     new = not (run_dir / "config.json").exists()
     if new:
         prepare_run_dir(setup, run_dir)
+    elif stored is None and setup.bandwidth is not None:
+        _write_json(run_dir / "bandwidth.json", dataclasses.asdict(setup.bandwidth))
     checkpoints = Checkpoints(run_dir / "checkpoints")
     try:
         _train(trainer, run_dir, checkpoints)

@@ -212,6 +212,20 @@ def test_a_refused_run_keeps_its_files(finished, blobs, small_config):
     assert after == before
 
 
+def test_a_damaged_bandwidth_file(finished, blobs, small_config, tmp_path):
+    """It is named, and deleting it, as the message says, brings it back."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    config = cfg.replace_fields(small_config, num_epochs=4)
+    (folder / "bandwidth.json").write_text("{")
+    for read in (av.load_run, lambda path: loop.train(config, path, dataset=blobs)):
+        with pytest.raises(cfg.ConfigError, match="bandwidth.json is damaged"):
+            read(folder)
+    (folder / "bandwidth.json").unlink()
+    loop.train(config, folder, dataset=blobs)
+    assert av.load_run(folder).bandwidth == av.load_run(finished).bandwidth
+
+
 def test_splits_are_the_runs_own(finished, blobs):
     import dataclasses
 
