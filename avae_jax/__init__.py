@@ -15,7 +15,15 @@ from avae_jax.density import (
     find_bandwidth,
     kde_log_density,
 )
-from avae_jax.kernels.pairwise_lse import PairwiseStats, pairwise_lse, pairwise_lse_stats
+from avae_jax.kernels.pairwise_lse import (
+    PairwiseStats,
+    merge_stats,
+    pairwise_lse,
+    pairwise_lse_stats,
+    pmap_pairwise_lse,
+    sharded_pairwise_lse,
+    sharded_pairwise_lse_stats,
+)
 from avae_jax.version import __version__
 
 if TYPE_CHECKING:
@@ -31,8 +39,12 @@ __all__ = [
     "kde_log_density",
     "load_run",
     "losses",
+    "merge_stats",
     "pairwise_lse",
     "pairwise_lse_stats",
+    "pmap_pairwise_lse",
+    "sharded_pairwise_lse",
+    "sharded_pairwise_lse_stats",
 ]
 
 

@@ -1,25 +1,17 @@
 """The public functions: argument checks and the choice of implementation."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from avae_jax.kernels.pairwise_lse import vjp
-from avae_jax.kernels.pairwise_lse.direct import DIFFERENCE_FORM
-from avae_jax.kernels.pairwise_lse.form import Form
+from avae_jax.kernels.pairwise_lse import implementations, vjp
+from avae_jax.kernels.pairwise_lse.layout import AxisName, Layout, mark_varying, varying_axes
+from avae_jax.kernels.pairwise_lse.precision import PRECISIONS
 from avae_jax.kernels.pairwise_lse.stats import PairwiseStats
-from avae_jax.kernels.pairwise_lse.xla import MATRIX_FORM
 
-IMPLEMENTATIONS = {"xla": MATRIX_FORM, "direct": DIFFERENCE_FORM}
-
-# Up to here the difference form is no slower than the matrix form, and more accurate.
-_MAX_DIRECT_DIMS = 8
-
-# x, y, bandwidth, log_weights, exclude
+# x, y, bandwidths [k], log_weights, exclude
 _Args = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array | None]
 
 
@@ -30,6 +22,8 @@ def pairwise_lse(
     bandwidth: ArrayLike,
     log_weights: ArrayLike | None = None,
     exclude: ArrayLike | None = None,
+    axis_name: AxisName | None = None,
+    queries_sharded: bool = False,
     implementation: str | None = None,
     precision: str = "highest",
 ) -> jax.Array:
@@ -40,30 +34,48 @@ def pairwise_lse(
     Args:
       x: [n, d] floating queries.
       y: [m, d] floating centers, m >= 1, in the unit of x.
-      bandwidth: scalar h > 0 in the unit of x; a number or a traced scalar.
+      bandwidth: scalar h > 0 in the unit of x, a number or traced; or [k], several at once, which
+        share one product of x and y.
       log_weights: [m] floating, nats; -inf masks a center. None means 0 everywhere.
       exclude: [n] integer, the index of the center left out of each row, -1 for none. None leaves
         out nothing. `jnp.arange(n)` with y = x gives leave-one-out.
+      axis_name: mapped axis, or tuple of axes, of `jax.shard_map` or `jax.pmap` around the call,
+        over which the centers are sharded: y and log_weights are the device's own rows, `exclude`
+        counts the rows of all devices, and the sum is over all of them. None: y is whole. (Queries
+        sharded over another axis need no name: the op is local in them.)
+      queries_sharded: whether x is sharded over `axis_name` too. False: x and bandwidth are the
+        same on all devices of the axis, and so is the result.
       implementation: "xla" (matrix products), "direct" (differences, exact to a few roundings,
         cost grows faster with d), or None to choose: direct for d <= 8.
-      precision: "highest" (float32 products in full float32), the only class so far.
+      precision: accuracy class of the matrix products, see Numerics: "highest" (as float32), "high"
+        (half the cost on GPU and TPU) or "fast" (bfloat16: wrong by whole nats at narrow
+        bandwidths).
 
     Returns:
-      [n] nats, float32 (float64 if an input is); -inf where every center is masked or excluded.
+      [n] nats, or [k, n] for several bandwidths, float32 (float64 if an input is); -inf where every
+      center is masked or excluded.
 
     Raises:
       TypeError: an array, or the bandwidth, is not of a floating (exclude: integer) type.
-      ValueError: a shape does not fit, m = 0, or a concrete bandwidth or index is out of range.
-      NotImplementedError: a second derivative is asked for.
+      ValueError: a shape does not fit, m = 0, a concrete bandwidth or index is out of range, or
+        `axis_name` names no mapped axis.
+      NotImplementedError: a second derivative is asked for, or an implementation that cannot run
+        here.
 
     Numerics:
       Both sides are centred at the mean of the unmasked centers first, so a common offset costs
-      nothing. The error of "xla" is about 1e-7 * (1 + S), S = max |x - mean|^2 / (2 h^2), that of
-      "direct" about 1e-7 * (1 + |lse|). Half-precision inputs are upcast to float32. Time
-      O(n m d), memory O((n + m) d) plus one tile of logits: never [n, m].
+      nothing. With u = 2^-24 and S_i = max_j (|x_i - c|^2 + |y_j - c|^2) / (2 h^2), c that mean,
+      the error is at most 16 u (1 + S) in class "highest", 2^-15 (1 + S) in "high" and
+      2^-8 (1 + S) in "fast"; of "direct" 8 u (1 + |lse|). A CPU computes all classes in float32.
+      Half-precision inputs are upcast to float32. Time O(n m d), memory O(n d) plus one tile of
+      logits: neither [n, m] nor a copy of y.
       Reverse mode only; the gradient in x and in the bandwidth comes out of the forward pass
       (one more product for x), the one in y and log_weights needs a second streamed pass. Rows
       with nothing included have gradient 0; a non-finite query spoils its own row only.
+      With `axis_name` all devices' centers count in value and gradient. The gradients in x and
+      bandwidth are those of the device's own rows and complete on every device; those in y and
+      log_weights are of the sum over the queries of all devices of the axis. Few queries are
+      gathered, many stay and the centers go around a ring.
 
     Example:
       >>> import jax.numpy as jnp
@@ -72,10 +84,14 @@ def pairwise_lse(
       >>> pairwise_lse(x, y, bandwidth=0.5).round(4)  # log 4
       Array([1.3863], dtype=float32)
     """
-    form, args = _checked(x, y, bandwidth, log_weights, exclude, implementation, precision)
+    layout, args, several = _checked(
+        x, y, bandwidth, log_weights, exclude, axis_name, queries_sharded, implementation, precision
+    )
     if args[0].shape[0] == 0:
-        return jnp.zeros((0,), args[0].dtype)
-    return vjp.lse(form, *args)
+        lse = jnp.zeros((len(args[2]), 0), args[0].dtype)
+    else:
+        lse = vjp.lse(layout, *args)
+    return lse if several else lse[0]
 
 
 def pairwise_lse_stats(
@@ -85,6 +101,8 @@ def pairwise_lse_stats(
     bandwidth: ArrayLike,
     log_weights: ArrayLike | None = None,
     exclude: ArrayLike | None = None,
+    axis_name: AxisName | None = None,
+    queries_sharded: bool = False,
     implementation: str | None = None,
     precision: str = "highest",
 ) -> PairwiseStats:
@@ -98,34 +116,40 @@ def pairwise_lse_stats(
     Args:
       x: as in `pairwise_lse`, and so are all other arguments.
       y: [m, d].
-      bandwidth: scalar.
+      bandwidth: scalar or [k].
       log_weights: [m] or None.
       exclude: [n] or None.
+      axis_name: mapped axis of the centers, or None.
+      queries_sharded: whether x is sharded over it.
       implementation: "xla", "direct" or None.
-      precision: "highest".
+      precision: "highest", "high" or "fast".
 
     Returns:
-      PairwiseStats(lse [n], mean [n, d], logit_mean [n], logit_sq_mean [n]). Rows with nothing
-      included have lse -inf and 0 elsewhere.
+      PairwiseStats(lse [n], mean [n, d], logit_mean [n], logit_sq_mean [n]), with a leading axis
+      [k] for several bandwidths. Rows with nothing included have lse -inf and 0 elsewhere.
 
     Raises:
       TypeError: as `pairwise_lse`.
       ValueError: as `pairwise_lse`.
       NotImplementedError: a derivative is asked for; stop the gradient at the inputs.
     """
-    form, args = _checked(x, y, bandwidth, log_weights, exclude, implementation, precision)
-    x = args[0]
+    layout, args, several = _checked(
+        x, y, bandwidth, log_weights, exclude, axis_name, queries_sharded, implementation, precision
+    )
+    x, _, bandwidths, _, _ = args
     if x.shape[0] == 0:
-        empty = jnp.zeros((0,), x.dtype)
-        return PairwiseStats(empty, x, empty, empty)
-    raw = vjp.raw_stats(form, True, True, *args)
-    return PairwiseStats(raw.lse, raw.mean, raw.logit_mean, raw.logit_sq_mean)
+        empty = jnp.zeros((len(bandwidths), 0), x.dtype)
+        mean = jnp.zeros((len(bandwidths), *x.shape), x.dtype)
+        result = PairwiseStats(empty, mean, empty, empty)
+    else:
+        result = vjp.stats(layout, *args)
+    return result if several else PairwiseStats(*(a[0] for a in result))
 
 
 def _checked(
-    x, y, bandwidth, log_weights, exclude, implementation, precision
-) -> tuple[Form, _Args]:
-    """Return (form, arrays of one type), or raise for the first argument that is wrong."""
+    x, y, bandwidth, log_weights, exclude, axis_name, queries_sharded, implementation, precision
+) -> tuple[Layout, _Args, bool]:
+    """Return (layout, arrays of one type, whether there are several bandwidths), or raise."""
     x, y = _floating("x", x), _floating("y", y)
     for name, a in (("x", x), ("y", y)):
         if a.ndim != 2:
@@ -140,6 +164,7 @@ def _checked(
     if m == 0:
         raise ValueError(f"y must hold at least one center, got {y.shape}.")
 
+    num_shards = _checked_axis(axis_name, queries_sharded, x)
     bandwidth = _checked_bandwidth(bandwidth)
     if log_weights is not None:
         log_weights = _floating("log_weights", log_weights)
@@ -149,50 +174,44 @@ def _checked(
                 f"{log_weights.shape}."
             )
     if exclude is not None:
-        exclude = _checked_exclude(exclude, n, m)
-    if precision != "highest":
-        raise ValueError(f"precision must be 'highest', got {precision!r}.")
+        exclude = _checked_exclude(exclude, n, m * num_shards)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}.")
 
     dtype = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
     x, y, bandwidth = x.astype(dtype), y.astype(dtype), bandwidth.astype(dtype)
     if log_weights is not None:
         log_weights = log_weights.astype(dtype)
-    args = _same_mapped_axes(x, y, bandwidth, log_weights, exclude)
-    return _form(implementation, d), args
+    layout = Layout(
+        implementations.choose(implementation, d), precision, axis_name, bool(queries_sharded)
+    )
+    several = bandwidth.ndim == 1
+    bandwidths = bandwidth if several else bandwidth[None]
+    return layout, mark_varying(layout, x, y, bandwidths, log_weights, exclude), several
 
 
-def _same_mapped_axes(*args: jax.Array | None) -> Any:
-    """Make every argument vary over the mapped axes that any of them varies over.
-
-    Under shard_map's replication check a custom VJP must return gradients that vary as their
-    arguments do. With the cast outside of it, JAX itself sums the gradient of a replicated argument
-    over the axis.
-    """
-    axes = frozenset().union(*(_varying_axes(a) for a in args if a is not None))
-
-    def cast(a):
-        missing = axes - _varying_axes(a)
-        return jax.lax.pcast(a, tuple(missing), to="varying") if missing else a
-
-    return tuple(None if a is None else cast(a) for a in args)
-
-
-def _varying_axes(a) -> frozenset:
-    aval = jax.typeof(a)
-    # The attribute was renamed in JAX 0.10.
-    kind = getattr(aval, "manual_axis_type", None)
-    return frozenset(kind.varying if kind is not None else getattr(aval, "vma", ()))
-
-
-def _form(implementation: str | None, d: int) -> Form:
-    if implementation is None:
-        implementation = "direct" if d <= _MAX_DIRECT_DIMS else "xla"
-    if implementation not in IMPLEMENTATIONS:
+def _checked_axis(axis_name, queries_sharded, x) -> int:
+    """Return the number of devices the centers are sharded over."""
+    if axis_name is None:
+        if queries_sharded:
+            raise ValueError(
+                "queries_sharded=True needs axis_name, the axis they are sharded over."
+            )
+        return 1
+    try:
+        num_shards = jax.lax.axis_size(axis_name)
+    except (NameError, TypeError) as error:
         raise ValueError(
-            f"implementation must be one of {sorted(IMPLEMENTATIONS)} or None, got "
-            f"{implementation!r}."
+            f"axis_name must name a mapped axis of jax.shard_map or jax.pmap around the call, got "
+            f"{axis_name!r}."
+        ) from error
+    names = {axis_name} if isinstance(axis_name, str) else set(axis_name)
+    if not queries_sharded and names & varying_axes(x):
+        raise ValueError(
+            f"x {x.shape} differs between the devices of axis {axis_name!r}: pass "
+            "queries_sharded=True, or the same x on all of them."
         )
-    return IMPLEMENTATIONS[implementation]
+    return num_shards
 
 
 def _floating(name: str, a) -> jax.Array:
@@ -218,10 +237,10 @@ def _checked_bandwidth(bandwidth) -> jax.Array:
     if isinstance(bandwidth, int):
         bandwidth = float(bandwidth)
     bandwidth = _floating("bandwidth", bandwidth)
-    if bandwidth.shape != ():
-        raise ValueError(f"bandwidth must be a scalar, got shape {bandwidth.shape}.")
+    if bandwidth.ndim > 1 or bandwidth.size == 0:
+        raise ValueError(f"bandwidth must be a scalar or have shape [k], got {bandwidth.shape}.")
     value = _concrete(bandwidth)
-    if value is not None and not (0 < value < np.inf):
+    if value is not None and not np.all((0 < value) & (value < np.inf)):
         raise ValueError(f"bandwidth must be positive and finite, got {value}.")
     return bandwidth
 

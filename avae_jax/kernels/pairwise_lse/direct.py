@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from avae_jax.kernels.pairwise_lse.form import Form
 
-# Up to here the dimensions are written out in one fused pass over the tile; beyond, every
-# dimension is a pass of its own, which keeps the program small.
+# So many dimensions are written out in one fused pass over the tile. More of them are summed in
+# groups of this size, which keeps the program small and the rounding error of a long sum as well.
 _UNROLLED_DIMS = 8
 
 
@@ -21,22 +21,32 @@ def _operand(points, centred):
     return tuple(points.T) if points.shape[1] <= _UNROLLED_DIMS else points
 
 
-def _product(x, y, bandwidth):
+def _product(x, y, bandwidth, precision):
+    del precision
     scale = -0.5 / jnp.square(bandwidth)
     if isinstance(x, tuple):
-        squares = [jnp.square(a[:, None] - b) for a, b in zip(x, y, strict=True)]
-        return scale * sum(squares[1:], start=squares[0])
-
-    # Transposed before the loop, so that its body reads contiguous rows.
+        return scale * _squares(x, y)
     x, y = x.T, y.T
+    d = x.shape[0]
+    num_groups = d // _UNROLLED_DIMS
+    rest = num_groups * _UNROLLED_DIMS
+    total = _squares(x[rest:], y[rest:]) if rest < d else None
 
-    def add_dim(k, total):
-        a = jax.lax.dynamic_index_in_dim(x, k, axis=0, keepdims=False)
-        b = jax.lax.dynamic_index_in_dim(y, k, axis=0, keepdims=False)
-        return total + jnp.square(a[:, None] - b)
+    def of_group(group):
+        start = group * _UNROLLED_DIMS
+        return _squares(
+            jax.lax.dynamic_slice_in_dim(x, start, _UNROLLED_DIMS),
+            jax.lax.dynamic_slice_in_dim(y, start, _UNROLLED_DIMS),
+        )
 
-    first = jnp.square(x[0][:, None] - y[0])
-    return scale * jax.lax.fori_loop(1, x.shape[0], add_dim, first)
+    first = of_group(0) if total is None else total + of_group(0)
+    return scale * jax.lax.fori_loop(1, num_groups, lambda g, t: t + of_group(g), first)
+
+
+def _squares(x, y):
+    """Return the squared distances `[a, b]` over the few columns `[a]` of x and `[b]` of y."""
+    squares = [jnp.square(a[:, None] - b) for a, b in zip(x, y, strict=True)]
+    return sum(squares[1:], start=squares[0])
 
 
 DIFFERENCE_FORM = Form(point_terms=_point_terms, operand=_operand, product=_product)

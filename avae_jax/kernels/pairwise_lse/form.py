@@ -1,4 +1,4 @@
-"""What a logit tile is made of: the part in which the implementations differ."""
+"""What a logit tile is made of: the part in which the streamed implementations differ."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,10 +15,10 @@ class Form:
 
     Attributes:
       point_terms: centred points [k, d] -> [k], the part that depends on one point only.
-      operand: (points [k, d], the same centred) -> tree of [k, ...] arrays, what `product` takes.
-      product: (operand of a points, operand of b points, bandwidth) -> [a, b].
+      operand: (points [k, d], the same centred) -> tree of arrays, what `product` takes.
+      product: (operand of a points, operand of b points, bandwidth, precision) -> [a, b].
     """
 
     point_terms: Callable[[jax.Array], jax.Array]
     operand: Callable[[jax.Array, jax.Array], Any]
-    product: Callable[[Any, Any, jax.Array], jax.Array]
+    product: Callable[[Any, Any, jax.Array, str], jax.Array]

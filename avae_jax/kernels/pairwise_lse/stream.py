@@ -1,8 +1,10 @@
-"""Streams logit tiles through an online log-sum-exp: forward statistics and the center gradients.
+"""Streams logit tiles through an online log-sum-exp: forward sums and the center gradients.
 
-Only one tile of logits exists at a time: an outer map runs over tiles of one side and an inner scan
-over tiles of the other. Nothing here is meant to be differentiated (a scan would store every tile);
-vjp.py owns the derivatives.
+Only one tile of logits exists at a time: an outer loop runs over tiles of one side and an inner one
+over tiles of the other. Tiles are cut from the caller's arrays as they are needed, so that neither
+side is ever copied whole; where the size is no multiple of the tile, the last tile overlaps the one
+before it. Nothing here is meant to be differentiated (a loop would store every tile); vjp.py owns
+the derivatives.
 """
 
 from typing import Any, NamedTuple
@@ -11,235 +13,209 @@ import jax
 import jax.numpy as jnp
 
 from avae_jax.kernels.pairwise_lse.form import Form
-
-# Largest (query, center) tile. On the CPU 2 MiB of logits stay in cache, shared by the threads over
-# which XLA splits a loop of this size; accelerators want enough rows to fill the device (those
-# sizes are not measured yet).
-_TILES = {"cpu": (512, 1024), "gpu": (4096, 4096), "tpu": (1024, 4096)}
+from avae_jax.kernels.pairwise_lse.precision import matmul
+from avae_jax.kernels.pairwise_lse.stats import Sums, masked_level, merge_sums
+from avae_jax.kernels.pairwise_lse.tiles import tile_sizes
 
 
-class RawStats(NamedTuple):
-    """Row statistics of the softmax over centers; fields not asked for are None.
+class _Tiles(NamedTuple):
+    """How one side is cut: `count` tiles of `size` rows, the last of which may overlap."""
 
-    Attributes:
-      lse: [n], nats, -inf where no center is included.
-      mean: [n, d], sum_j w_ij y_j in the caller's coordinates; 0 where no center is included.
-      drift: [n, d], mean - x, taken in centred coordinates, where it keeps its digits.
-      logit_mean: [n], E_w[l] without log weights.
-      logit_sq_mean: [n], E_w[l^2].
-    """
+    size: int
+    count: int
+    total: int
 
-    lse: jax.Array
-    mean: jax.Array | None = None
-    drift: jax.Array | None = None
-    logit_mean: jax.Array | None = None
-    logit_sq_mean: jax.Array | None = None
+    def cut(self, a, i) -> Any:
+        """Return tile i of an array `[total, ...]`, or None for None."""
+        if a is None or self.count == 1:
+            return a
+        return jax.lax.dynamic_slice_in_dim(a, self.start(i), self.size)
 
+    def start(self, i):
+        """Return the row tile i starts at."""
+        return jnp.minimum(i * self.size, self.total - self.size)
 
-class _Prepared(NamedTuple):
-    """Both sides with the parts of the logit they own."""
-
-    x: jax.Array  # [n, d], centred and divided by the bandwidth
-    y: jax.Array  # [m, d], likewise
-    x_operand: Any  # tree of [n, ...], what form.product takes
-    y_operand: Any  # tree of [m, ...]
-    x_terms: jax.Array  # [n]
-    y_terms: jax.Array  # [m]
-    column_bias: jax.Array  # [m], log weights, or 0; masked columns at the floor
-    shift: jax.Array  # [d], the origin of the centred coordinates, in the caller's unit
+    def is_new(self, i):
+        """Return `[size]` bool: which rows of tile i no earlier tile holds; None if all always."""
+        if self.size * self.count == self.total:
+            return None
+        return self.start(i) + jnp.arange(self.size, dtype=jnp.int32) >= i * self.size
 
 
-def tile_sizes(num_queries: int, num_centers: int) -> tuple[int, int]:
-    """Return the largest (query, center) tile used for this problem on the default backend."""
-    query_tile, center_tile = _TILES.get(jax.default_backend(), _TILES["gpu"])
-    if num_queries < query_tile:
-        # The same number of logits in a tile of fewer rows.
-        center_tile = query_tile * center_tile // max(num_queries, 8)
-    return min(query_tile, num_queries), min(center_tile, num_centers)
-
-
-def _even_tiles(size: int, largest: int) -> tuple[int, int]:
-    """Split size into equal tiles of at most about `largest`; return (tile, count)."""
-    tile = -(-size // -(-size // largest))
-    if tile < size:
-        tile = -(-tile // 8) * 8
-    return tile, -(-size // tile)
-
-
-def _tiled(tree, tiles, fill: float = 0):
-    """Reshape every leaf [size, ...] to [count, tile, ...], padded with `fill`."""
-    tile, count = tiles
-
-    def split(a):
-        pad = [(0, tile * count - a.shape[0])] + [(0, 0)] * (a.ndim - 1)
-        return jnp.pad(a, pad, constant_values=fill).reshape(count, tile, *a.shape[1:])
-
-    return jax.tree.map(split, tree)
-
-
-def _map_tiles(fn, xs, count: int, size: int):
-    """Map fn over the tiles of xs one after the other and join the rows of its results."""
-    if count == 1:
-        # A loop of length one still costs its copies.
-        tiles = fn(jax.tree.map(lambda a: a[0], xs))
-        return jax.tree.map(lambda a: a[:size], tiles)
-    tiles = jax.lax.map(fn, xs)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:size], tiles)
-
-
-def _floor(dtype) -> float:
-    """Return a logit that stands for masked: finite, since -inf - (-inf) is NaN."""
-    return 0.5 * float(jnp.finfo(dtype).min)
+def _cut_evenly(total: int, largest: int) -> _Tiles:
+    """Cut into equal tiles of at most about `largest` rows."""
+    size = -(-total // -(-total // largest))
+    if size < total:
+        size = min(-(-size // 8) * 8, total)
+    return _Tiles(size, -(-total // size), total)
 
 
 def _varying_zeros(shape, like) -> jax.Array:
     """Return zeros that vary over the mapped axes `like` varies over.
 
-    Under shard_map the carry of a scan must do so from its first step on.
+    Under shard_map the carry of a loop must do so from its first step on.
     """
     zero = jnp.where(like.reshape(-1)[0] == 0, 0.0, 0.0).astype(like.dtype)
     return jnp.broadcast_to(zero, shape)
 
 
-def _prepare(form: Form, x, y, bandwidth, log_weights) -> _Prepared:
-    if log_weights is None:
-        shift = jnp.mean(y, axis=0)
-        column_bias = jnp.zeros(y.shape[:1], y.dtype)
-    else:
-        # A masked center may hold anything: it must reach neither the shift nor a product.
-        masked = log_weights == -jnp.inf
-        num_kept = jnp.maximum(jnp.sum(~masked), 1).astype(y.dtype)
-        shift = jnp.sum(jnp.where(masked[:, None], 0.0, y), axis=0) / num_kept
-        y = jnp.where(masked[:, None], shift, y)
-        column_bias = jnp.where(masked, _floor(y.dtype), log_weights)
-    x_centred, y_centred = (x - shift) / bandwidth, (y - shift) / bandwidth
-    return _Prepared(
-        x=x_centred,
-        y=y_centred,
-        x_operand=form.operand(x, x_centred),
-        y_operand=form.operand(y, y_centred),
-        x_terms=form.point_terms(x_centred),
-        y_terms=form.point_terms(y_centred),
-        column_bias=column_bias,
-        shift=shift,
+def _loop(count: int, body, init):
+    # A loop of length one still costs its copies.
+    return body(0, init) if count == 1 else jax.lax.fori_loop(0, count, body, init)
+
+
+def empty_sums(shape: tuple[int, int, int], like, *, mean: bool, moments: bool) -> Sums:
+    """Return the sums `[k, d, n] = shape` over no center, varying over mapped axes like `like`."""
+    k, d, n = shape
+    zeros = _varying_zeros((k, n), like)
+    return Sums(
+        top=zeros + masked_level(like.dtype),
+        total=zeros,
+        weighted=_varying_zeros((k, d, n), like) if mean else None,
+        first=zeros if moments else None,
+        second=zeros if moments else None,
     )
 
 
-def _dot(a, b):
-    return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
+class _Side(NamedTuple):
+    """A tile of points with the parts of the logit they own."""
+
+    centred: jax.Array  # [rows, d], divided by the bandwidth
+    operand: Any  # what form.product takes
+    terms: jax.Array  # [rows]
 
 
-def forward(
-    form: Form, x, y, bandwidth, log_weights, exclude, *, mean: bool, moments: bool
-) -> RawStats:
-    """Stream centers past the queries and return the row statistics asked for.
+def _side(form: Form, points, shift, bandwidth) -> _Side:
+    centred = (points - shift) / bandwidth
+    return _Side(centred, form.operand(points, centred), form.point_terms(centred))
+
+
+def _centers(form: Form, y, log_weights, is_new, shift, bandwidth) -> tuple[_Side, jax.Array]:
+    """Return a tile of centers and its bias `[rows]`: log weights, masked columns at the floor."""
+    floor = masked_level(y.dtype)
+    bias = jnp.zeros(y.shape[:1], y.dtype)
+    if log_weights is not None:
+        # A masked center may hold anything: it must not reach a product.
+        masked = log_weights == -jnp.inf
+        y = jnp.where(masked[:, None], shift, y)
+        bias = jnp.where(masked, floor, log_weights)
+    if is_new is not None:
+        bias = jnp.where(is_new, bias, floor)
+    return _side(form, y, shift, bandwidth), bias
+
+
+def sums(
+    form: Form,
+    x,
+    y,
+    bandwidths,
+    log_weights,
+    exclude,
+    shift,
+    *,
+    mean: bool,
+    moments: bool,
+    precision: str,
+) -> Sums:
+    """Stream centers past the queries and return the sums asked for.
 
     Args:
       form: how a logit tile is computed.
       x: [n, d] queries, n >= 1.
       y: [m, d] centers, m >= 1.
-      bandwidth: scalar, the unit of x and y.
+      bandwidths: [k], in the unit of x and y; one product serves all.
       log_weights: [m] or None; -inf masks a center.
-      exclude: [n] int32 index of the center to leave out of each row (-1: none), or None.
-      mean: whether to accumulate the softmax mean (a second product per tile).
-      moments: whether to accumulate E[l] and E[l^2].
+      exclude: [n] int32, the row of y to leave out for each query, or None; values outside of
+        [0, m) leave out nothing.
+      shift: [d], the origin to compute in, best near the mean of the centers.
+      mean: whether to return `weighted` (a second product per tile and bandwidth).
+      moments: whether to return `first` and `second`.
+      precision: the accuracy class of the products.
 
     Returns:
-      RawStats.
+      Sums, [k, n, ...].
 
     Numerics:
-      n * m * d multiplications per product; temporaries O((n + m) d + one tile). Rows with a
-      non-finite query are NaN in every field.
+      n * m * d multiplications per product; temporaries O(n d + one tile).
     """
-    n, (m, d) = x.shape[0], y.shape
-    floor = _floor(x.dtype)
-    p = _prepare(form, x, y, bandwidth, log_weights)
-    query_tile, center_tile = tile_sizes(n, m)
-    query_tiles, center_tiles = _even_tiles(n, query_tile), _even_tiles(m, center_tile)
-    # The moments need the logit without its bias; otherwise the two are added beforehand.
-    column_bias = p.column_bias if moments else p.column_bias + p.y_terms
-    centers = (
-        jnp.arange(center_tiles[1], dtype=jnp.int32) * center_tiles[0],
-        _tiled(p.y_operand, center_tiles),
-        _tiled(column_bias, center_tiles, fill=floor),
-        _tiled(p.y_terms, center_tiles) if moments else None,
-        _tiled(p.y, center_tiles) if mean else None,
-    )
-    queries = (
-        _tiled(p.x_operand, query_tiles),
-        _tiled(p.x_terms, query_tiles),
-        _tiled(p.x, query_tiles) if mean else None,
-        _tiled(exclude, query_tiles, fill=-1),
-    )
+    (n, d), m, k = x.shape, y.shape[0], bandwidths.shape[0]
+    query_size, center_size = tile_sizes(n, m, d)
+    query_tiles, center_tiles = _cut_evenly(n, query_size), _cut_evenly(m, center_size)
+    # Logits are computed at the first bandwidth and rescaled for the others.
+    bandwidth = bandwidths[0]
+    ratios = jnp.square(bandwidth / bandwidths)
 
-    def query_rows(query):
-        x_operand, x_terms, x_tile, exclude_tile = query
+    def query_rows(i):
+        query = _side(form, query_tiles.cut(x, i), shift, bandwidth)
+        left_out = query_tiles.cut(exclude, i)
+        pure = moments or k > 1
 
-        def add_centers(carry, center):
-            top, total, weighted, first, second = carry
-            first_column, y_operand, bias, y_terms, y_tile = center
-            logits = form.product(x_operand, y_operand, bandwidth)
-            if moments:
-                pure = logits + y_terms + x_terms[:, None]
-                logits = pure
-            logits += bias
-            if exclude is not None:
-                column = first_column + jnp.arange(bias.shape[0], dtype=jnp.int32)
-                logits = jnp.where(column == exclude_tile[:, None], floor, logits)
-            new_top = jnp.maximum(top, jnp.max(logits, axis=1))
-            # Base e: XLA itself writes exp2 as an exp.
-            weights = jnp.exp(logits - new_top[:, None])
-            rescale = jnp.exp(top - new_top)
-            total = total * rescale + jnp.sum(weights, axis=1)
-            if mean:
-                weighted = weighted * rescale[:, None] + _dot(weights, y_tile)
-            if moments:
-                scaled = weights * pure
-                first = first * rescale + jnp.sum(scaled, axis=1)
-                second = second * rescale + jnp.sum(scaled * pure, axis=1)
-            return (new_top, total, weighted, first, second), None
+        def add_tile(j, carry):
+            center, bias = _centers(
+                form, center_tiles.cut(y, j), center_tiles.cut(log_weights, j),
+                center_tiles.is_new(j), shift, bandwidth,
+            )  # fmt: skip
+            # Centers down, queries across: the queries' columns are contiguous for the whole inner
+            # loop, which on the CPU is what vectorises the difference form.
+            logits = form.product(center.operand, query.operand, bandwidth, precision)
+            if pure:
+                logits += center.terms[:, None] + query.terms
+            else:
+                bias += center.terms
+            is_left_out = None
+            if left_out is not None:
+                row = center_tiles.start(j) + jnp.arange(center_tiles.size, dtype=jnp.int32)
+                is_left_out = row[:, None] == left_out
 
-        zeros = _varying_zeros((query_tiles[0],), like=p.x)
-        init: tuple[Any, ...] = (
-            zeros + floor,
-            zeros,
-            _varying_zeros((query_tiles[0], d), like=p.x) if mean else None,
-            zeros if moments else None,
-            zeros if moments else None,
-        )
-        (top, total, weighted, first, second), _ = jax.lax.scan(add_centers, init, centers)
-        empty = top <= 0.5 * floor
-        lse = top + jnp.log(total)
-        lse = jnp.where(empty, -jnp.inf, lse if moments else lse + x_terms)
-        inverse = jnp.where(empty, 0.0, 1.0 / total)
-        raw = RawStats(lse)
+            def add(carry, ratio):
+                scaled = logits if k == 1 else logits * ratio
+                biased = scaled + bias[:, None]
+                if is_left_out is not None:
+                    biased = jnp.where(is_left_out, masked_level(x.dtype), biased)
+                top = jnp.maximum(carry.top, jnp.max(biased, axis=0))
+                # Base e: XLA itself writes exp2 as an exp.
+                weights = jnp.exp(biased - top)
+                weighted_logits: Any = weights * scaled if moments else None
+                new = Sums(
+                    top=top,
+                    total=jnp.sum(weights, axis=0),
+                    weighted=matmul(center.centred.T, weights, precision) if mean else None,
+                    first=jnp.sum(weighted_logits, axis=0) if moments else None,
+                    second=jnp.sum(weighted_logits * scaled, axis=0) if moments else None,
+                )
+                return merge_sums(carry, new)
+
+            if k == 1:
+                one = add(jax.tree.map(lambda a: a[0], carry), None)
+                return jax.tree.map(lambda a: a[None], one)
+            return jax.lax.map(lambda pair: add(*pair), (carry, ratios))
+
+        init = empty_sums((k, d, query_tiles.size), query.centred, mean=mean, moments=moments)
+        result = _loop(center_tiles.count, add_tile, init)
+        empty = result.top <= 0.5 * masked_level(x.dtype)
+        if not pure:
+            result = result._replace(top=jnp.where(empty, result.top, result.top + query.terms))
         if mean:
-            centred = weighted * inverse[:, None]
-            nothing = empty[:, None]
-            raw = raw._replace(
-                mean=jnp.where(nothing, 0.0, centred * bandwidth + p.shift),
-                drift=jnp.where(nothing, 0.0, (centred - x_tile) * bandwidth),
+            result = result._replace(weighted=result.weighted * bandwidth)
+        return result
+
+    if query_tiles.count == 1:
+        return query_rows(0)
+
+    def write_tile(i, buffers):
+        def write(buffer, a):
+            return jax.lax.dynamic_update_slice_in_dim(
+                buffer, a, query_tiles.start(i), axis=buffer.ndim - 1
             )
-        if moments:
-            # Selected, not multiplied by 0: the sums of an empty row overflow.
-            raw = raw._replace(
-                logit_mean=jnp.where(empty, 0.0, first * inverse),
-                logit_sq_mean=jnp.where(empty, 0.0, second * inverse),
-            )
-        return raw
 
-    raw = _map_tiles(query_rows, queries, query_tiles[1], n)
-    # A maximum need not propagate NaN, and an infinite query can look merely far away.
-    finite = jnp.all(jnp.isfinite(x), axis=1)
+        return jax.tree.map(write, buffers, query_rows(i))
 
-    def spoil(a):
-        return jnp.where(finite.reshape((n,) + (1,) * (a.ndim - 1)), a, jnp.nan)
-
-    return jax.tree.map(spoil, raw)
+    buffers = empty_sums((k, d, n), x, mean=mean, moments=moments)
+    return jax.lax.fori_loop(0, query_tiles.count, write_tile, buffers)
 
 
 def center_gradients(
-    form: Form, x, y, bandwidth, log_weights, exclude, lse, cotangent
+    form: Form, x, y, bandwidth, log_weights, exclude, shift, lse, cotangent, *, precision: str
 ) -> tuple[jax.Array, jax.Array]:
     """Stream queries past the centers: the gradients of sum_i g_i lse_i in y and log weights.
 
@@ -250,58 +226,67 @@ def center_gradients(
       bandwidth: scalar.
       log_weights: [m] or None.
       exclude: [n] int32 or None.
-      lse: [n], the forward value, nats.
+      shift: [d].
+      lse: [n], the forward value over all centers, nats.
       cotangent: [n], g.
+      precision: the accuracy class of the products.
 
     Returns:
       (sum_i g_i w_ij (x_i - y_j) / h^2 [m, d], sum_i g_i w_ij [m]).
 
     Numerics:
-      Two products per tile, temporaries O((n + m) d + one tile). A query with cotangent 0 takes
-      no part, non-finite or not.
+      Two products per tile, temporaries O(m d + one tile). A query with cotangent 0 takes no part,
+      non-finite or not.
     """
-    n, (m, d) = x.shape[0], y.shape
-    floor = _floor(x.dtype)
-    idle = (cotangent == 0.0) | (lse == -jnp.inf)
-    cotangent = jnp.where(idle, 0.0, cotangent)
-    p = _prepare(form, jnp.where(idle[:, None], 0.0, x), y, bandwidth, log_weights)
-    # Added to the rest of the logit it gives the log of the softmax weight.
-    row_bias = jnp.where(idle, floor, p.x_terms - lse)
-    query_tile, center_tile = tile_sizes(n, m)
-    query_tiles, center_tiles = _even_tiles(n, query_tile), _even_tiles(m, center_tile)
-    queries = (
-        _tiled(p.x_operand, query_tiles),
-        _tiled(row_bias, query_tiles, fill=floor),
-        _tiled(cotangent, query_tiles),
-        _tiled(p.x, query_tiles),
-        _tiled(exclude, query_tiles, fill=-1),
-    )
-    centers = (
-        jnp.arange(center_tiles[1], dtype=jnp.int32) * center_tiles[0],
-        _tiled(p.y_operand, center_tiles),
-        _tiled(p.y_terms + p.column_bias, center_tiles, fill=floor),
-        _tiled(p.y, center_tiles),
-    )
+    (n, d), m = x.shape, y.shape[0]
+    floor = masked_level(x.dtype)
+    query_size, center_size = tile_sizes(n, m, d)
+    query_tiles, center_tiles = _cut_evenly(n, query_size), _cut_evenly(m, center_size)
 
-    def center_rows(center):
-        first_row, y_operand, y_bias, y_tile = center
+    def center_rows(j):
+        center, center_bias = _centers(
+            form, center_tiles.cut(y, j), center_tiles.cut(log_weights, j), None, shift, bandwidth
+        )
+        center_bias += center.terms
+        row = center_tiles.start(j) + jnp.arange(center_tiles.size, dtype=jnp.int32)
 
-        def add_queries(carry, query):
+        def add_tile(i, carry):
             weighted, total = carry
-            x_operand, x_bias, cotangent_tile, x_tile, exclude_tile = query
-            # Centers along the rows, so that the product below needs no transpose.
-            logits = form.product(y_operand, x_operand, bandwidth) + y_bias[:, None] + x_bias
-            if exclude is not None:
-                row = first_row + jnp.arange(y_bias.shape[0], dtype=jnp.int32)
-                logits = jnp.where(row[:, None] == exclude_tile, floor, logits)
-            weights = jnp.exp(logits) * cotangent_tile
-            return (weighted + _dot(weights, x_tile), total + jnp.sum(weights, axis=1)), None
+            lse_tile, g = query_tiles.cut(lse, i), query_tiles.cut(cotangent, i)
+            points, left_out = query_tiles.cut(x, i), query_tiles.cut(exclude, i)
+            idle = (g == 0.0) | (lse_tile == -jnp.inf)
+            is_new = query_tiles.is_new(i)
+            if is_new is not None:
+                idle |= ~is_new
+            query = _side(form, jnp.where(idle[:, None], shift, points), shift, bandwidth)
+            # Added to the rest of the logit it gives the log of the softmax weight.
+            bias = jnp.where(idle, floor, query.terms - lse_tile)
+            # Queries down, centers across, as the product below wants it.
+            logits = form.product(query.operand, center.operand, bandwidth, precision)
+            logits += bias[:, None] + center_bias
+            if left_out is not None:
+                logits = jnp.where(left_out[:, None] == row, floor, logits)
+            weights = jnp.exp(logits) * jnp.where(idle, 0.0, g)[:, None]
+            return (
+                weighted + matmul(query.centred.T, weights, precision),
+                total + jnp.sum(weights, axis=0),
+            )
 
         init = tuple(
-            _varying_zeros(shape, like=p.x) for shape in ((center_tiles[0], d), center_tiles[:1])
+            _varying_zeros(shape, center.centred)
+            for shape in ((d, center_tiles.size), (center_tiles.size,))
         )
-        (weighted, total), _ = jax.lax.scan(add_queries, init, queries)
-        return weighted - total[:, None] * y_tile, total
+        weighted, total = _loop(query_tiles.count, add_tile, init)
+        return (weighted.T - total[:, None] * center.centred) / bandwidth, total
 
-    grad_y, grad_log_weights = _map_tiles(center_rows, centers, center_tiles[1], m)
-    return grad_y / bandwidth, grad_log_weights
+    if center_tiles.count == 1:
+        return center_rows(0)
+
+    def write_tile(j, buffers):
+        def write(buffer, a):
+            return jax.lax.dynamic_update_slice_in_dim(buffer, a, center_tiles.start(j), axis=0)
+
+        return jax.tree.map(write, buffers, center_rows(j))
+
+    buffers = (_varying_zeros((m, d), y), _varying_zeros((m,), y))
+    return jax.lax.fori_loop(0, center_tiles.count, write_tile, buffers)

@@ -1,24 +1,80 @@
-"""The derivatives of pairwise_lse: one custom VJP that computes only what is asked for."""
+"""The derivatives of pairwise_lse: one custom VJP that computes only what is asked for.
+
+The collectives of a sharded call are inside of it, so that JAX differentiates none of them.
+"""
 
 import functools
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from avae_jax.kernels.pairwise_lse import stream
-from avae_jax.kernels.pairwise_lse.form import Form
+from avae_jax.kernels.pairwise_lse import layout as layouts
+from avae_jax.kernels.pairwise_lse.layout import Layout
+from avae_jax.kernels.pairwise_lse.stats import PairwiseStats, empty_level
+
+_Mean = Literal["absolute", "relative"]
+
+
+class _Rows(NamedTuple):
+    """Row statistics of the softmax over centers, [k, ...]; fields not asked for are None.
+
+    Attributes:
+      lse: [k, n], nats, -inf where no center is included.
+      mean: [k, n, d], the mean center, in the caller's coordinates or relative to the query: each
+        taken from centred coordinates, where it keeps its digits. 0 where no center is included.
+      logit_mean: [k, n], E_w[l] without log weights.
+      logit_sq_mean: [k, n], E_w[l^2].
+    """
+
+    lse: jax.Array
+    mean: jax.Array | None = None
+    logit_mean: jax.Array | None = None
+    logit_sq_mean: jax.Array | None = None
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _raw_stats(form: Form, mean: bool, moments: bool, x, y, bandwidth, log_weights, exclude):
-    """Return stream.forward; differentiating it raises instead of storing every tile."""
-    return stream.forward(form, x, y, bandwidth, log_weights, exclude, mean=mean, moments=moments)
+def _rows(
+    layout: Layout, mean: _Mean | None, moments: bool, x, y, bandwidths, log_weights, exclude
+) -> _Rows:
+    """Return the rows' statistics; differentiating them raises instead of storing every tile.
+
+    Rows with a non-finite query are NaN in every field.
+    """
+    shift = layouts.origin(layout, y, log_weights)
+    sums = layouts.sums(
+        layout, x, y, bandwidths, log_weights, exclude, shift,
+        mean=mean is not None, moments=moments,
+    )  # fmt: skip
+    empty = sums.top <= empty_level(x.dtype)
+    inverse = jnp.where(empty, 0.0, 1.0 / sums.total)
+    # A maximum need not propagate NaN, and an infinite query can look merely far away.
+    finite = jnp.all(jnp.isfinite(x), axis=1)
+
+    def row(a):
+        return jnp.where(finite, a, jnp.nan)
+
+    rows = _Rows(row(jnp.where(empty, -jnp.inf, sums.top + jnp.log(sums.total))))
+    if sums.weighted is not None:
+        origin = shift[:, None] if mean == "absolute" else (shift - x).T
+        means = jnp.where(empty[:, None, :], 0.0, sums.weighted * inverse[:, None, :] + origin)
+        rows = rows._replace(mean=jnp.swapaxes(row(means), 1, 2))
+    if sums.first is not None and sums.second is not None:
+        # Selected, not multiplied by 0: the sums of an empty row overflow.
+        rows = rows._replace(
+            logit_mean=row(jnp.where(empty, 0.0, sums.first * inverse)),
+            logit_sq_mean=row(jnp.where(empty, 0.0, sums.second * inverse)),
+        )
+    return rows
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _center_gradients(form: Form, x, y, bandwidth, log_weights, exclude, lse, cotangent):
-    return stream.center_gradients(form, x, y, bandwidth, log_weights, exclude, lse, cotangent)
+def _center_gradients(layout: Layout, x, y, bandwidths, log_weights, exclude, lse, cotangent):
+    shift = layouts.origin(layout, y, log_weights)
+    return layouts.center_gradients(
+        layout, x, y, bandwidths, log_weights, exclude, shift, lse, cotangent
+    )
 
 
 def _refuse(*args):
@@ -29,54 +85,62 @@ def _refuse(*args):
     )
 
 
-_raw_stats.defjvp(_refuse)
+_rows.defjvp(_refuse)
 _center_gradients.defjvp(_refuse)
 
-# jit: called eagerly, a scan over a fresh closure would compile on every call.
-raw_stats = jax.jit(_raw_stats, static_argnums=(0, 1, 2))
+# jit: called eagerly, a loop over a fresh closure would compile on every call.
+_jitted_rows = jax.jit(_rows, static_argnums=(0, 1, 2))
 _jitted_center_gradients = jax.jit(_center_gradients, static_argnums=0)
 
 
+def stats(layout: Layout, x, y, bandwidths, log_weights, exclude) -> PairwiseStats:
+    """Return all statistics, [k, ...]; see `api.pairwise_lse_stats`."""
+    rows = _jitted_rows(layout, "absolute", True, x, y, bandwidths, log_weights, exclude)
+    return PairwiseStats(*rows)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _lse(form: Form, x, y, bandwidth, log_weights, exclude) -> jax.Array:
-    """Return the row log-sum-exp [n], differentiable in x, y, bandwidth and log_weights."""
-    return raw_stats(form, False, False, x, y, bandwidth, log_weights, exclude).lse
+def _lse(layout: Layout, x, y, bandwidths, log_weights, exclude) -> jax.Array:
+    """Return the log-sum-exp [k, n], differentiable in x, y, bandwidths and log_weights."""
+    return _jitted_rows(layout, None, False, x, y, bandwidths, log_weights, exclude).lse
 
 
-def _forward(form, x, y, bandwidth, log_weights, exclude):
+def _forward(layout, x, y, bandwidths, log_weights, exclude):
     # With symbolic_zeros every leaf arrives as (value, perturbed).
     differentiates_centers = y.perturbed or (log_weights is not None and log_weights.perturbed)
-    args = tuple(None if a is None else a.value for a in (x, y, bandwidth, log_weights, exclude))
-    raw = raw_stats(form, x.perturbed, bandwidth.perturbed, *args)
+    args = tuple(None if a is None else a.value for a in (x, y, bandwidths, log_weights, exclude))
+    mean = "relative" if x.perturbed else None
+    rows = _jitted_rows(layout, mean, bandwidths.perturbed, *args)
     # What is not needed is saved as an array of size 0. A None would change the tree of residuals,
     # and JAX keeps one tree for all derivatives of a traced call (seen in jax 0.10.2: the second
     # jax.grad of a jitted function, in other arguments than the first, failed).
-    absent = jnp.zeros((0,), raw.lse.dtype)
+    absent = jnp.zeros((0,), rows.lse.dtype)
     saved = jax.tree.map(lambda a: a if differentiates_centers else absent, args)
-    drift = absent if raw.drift is None else raw.drift
-    logit_mean = absent if raw.logit_mean is None else raw.logit_mean
-    return raw.lse, (raw.lse, drift, logit_mean, args[2], saved)
+    drift = absent if rows.mean is None else rows.mean
+    logit_mean = absent if rows.logit_mean is None else rows.logit_mean
+    return rows.lse, (rows.lse, drift, logit_mean, args[2], saved)
 
 
-def _backward(form, residuals, cotangent):
-    value, drift, logit_mean, bandwidth, saved = residuals
+def _backward(layout, residuals, cotangent):
+    value, drift, logit_mean, bandwidths, saved = residuals
     if isinstance(cotangent, SymbolicZero):
         return (None,) * 5
     # An empty row is -inf for every input near this one: its gradient is 0, whatever comes in.
     # And a row that goes unused must not spoil the sums below, should it hold NaN.
     used = (value != -jnp.inf) & (cotangent != 0.0)
     cotangent = jnp.where(used, cotangent, 0.0)
-    grad_x = grad_y = grad_bandwidth = grad_log_weights = None
+    grad_x = grad_y = grad_bandwidths = grad_log_weights = None
     if drift.size:
-        grad_x = jnp.where(used[:, None], cotangent[:, None] * drift, 0.0) / jnp.square(bandwidth)
+        scaled = cotangent / jnp.square(bandwidths)[:, None]
+        grad_x = jnp.sum(jnp.where(used[..., None], scaled[..., None] * drift, 0.0), axis=0)
     if logit_mean.size:
         terms = jnp.where(used, cotangent * logit_mean, 0.0)
-        grad_bandwidth = -2.0 * jnp.sum(terms) / bandwidth
+        grad_bandwidths = -2.0 * jnp.sum(terms, axis=1) / bandwidths
     x, _, _, log_weights, _ = saved
     if x.size:
-        grad_y, grad_log_weights = _jitted_center_gradients(form, *saved, value, cotangent)
+        grad_y, grad_log_weights = _jitted_center_gradients(layout, *saved, value, cotangent)
         grad_log_weights = None if log_weights is None else grad_log_weights
-    return grad_x, grad_y, grad_bandwidth, grad_log_weights, None
+    return grad_x, grad_y, grad_bandwidths, grad_log_weights, None
 
 
 _lse.defvjp(_forward, _backward, symbolic_zeros=True)

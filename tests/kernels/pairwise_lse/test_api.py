@@ -8,11 +8,11 @@ from jax.sharding import AxisType, PartitionSpec
 from jax.test_util import check_grads
 
 from avae_jax.kernels.pairwise_lse import merge_stats, pairwise_lse, pairwise_lse_stats
-from avae_jax.kernels.pairwise_lse.api import IMPLEMENTATIONS
+from avae_jax.kernels.pairwise_lse.implementations import IMPLEMENTATIONS
 from avae_jax.kernels.pairwise_lse.reference import reference_gradients, reference_stats
-from avae_jax.kernels.pairwise_lse.stream import tile_sizes
+from avae_jax.kernels.pairwise_lse.tiles import tile_sizes
 
-QUERY_TILE, CENTER_TILE = tile_sizes(10**6, 10**6)
+QUERY_TILE, CENTER_TILE = tile_sizes(10**6, 10**6, 2)
 UNIT = 2.0**-24  # roundoff of float32
 
 
@@ -482,7 +482,8 @@ X, Y = np.zeros((3, 2), np.float32), np.zeros((5, 2), np.float32)
         ({"bandwidth": -1}, ValueError, r"bandwidth must be positive and finite, got -1.0"),
         ({"bandwidth": np.nan}, ValueError, r"bandwidth must be positive and finite, got nan"),
         ({"bandwidth": np.inf}, ValueError, r"bandwidth must be positive and finite, got inf"),
-        ({"bandwidth": np.ones(3, np.float32)}, ValueError, r"bandwidth must be a scalar"),
+        ({"bandwidth": np.ones((3, 1), np.float32)}, ValueError, r"bandwidth must be a scalar or"),
+        ({"bandwidth": np.array([1.0, -2.0])}, ValueError, r"bandwidth must be positive .*-2"),
         ({"bandwidth": "wide"}, TypeError, r"bandwidth must be a number"),
         ({"bandwidth": True}, TypeError, r"bandwidth"),
         ({"log_weights": np.zeros(4, np.float32)}, ValueError, r"log_weights .*\(5,\).*\(4,\)"),
@@ -492,7 +493,9 @@ X, Y = np.zeros((3, 2), np.float32), np.zeros((5, 2), np.float32)
         ({"exclude": np.array([0, 5, 1])}, ValueError, r"exclude .*\[0, 5\).* from 0 to 5"),
         ({"exclude": np.array([0, -2, 1])}, ValueError, r"exclude .* from -2 to 1"),
         ({"implementation": "cuda"}, ValueError, r"implementation must be one of .*'cuda'"),
-        ({"precision": "high"}, ValueError, r"precision must be 'highest', got 'high'"),
+        ({"precision": "best"}, ValueError, r"precision must be one of .*'highest'.*'best'"),
+        ({"axis_name": "rows"}, ValueError, r"axis_name must name a mapped axis .*'rows'"),
+        ({"queries_sharded": True}, ValueError, r"queries_sharded=True needs axis_name"),
     ],
 )
 def test_bad_arguments_are_named(fn, changes, error, message):

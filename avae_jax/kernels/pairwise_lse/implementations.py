@@ -1,0 +1,63 @@
+"""The implementations of the forward sums, by name, and the choice between them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from avae_jax.kernels.pairwise_lse import stream
+from avae_jax.kernels.pairwise_lse.direct import DIFFERENCE_FORM
+from avae_jax.kernels.pairwise_lse.form import Form
+from avae_jax.kernels.pairwise_lse.stats import Sums
+from avae_jax.kernels.pairwise_lse.xla import MATRIX_FORM
+
+# Up to here the difference form is no slower than the matrix form, and more accurate.
+_MAX_DIRECT_DIMS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+    """One way to compute the kernel on the arrays of one device.
+
+    Attributes:
+      sums: `(x [n, d], y [m, d], bandwidths [k], log_weights [m] | None, exclude [n] | None,
+        shift [d], *, mean, moments, precision) -> Sums`, as `stream.sums`.
+      form: how the second pass, over the centers, computes its logits.
+      unavailable: () -> why it cannot run on this machine, or None if it can.
+    """
+
+    sums: Callable[..., Sums]
+    form: Form
+    unavailable: Callable[[], str | None] = lambda: None
+
+
+IMPLEMENTATIONS = {
+    "xla": Implementation(functools.partial(stream.sums, MATRIX_FORM), MATRIX_FORM),
+    "direct": Implementation(functools.partial(stream.sums, DIFFERENCE_FORM), DIFFERENCE_FORM),
+}
+
+
+def choose(name: str | None, num_dims: int) -> Implementation:
+    """Return the implementation asked for, or the fastest measured one for a dimension.
+
+    Args:
+      name: a key of `IMPLEMENTATIONS`, or None to choose.
+      num_dims: dimension of the points.
+
+    Returns:
+      The implementation.
+
+    Raises:
+      ValueError: no implementation has this name.
+      NotImplementedError: it cannot run on this machine; says why.
+    """
+    if name is None:
+        name = "direct" if num_dims <= _MAX_DIRECT_DIMS else "xla"
+    if name not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation must be one of {sorted(IMPLEMENTATIONS)} or None, got {name!r}."
+        )
+    chosen = IMPLEMENTATIONS[name]
+    reason = chosen.unavailable()
+    if reason is not None:
+        raise NotImplementedError(f"implementation {name!r} cannot run here: {reason}")
+    return chosen
