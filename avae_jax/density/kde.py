@@ -19,6 +19,8 @@ def kde_log_density(
     bandwidth: ArrayLike,
     exclude: jax.Array | np.ndarray | None = None,
     log_weights: jax.Array | np.ndarray | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    queries_sharded: bool = False,
     implementation: str | None = None,
     precision: str = "highest",
 ) -> jax.Array:
@@ -38,16 +40,20 @@ def kde_log_density(
         out.
       log_weights: `[num_centers]` logs of the weights, which need not sum to one; -inf masks a
         center. None: equal weights.
-      implementation: "xla" or "direct", as in `avae_jax.pairwise_lse`; None chooses by latent_dim.
-      precision: "highest", as in `avae_jax.pairwise_lse`.
+      axis_name: mapped axis of `jax.shard_map` or `jax.pmap` over which the centers are sharded;
+        the density is that of the centers of all its devices, and `exclude` counts their rows.
+        None: `centers` is whole.
+      queries_sharded: whether `z` is sharded over `axis_name` too, or the same on all its devices.
+      implementation: as in `avae_jax.pairwise_lse`; None chooses by latent_dim.
+      precision: as in `avae_jax.pairwise_lse`.
 
     Returns:
       `[n]` log densities in nats, normalised over R^latent_dim. -inf where no center is included.
 
     Raises:
       TypeError: an array that is not floating point, or an `exclude` that is not integer.
-      ValueError: shapes that do not match, no center, a bandwidth that is not positive, or an
-        unknown implementation or precision.
+      ValueError: shapes that do not match, no center, a bandwidth that is not positive, an axis
+        that is not mapped, or an unknown implementation or precision.
 
     Numerics:
       Time `O(n num_centers latent_dim)`; the `[n, num_centers]` matrix is never in memory.
@@ -73,10 +79,17 @@ def kde_log_density(
         bandwidth=bandwidth,
         log_weights=log_weights,
         exclude=exclude,
+        axis_name=axis_name,
+        queries_sharded=queries_sharded,
         implementation=implementation,
         precision=precision,
     )
-    log_mass = _log_included_mass(centers.shape[0], exclude, log_weights)
+    num_centers = centers.shape[0]
+    if axis_name is None:
+        log_mass = _log_included_mass(num_centers, exclude, log_weights)
+    else:
+        num_centers *= jax.lax.axis_size(axis_name)
+        log_mass = _log_sharded_mass(num_centers, exclude, log_weights, axis_name, queries_sharded)
     if exclude is not None or log_weights is not None:
         # Without any mass left, lse is -inf as well and the difference would be NaN.
         log_mass = jnp.where(log_mass == -jnp.inf, 0.0, log_mass)
@@ -108,13 +121,11 @@ def _check_shapes(z, centers, exclude, log_weights) -> None:
 
 def _log_included_mass(num_centers, exclude, log_weights) -> jax.Array | float:
     """Return the log of the sum of the weights each query sees, `[n]` or a scalar."""
+    if log_weights is None:
+        return _log_count(num_centers, exclude)
     if exclude is None:
-        if log_weights is None:
-            return math.log(num_centers)
         return logsumexp(log_weights)
     excluded = (exclude >= 0) & (exclude < num_centers)
-    if log_weights is None:
-        return jnp.log(num_centers - excluded.astype(jnp.float32))
     # Total minus own weight cancels when one center holds nearly all of it; the sum of what is
     # before it and what is after it does not.
     edge = jnp.full((1,), -jnp.inf, log_weights.dtype)
@@ -123,3 +134,30 @@ def _log_included_mass(num_centers, exclude, log_weights) -> jax.Array | float:
     others = jnp.logaddexp(before, after)
     own = jnp.clip(exclude, 0, num_centers - 1)
     return jnp.where(excluded, others[own], logsumexp(log_weights))
+
+
+def _log_count(num_centers: int, exclude) -> jax.Array | float:
+    if exclude is None:
+        return math.log(num_centers)
+    excluded = (exclude >= 0) & (exclude < num_centers)
+    return jnp.log(num_centers - excluded.astype(jnp.float32))
+
+
+def _log_sharded_mass(
+    num_centers, exclude, log_weights, axis_name, queries_sharded
+) -> jax.Array | float:
+    """Return what `_log_included_mass` does for centers spread over devices."""
+    if log_weights is None:
+        return _log_count(num_centers, exclude)
+    # With all points in one place the kernel sums the weights alone, over the devices, without
+    # those left out and with the right gradient.
+    num_queries = 1 if exclude is None else exclude.shape[0]
+    return pairwise_lse(
+        jnp.zeros((num_queries, 1)),
+        jnp.zeros((log_weights.shape[0], 1)),
+        bandwidth=1.0,
+        log_weights=log_weights,
+        exclude=exclude,
+        axis_name=axis_name,
+        queries_sharded=queries_sharded and exclude is not None,
+    )

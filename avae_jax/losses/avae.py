@@ -39,6 +39,8 @@ def avae(
     max_cdf: float | None = None,
     likelihood: Likelihood = "gaussian",
     exclude: jax.Array | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    queries_sharded: bool = False,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     r"""Return the aggregate VAE's loss of each example.
 
@@ -71,6 +73,8 @@ def avae(
       likelihood: "gaussian" or "bernoulli".
       exclude: `[batch]` int32, the row of `centers` that holds the example's own code, -1 for
         none. A code that meets itself sees a density that is too high.
+      axis_name: mapped axis over which the centers are sharded, as in `avae_jax.kde_log_density`.
+      queries_sharded: whether the batch is sharded over `axis_name` too.
 
     Returns:
       The loss `[batch]` and its terms, each `[batch]`: `reconstruction` (not divided by beta;
@@ -114,7 +118,14 @@ def avae(
     latent_dim = z.shape[-1]
 
     reconstruction = reconstruction_loss(x, x_recon, likelihood=likelihood)
-    log_q = kde_log_density(z, jax.lax.stop_gradient(centers), bandwidth=bandwidth, exclude=exclude)
+    log_q = kde_log_density(
+        z,
+        jax.lax.stop_gradient(centers),
+        bandwidth=bandwidth,
+        exclude=exclude,
+        axis_name=axis_name,
+        queries_sharded=queries_sharded,
+    )
     log_p = -0.5 * (jnp.square(z).sum(axis=-1) + latent_dim * math.log(2 * math.pi))
     if max_cdf is None:
         log_q_tail, in_tail = log_q, jnp.zeros_like(log_q)

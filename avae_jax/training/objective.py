@@ -18,7 +18,7 @@ from avae_jax import losses, models
 from avae_jax.losses.avae import kl_weight
 from avae_jax.training.autoencoder import Autoencoder, Variables
 from avae_jax.training.config import Config, max_cdf
-from avae_jax.training.sharding import BATCH_AXIS
+from avae_jax.training.sharding import BATCH_AXIS, spreads_bank
 
 Forward = Callable[..., tuple[jax.Array, dict[str, jax.Array], jax.Array, Variables]]
 
@@ -73,13 +73,14 @@ def _make_avae(
     objective = config.objective
     rows, whole = PartitionSpec(BATCH_AXIS), PartitionSpec()
     weight = kl_weight(objective.weight)
+    spread = spreads_bank(mesh, config.centers.num_centers)
 
-    # The loss is local in the queries: under shard_map each device streams all centers past its
-    # own rows and no collective is needed, which the partitioner cannot see inside a scan.
+    # Under shard_map each device streams its centers past the queries: the partitioner does not
+    # see inside a loop what needs no collective.
     @functools.partial(
         jax.shard_map,
         mesh=mesh,
-        in_specs=(rows, rows, rows, whole, whole, rows),
+        in_specs=(rows, rows, rows, rows if spread else whole, whole, rows),
         out_specs=rows,
         check_vma=False,
     )
@@ -96,6 +97,8 @@ def _make_avae(
             max_cdf=max_cdf(config) if objective.tail == "official" else None,
             likelihood=objective.likelihood,
             exclude=exclude,
+            axis_name=BATCH_AXIS if spread else None,
+            queries_sharded=spread,
         )
 
     def forward(variables, x, context, *, train):

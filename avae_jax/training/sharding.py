@@ -25,6 +25,11 @@ def split_rows(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*([None] * axis), BATCH_AXIS))
 
 
+def spreads_bank(mesh: Mesh, num_centers: int) -> bool:
+    """Return whether the codes of the density are split over the devices, or whole on each."""
+    return mesh.size > 1 and num_centers % mesh.size == 0
+
+
 def pad_rows(rows: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Fill an index array up to `num_rows` by repeating its first entry.
 

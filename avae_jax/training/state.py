@@ -2,17 +2,18 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
+from jax.sharding import PartitionSpec
 
 from avae_jax.training.autoencoder import Autoencoder, Variables
 from avae_jax.training.config import Config, OptimizationConfig
-from avae_jax.training.sharding import replicated
+from avae_jax.training.sharding import BATCH_AXIS, replicated, split_rows, spreads_bank
 
 
 @functools.partial(
@@ -25,7 +26,8 @@ class Centers:
     """The bank of codes the aggregate posterior is made of.
 
     Attributes:
-      codes: `[num_centers, latent_dim]` float32.
+      codes: `[num_centers, latent_dim]` float32, split over the devices if their number divides
+        it.
       index: `[num_centers]` int32, which image each code came from.
       encoded_at: `[num_centers]` int32, the step at which it was encoded.
       row_of: `[num_images]` int32, the row of each image in the bank, -1 when it has none; the
@@ -39,33 +41,73 @@ class Centers:
     row_of: jax.Array
     next_row: jax.Array
 
-    def push(self, codes: jax.Array, index: jax.Array, *, step: jax.Array) -> "Centers":
-        """Replace the oldest rows by a batch of codes."""
-        num_centers, batch = self.index.shape[0], index.shape[0]
+    def push(
+        self,
+        codes: jax.Array,
+        index: jax.Array,
+        *,
+        step: jax.Array | int,
+        mesh: jax.sharding.Mesh,
+        good: jax.Array | bool = True,
+    ) -> "Centers":
+        """Replace the oldest rows by a batch of codes; not `good`, change nothing.
+
+        Nothing is written then, rather than all of it selected again: the bank can be large.
+        """
+        num_centers, num_images, batch = self.index.shape[0], self.row_of.shape[0], index.shape[0]
         rows = (self.next_row + jnp.arange(batch, dtype=jnp.int32)) % num_centers
         evicted = self.index[rows]
         # An image that was pushed again since keeps its newer row. Where both its rows go at once
         # the minimum, unlike a second assignment, gives -1 in whatever order it is taken.
         gone = jnp.where(self.row_of[evicted] == rows, -1, self.row_of[evicted])
-        row_of = self.row_of.at[evicted].min(gone).at[index].set(rows)
+        evicted, index_at = (jnp.where(good, a, num_images) for a in (evicted, index))
+        at = jnp.where(good, rows, num_centers)
+        row_of = self.row_of.at[evicted].min(gone, mode="drop").at[index_at].set(rows, mode="drop")
         return Centers(
-            codes=self.codes.at[rows].set(codes),
-            index=self.index.at[rows].set(index),
-            encoded_at=self.encoded_at.at[rows].set(step),
+            codes=_write_rows(self.codes, at, codes, mesh),
+            index=self.index.at[at].set(index, mode="drop"),
+            encoded_at=self.encoded_at.at[at].set(step, mode="drop"),
             row_of=row_of,
-            next_row=(self.next_row + batch) % num_centers,
+            next_row=jnp.where(good, (self.next_row + batch) % num_centers, self.next_row),
         )
 
 
+def _write_rows(bank: jax.Array, rows: jax.Array, codes: jax.Array, mesh: jax.sharding.Mesh):
+    """Set rows of the bank, each on the device that holds it; rows outside of it are dropped."""
+    if not spreads_bank(mesh, bank.shape[0]):
+        return bank.at[rows].set(codes, mode="drop")
+
+    def write(own, rows, codes):
+        num_rows = own.shape[0]
+        rows = rows - jax.lax.axis_index(BATCH_AXIS) * num_rows
+        elsewhere = (rows < 0) | (rows >= num_rows)
+        return own.at[jnp.where(elsewhere, num_rows, rows)].set(codes, mode="drop")
+
+    split, whole = PartitionSpec(BATCH_AXIS), PartitionSpec()
+    return jax.shard_map(write, mesh=mesh, in_specs=(split, whole, whole), out_specs=split)(
+        bank, rows, codes
+    )
+
+
+def centers_sharding(mesh: jax.sharding.Mesh, num_centers: int) -> Any:
+    """Return where each part of a bank lies, as a `Centers` of shardings.
+
+    The codes are split over the devices if their number divides them evenly; all else is small.
+    """
+    whole: Any = replicated(mesh)
+    codes: Any = split_rows(mesh) if spreads_bank(mesh, num_centers) else whole
+    return Centers(codes=codes, index=whole, encoded_at=whole, row_of=whole, next_row=whole)
+
+
 def make_centers(
-    codes: jax.Array, index: np.ndarray, *, num_images: int, step: int | jax.Array
+    codes: jax.Array | np.ndarray, index: np.ndarray, *, num_images: int, step: int | jax.Array
 ) -> Centers:
     """Fill a bank with codes `[num_centers, latent_dim]` of the images `index`."""
     num_centers = len(index)
     row_of = np.full(num_images, -1, np.int32)
     row_of[index] = np.arange(num_centers, dtype=np.int32)
     return Centers(
-        codes=codes,
+        codes=cast(jax.Array, codes),
         index=jnp.asarray(index, jnp.int32),
         encoded_at=jnp.full(num_centers, step, jnp.int32),
         row_of=jnp.asarray(row_of),
@@ -166,13 +208,30 @@ def restore_target(
     mesh: jax.sharding.Mesh,
 ) -> TrainState:
     """Return the shapes, dtypes and shardings of a state, which a checkpoint is read into."""
-    whole = replicated(mesh)
     shapes = jax.eval_shape(
         functools.partial(make_state, config, model, optimizer, num_images=num_images)
     )
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        state_sharding(shapes, mesh),
     )
+
+
+def state_sharding(state: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
+    """Return where each part of a state lies: whole on every device, but for a large bank.
+
+    Args:
+      state: a state, or its shapes.
+      mesh: the devices.
+
+    Returns:
+      A sharding in place of every leaf.
+    """
+    whole = jax.tree.map(lambda _: replicated(mesh), state)
+    if state.centers is None:
+        return whole
+    return dataclasses.replace(whole, centers=centers_sharding(mesh, state.centers.codes.shape[0]))
 
 
 def make_state(

@@ -16,7 +16,7 @@ from avae_jax.training.autoencoder import Autoencoder
 from avae_jax.training.config import Config
 from avae_jax.training.objective import Context, Objective
 from avae_jax.training.sharding import replicated, split_rows
-from avae_jax.training.state import TrainState
+from avae_jax.training.state import TrainState, state_sharding
 
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -30,6 +30,8 @@ def make_train_step(
     model: Autoencoder,
     objective: Objective,
     optimizer: optax.GradientTransformation,
+    *,
+    mesh: Mesh,
 ) -> Step:
     """Return the pure function that takes one optimisation step.
 
@@ -38,6 +40,7 @@ def make_train_step(
       model: the networks.
       objective: the method.
       optimizer: updates the parameters.
+      mesh: the devices.
 
     Returns:
       `step(state, images, index) -> (state, metrics)`: `images` `[batch, ...]` uint8 or float32,
@@ -86,18 +89,24 @@ def make_train_step(
             if own_queue:
                 if eval_centers:
                     z = model.codes(variables, x, train=False)
-                centers = centers.push(z, index, step=state.step)
+                centers = centers.push(z, index, step=state.step, mesh=mesh, good=good)
         average = state.average
         if average is not None and ema_decay is not None:
             average = optax.incremental_update(variables, average, 1 - ema_decay)
 
+        # The bank has seen to it itself.
         moved = dataclasses.replace(
-            state, variables=variables, opt_state=opt_state, average=average, centers=centers
+            state, variables=variables, opt_state=opt_state, average=average, centers=None
         )
-        state = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, state)
+        state = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old),
+            moved,
+            dataclasses.replace(state, centers=None),
+        )
         bad = 1 - good.astype(jnp.int32)
         state = dataclasses.replace(
             state,
+            centers=centers,
             step=state.step + 1,
             num_skipped=state.num_skipped + bad,
             num_skipped_in_a_row=(state.num_skipped_in_a_row + bad) * bad,
@@ -208,6 +217,8 @@ def compile_program(
 ) -> Program:
     """Compile a run's functions for a mesh, with explicit shardings (on their first call)."""
     whole, rows = replicated(mesh), split_rows(mesh)
+    state_at = state_sharding(state, mesh)
+    bank_at = whole if state_at.centers is None else state_at.centers.codes
     pixels = whole if images.resident else rows
 
     def train(state, metrics, pixels, index):
@@ -246,14 +257,14 @@ def compile_program(
     return Program(
         train=jax.jit(
             train,
-            in_shardings=(whole, whole, pixels, rows),
-            out_shardings=(whole, whole),
+            in_shardings=(state_at, whole, pixels, rows),
+            out_shardings=(state_at, whole),
             donate_argnums=0,
         ),
         train_many=jax.jit(
             train_many,
-            in_shardings=(whole, whole, whole if images.resident else many_rows, many_rows),
-            out_shardings=(whole, whole),
+            in_shardings=(state_at, whole, whole if images.resident else many_rows, many_rows),
+            out_shardings=(state_at, whole),
             donate_argnums=0,
         ),
         encode=jax.jit(
@@ -268,7 +279,7 @@ def compile_program(
         ),
         evaluate=jax.jit(
             evaluate,
-            in_shardings=(whole, whole, whole, whole, pixels, rows, rows),
+            in_shardings=(whole, whole, whole, bank_at, pixels, rows, rows),
             out_shardings=whole,
         ),
         empty_metrics=jax.device_put(_empty(abstract), whole),

@@ -19,11 +19,13 @@ from avae_jax.training.config import Config, ConfigError, check_config, max_cdf
 from avae_jax.training.objective import make_objective
 from avae_jax.training.state import (
     TrainState,
+    centers_sharding,
     make_centers,
     make_optimizer,
     make_plateau,
     make_state,
     restore_target,
+    state_sharding,
 )
 from avae_jax.training.step import Images, compile_program, make_train_step
 
@@ -204,7 +206,7 @@ class Trainer:
             mesh=mesh,
             bandwidth=None if setup.bandwidth is None else setup.bandwidth.h_corr,
         )
-        step = make_train_step(config, setup.model, self.objective, self.optimizer)
+        step = make_train_step(config, setup.model, self.objective, self.optimizer, mesh=mesh)
         self._initial = functools.partial(
             make_state, config, setup.model, self.optimizer, num_images=len(images)
         )
@@ -221,6 +223,7 @@ class Trainer:
             lambda state, score: make_plateau(config.optimization).update({}, state, value=score)[1]
         )
         self._place = functools.partial(jax.device_put, device=sharding.replicated(mesh))
+        self._centers_at = centers_sharding(mesh, config.centers.num_centers)
         self.rows = -(-ENCODE_ROWS // mesh.size) * mesh.size
 
     def target(self) -> TrainState:
@@ -235,7 +238,8 @@ class Trainer:
 
     def init(self) -> TrainState:
         """Draw the state before the first step: the bank is filled and beta is measured."""
-        state = self._place(jax.jit(self._initial)())
+        state = jax.jit(self._initial)()
+        state = jax.device_put(state, state_sharding(state, self.setup.mesh))
         if self.objective.uses_centers:
             state = self.refresh(state, self.draw_subset(0), step=0)
         if self.objective.measures_beta:
@@ -257,7 +261,7 @@ class Trainer:
         train_mode = self.setup.config.centers.centers_mode == "train"
         codes = self.encode(state.variables, subset, batch_statistics=train_mode)
         centers = make_centers(codes, subset, num_images=len(self.setup.dataset.images), step=step)
-        return dataclasses.replace(state, centers=self._place(centers))
+        return dataclasses.replace(state, centers=jax.device_put(centers, self._centers_at))
 
     def set_beta(self, state: TrainState, reconstruction: float) -> TrainState:
         """Set beta to the root of a mean reconstruction error."""
@@ -266,8 +270,11 @@ class Trainer:
             return state
         return dataclasses.replace(state, beta=self._place(jnp.float32(beta)))
 
-    def encode(self, variables, index: np.ndarray, *, batch_statistics: bool = False) -> jax.Array:
-        """Return the codes `[len(index), latent_dim]` of images, by number."""
+    def encode(self, variables, index: np.ndarray, *, batch_statistics: bool = False) -> np.ndarray:
+        """Return the codes `[len(index), latent_dim]` of images, by number, on the host.
+
+        No device needs to hold all of them.
+        """
         encode, rows = self.program.encode, self.rows
         if batch_statistics:
             # As many images as a training batch has, so that both see like statistics.
@@ -280,7 +287,7 @@ class Trainer:
             if len(chunk) < rows:
                 chunk = np.concatenate([chunk, np.resize(index, rows - len(chunk))])
             codes.append(encode(variables, *self.images.fetch(chunk)))
-        return jnp.concatenate(codes)[: len(index)]
+        return np.concatenate(jax.device_get(codes))[: len(index)]
 
     def evaluate(
         self, variables, index: np.ndarray, *, beta, centers: jax.Array | None
@@ -306,7 +313,10 @@ class Trainer:
         """
         centers = None
         if state.centers is not None:
-            centers = self.encode(state.evaluated, np.asarray(state.centers.index))
+            centers = jax.device_put(
+                self.encode(state.evaluated, np.asarray(state.centers.index)),
+                self._centers_at.codes,
+            )
         terms = self.evaluate(
             state.evaluated, self.setup.dataset.splits.validation, beta=state.beta,
             centers=centers,

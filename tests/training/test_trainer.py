@@ -263,22 +263,26 @@ def test_own_codes_are_excluded(blobs, small_config):
     assert abs(got - float(itself)) > 1e-3
 
 
-def test_push_keeps_the_newer_row_of_a_repeated_image():
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_push_keeps_the_newer_row_of_a_repeated_image(num_devices):
+    mesh = sharding.make_mesh(num_devices)
     bank = make_centers(jnp.zeros((4, 1)), np.array([0, 1, 2, 3]), num_images=6, step=0)
-    bank = bank.push(jnp.ones((2, 1)), jnp.array([2, 4]), step=1)  # rows 0, 1
+    bank = bank.push(jnp.ones((2, 1)), jnp.array([2, 4]), step=1, mesh=mesh)  # rows 0, 1
     assert bank.row_of.tolist() == [-1, -1, 0, 3, 1, -1]
-    bank = bank.push(jnp.ones((2, 1)), jnp.array([5, 0]), step=2)  # rows 2, 3: evicts old 2, 3
+    bank = bank.push(jnp.ones((2, 1)), jnp.array([5, 0]), step=2, mesh=mesh)  # rows 2, 3
     assert bank.row_of.tolist() == [3, -1, 0, -1, 1, 2]
     assert bank.index.tolist() == [2, 4, 5, 0]
 
 
-def test_push_forgets_an_image_whose_two_rows_go_at_once():
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_push_forgets_an_image_whose_two_rows_go_at_once(num_devices):
+    mesh = sharding.make_mesh(num_devices)
     bank = make_centers(jnp.zeros((4, 1)), np.array([0, 1, 2, 3]), num_images=8, step=0)
-    bank = bank.push(jnp.ones((2, 1)), jnp.array([4, 5]), step=1)
-    bank = bank.push(jnp.ones((2, 1)), jnp.array([5, 6]), step=2)
+    bank = bank.push(jnp.ones((2, 1)), jnp.array([4, 5]), step=1, mesh=mesh)
+    bank = bank.push(jnp.ones((2, 1)), jnp.array([5, 6]), step=2, mesh=mesh)
     assert bank.index.tolist() == [4, 5, 5, 6]
     assert bank.row_of.tolist() == [-1, -1, -1, -1, 0, 2, 3, -1]
-    bank = bank.push(jnp.ones((4, 1)), jnp.array([0, 1, 2, 3]), step=3)
+    bank = bank.push(jnp.ones((4, 1)), jnp.array([0, 1, 2, 3]), step=3, mesh=mesh)
     assert bank.row_of.tolist() == [0, 1, 2, 3, -1, -1, -1, -1]
 
 
