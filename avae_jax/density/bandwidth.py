@@ -90,7 +90,8 @@ def find_bandwidth(
 
     Numerics:
       Float32 passes, float64 sums. Time `O(num_queries num_centers latent_dim)` a pass, memory
-      `O(num_centers latent_dim)` (800 MB for 100,000 centers in 2,048 dimensions).
+      `O(num_centers latent_dim)` (800 MB for 100,000 centers in 2,048 dimensions), both spread
+      over all local devices.
 
       The standard error of several trials is their standard deviation over `sqrt(num_trials)`. For
       one trial it is the delta method's, from the spread of `f'` over the queries and a delete-one

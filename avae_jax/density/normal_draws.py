@@ -8,16 +8,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from avae_jax.kernels.pairwise_lse import PairwiseStats, merge_stats, pairwise_lse_stats
+from avae_jax.kernels.pairwise_lse import PairwiseStats, merge_stats, sharded_pairwise_lse_stats
 
 MAX_SLAB_SIZE = 2**24
-"""Most numbers in one slab of centers: 64 MiB, so that what an op copies stays small beside
+"""Most numbers of one slab on one device: 64 MiB, so that what an op copies stays small beside
 the centers themselves."""
+
+_AXIS = "centers"
 
 
 class Slab(NamedTuple):
-    """Some of the centers, padded to a common number of rows.
+    """Some of the centers, padded to a common number of rows and split over the local devices.
 
     Attributes:
       centers: `[rows, latent_dim]` float32.
@@ -48,24 +51,27 @@ def draw_queries_and_centers(
       num_queries: number of queries.
       seed: at least 0.
       trial: number of the independent repetition.
-      max_slab_size: most numbers in one slab.
+      max_slab_size: most numbers of one slab on one device.
 
     Returns:
       Queries `[num_queries, latent_dim]` float32, and slabs of equal shape that hold the centers.
     """
     rng = np.random.default_rng([seed, trial, latent_dim, num_centers])
     queries = jnp.asarray(rng.standard_normal((num_queries, latent_dim), dtype=np.float32))
-    num_slabs = max(1, math.ceil(num_centers * latent_dim / max_slab_size))
-    rows = math.ceil(num_centers / num_slabs)
+    mesh = _local_mesh()
+    num_slabs = max(1, math.ceil(num_centers * latent_dim / (max_slab_size * mesh.size)))
+    rows = math.ceil(num_centers / (num_slabs * mesh.size)) * mesh.size
+    split = NamedSharding(mesh, PartitionSpec(_AXIS))
     slabs = []
     for start in range(0, num_centers, rows):
         num_real = min(rows, num_centers - start)
         centers = np.zeros((rows, latent_dim), np.float32)
         rng.standard_normal(dtype=np.float32, out=centers[:num_real])
         log_weights = None
-        if num_slabs > 1:
-            log_weights = jnp.where(jnp.arange(rows) < num_real, jnp.float32(0), -jnp.inf)
-        slabs.append(Slab(jnp.asarray(centers), log_weights))
+        if num_centers % rows:
+            mask = np.where(np.arange(rows) < num_real, np.float32(0), -np.inf)
+            log_weights = jax.device_put(mask.astype(np.float32), split)
+        slabs.append(Slab(jax.device_put(centers, split), log_weights))
     return queries, slabs
 
 
@@ -91,7 +97,18 @@ def row_stats(
 
 @functools.partial(jax.jit, static_argnames="with_mean")
 def _slab_stats(queries, slab, bandwidth, *, with_mean):
-    stats = pairwise_lse_stats(
-        queries, slab.centers, bandwidth=bandwidth, log_weights=slab.log_weights
+    stats = sharded_pairwise_lse_stats(
+        queries,
+        slab.centers,
+        mesh=_local_mesh(),
+        center_axis=_AXIS,
+        bandwidth=bandwidth,
+        log_weights=slab.log_weights,
     )
     return stats if with_mean else stats._replace(mean=stats.mean[:, :0])
+
+
+@functools.cache
+def _local_mesh() -> Mesh:
+    devices = jax.local_devices()
+    return jax.make_mesh((len(devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=devices)

@@ -10,6 +10,7 @@ from clu import parameter_overview
 
 from avae_jax.training.config import Config
 from avae_jax.training.run import code_scale
+from avae_jax.training.sharding import spreads_bank
 from avae_jax.training.state import TrainState
 from avae_jax.training.trainer import Setup, Trainer, make_setup
 
@@ -74,6 +75,14 @@ def introduce(setup: Setup) -> list[str]:
             f"dimensions: bandwidth {bandwidth.h_corr:.3f}, prior scale "
             f"{bandwidth.prior_scale:.3f}; {scale.verdict}"
         )
+        if spreads_bank(setup.mesh, setup.config.centers.num_centers):
+            share = setup.config.centers.num_centers // devices.size
+            lines.append(f"each of the {devices.size} devices holds {share:,} of the centers")
+        elif devices.size > 1:
+            lines.append(
+                f"each of the {devices.size} devices holds all centers: a multiple of "
+                f"{devices.size} would be spread over them"
+            )
         age = setup.config.centers.num_centers // setup.batch_size
         if setup.config.centers.refresh == "queue" and age > MAX_QUEUE_AGE:
             lines.append(

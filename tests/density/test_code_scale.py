@@ -60,7 +60,7 @@ def test_the_float64_force_changes_sign_there(tail, max_cdf):
     )
     queries, slabs = draw_queries_and_centers(latent_dim, num_centers, **options)
     queries = np.asarray(queries, np.float64)
-    centers = np.asarray(slabs[0].centers, np.float64)
+    centers = np.asarray(slabs[0].centers, np.float64)[:num_centers]
     log_eps = -np.inf
     if max_cdf is not None:
         log_eps = float(log_tail_density(latent_dim, bandwidth=h, max_cdf=max_cdf))
