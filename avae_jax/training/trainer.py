@@ -287,7 +287,10 @@ class Trainer:
             if len(chunk) < rows:
                 chunk = np.concatenate([chunk, np.resize(index, rows - len(chunk))])
             codes.append(encode(variables, *self.images.fetch(chunk)))
-        return np.concatenate(jax.device_get(codes))[: len(index)]
+            # At most two under way: thousands of them starve the threads with which a CPU's devices
+            # wait for each other.
+            codes[-2:-1] = [np.asarray(ahead) for ahead in codes[-2:-1]]
+        return np.concatenate(codes)[: len(index)]
 
     def evaluate(
         self, variables, index: np.ndarray, *, beta, centers: jax.Array | None

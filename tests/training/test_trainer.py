@@ -1,5 +1,6 @@
 """The compiled pieces of training: what a step does, on one device and on eight."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 
 import avae_jax as av
+from avae_jax.data import ImageData, Splits
+from avae_jax.kernels.pairwise_lse.reference import reference_stats
 from avae_jax.training import config as cfg
 from avae_jax.training import sharding, trainer
+from avae_jax.training.checkpoint import Checkpoints
 from avae_jax.training.state import make_centers
 
 TRAINERS = {}
@@ -158,6 +162,59 @@ def test_eight_devices_equal_one(refresh, blobs, small_config):
     assert_close(state_one, state_eight, rtol=1e-4, atol=1e-5)
     for name, value in metrics_one.items():
         assert metrics_eight[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
+
+
+def rows_per_device(state):
+    return [shard.data.shape[0] for shard in state.centers.codes.addressable_shards]
+
+
+def test_an_even_bank_is_spread_and_an_uneven_one_is_whole(blobs, small_config):
+    assert rows_per_device(open_on(8, small_config, blobs).init()) == [25] * 8
+    uneven = open_on(8, cfg.replace_fields(small_config, num_centers=203), blobs)
+    one = open_on(1, cfg.replace_fields(small_config, num_centers=203), blobs)
+    assert rows_per_device(uneven.init()) == [203] * 8
+    assert_close(run_epoch(uneven, uneven.init())[0], run_epoch(one, one.init())[0], 1e-4, 1e-5)
+
+
+def test_a_spread_bank_is_restored_onto_another_number_of_devices(blobs, small_config, tmp_path):
+    eight, two = (open_on(number, small_config, blobs) for number in (8, 2))
+    state, _ = run_epoch(eight, eight.init())
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(state, score=None, info={})
+        restored, _ = checkpoints.restore(two.target())
+    assert rows_per_device(restored) == [100, 100]
+    assert_close(state, restored, 0, 0)
+    on_eight, _ = run_epoch(eight, state)
+    on_two, _ = run_epoch(two, restored)
+    assert_close(on_eight, on_two, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_million_centers_are_spread_over_devices(small_config, monkeypatch):
+    monkeypatch.setattr(trainer, "ENCODE_ROWS", 50_000)
+    num_images = 1_000_100
+    images = np.random.default_rng(0).integers(0, 256, (num_images, 2, 2, 1), np.uint8)
+    order = np.arange(num_images, dtype=np.int32)
+    million = ImageData("million", images, None, Splits(order[:-100], order[-100:-50], order[-50:]))
+    config = cfg.replace_fields(
+        small_config, num_centers=10**6, bandwidth=0.1, batch_size=64, latent_dim=2
+    )
+    monkeypatch.setattr(trainer, "null_kl", lambda *args, **kwargs: 0.0)  # Its own tests are fast.
+    built = open_on(8, config, million)
+    state = built.init()
+    z, index = np.asarray(state.centers.codes), np.asarray(state.centers.index)
+    assert rows_per_device(state) == [125_000] * 8
+    batch = next(built.dispatches(state))[0]
+    x = built.setup.model.to_float(images[batch])
+    codes = np.asarray(built.setup.model.codes(state.variables, x, train=True))
+    state, metrics = built.advance(state, built.program.empty_metrics, built.fetch(batch[None]))
+    own = np.asarray([np.flatnonzero(index == i)[0] if i in index else -1 for i in batch])
+    lse = reference_stats(codes, z, bandwidth=0.1, exclude=own).lse
+    log_q = lse - np.log(10**6 - (own >= 0)) - math.log(2 * math.pi * 0.1**2)
+    assert float(metrics.compute()["log_q"]) == pytest.approx(log_q.mean(), rel=1e-4)
+    assert rows_per_device(state) == [125_000] * 8
+    np.testing.assert_array_equal(state.centers.index[:64], batch)
+    np.testing.assert_allclose(state.centers.codes[:64], codes, rtol=1e-4, atol=1e-5)
 
 
 def test_batch_normalisation_is_global(blobs, small_config):
