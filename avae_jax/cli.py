@@ -1,12 +1,14 @@
-"""The command line: `avae train | check | sample | encode | reconstruct | bandwidth | prepare`.
+"""The command line: `avae train | check | sample | encode | reconstruct | bandwidth | ...`.
 
 An error is one line on standard error and exit code 2; an interrupted run exits with 130.
 """
 
 import contextlib
 import dataclasses
+import importlib.resources
 import io
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -25,7 +27,9 @@ from avae_jax.training.config import (
     section_of_field,
 )
 
-COMMANDS = ("train", "check", "sample", "encode", "reconstruct", "bandwidth", "prepare")
+COMMANDS = ("train", "check", "sample", "encode", "reconstruct", "bandwidth", "prepare", "bench")
+
+BENCHMARKS = {"kernel": "pairwise_lse.py"}
 
 USAGE = """usage: avae COMMAND ...
 
@@ -37,6 +41,7 @@ commands:
   reconstruct RUN DATA    encode and decode images
   bandwidth DIM CENTERS   find the kernel bandwidth for a latent space
   prepare DATASET         download and prepare a data set (needs the `prepare` extra)
+  bench kernel            time the kernel beside this machine's limits and other libraries
 
 `avae COMMAND --help` lists the arguments. Experiments: {experiments}.
 """
@@ -369,6 +374,19 @@ def _prepare(arguments: list[str]) -> int:
     prepare_dataset(wanted.dataset, wanted.data_dir)
     print(f"{wanted.dataset} is prepared")
     return 0
+
+
+def _bench(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else ""
+    if name not in BENCHMARKS:
+        if name in ("-h", "--help"):
+            print("usage: avae bench kernel [options]; avae bench kernel --help lists them")
+            return 0
+        problem = f"no benchmark is named {name!r}" if name else "no benchmark given"
+        raise ConfigError(f"{problem}: give {', '.join(BENCHMARKS)}")
+    folder = importlib.resources.files("avae_jax.benchmarks")
+    # A process of its own: the scripts import one another by their bare names.
+    return subprocess.call([sys.executable, str(folder / BENCHMARKS[name]), *arguments[1:]])
 
 
 def _outputs(wanted: "_Sample | _Encode | _Reconstruct", *suffixes: str) -> list[Path]:

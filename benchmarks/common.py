@@ -9,7 +9,10 @@ from typing import Any
 
 import jax
 
-RESULTS = Path(__file__).parent / "results"
+_ROOT = Path(__file__).resolve().parent.parent
+
+RESULTS = _ROOT / "benchmarks" / "results" if (_ROOT / "setup.cfg").exists() else Path.cwd()
+"""Where results go: beside the scripts in a checkout, else where the command was given."""
 
 
 def describe_machine(*packages: str) -> dict[str, Any]:
@@ -36,7 +39,7 @@ def write_results(name: str, results: dict[str, Any]) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"wrote benchmarks/results/{path.name}")
+    print(f"wrote {path.name}")
     return path
 
 

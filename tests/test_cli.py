@@ -232,3 +232,17 @@ def test_help_starts_quickly():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert float(result.stdout.strip().splitlines()[-1]) < 1.0, result.stdout + result.stderr
+
+
+def test_bench_starts_the_script_and_passes_its_exit_code(capfd):
+    assert cli.run(["bench", "kernel", "--help"]) == 0
+    assert "--quick" in capfd.readouterr().out
+    assert cli.run(["bench", "kernel", "--dims", "wide"]) == 2
+    assert "--dims: invalid int value: 'wide'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "message"), [([], "no benchmark given"), (["x"], "'x'")])
+def test_bench_names_its_benchmarks(arguments, message, capsys):
+    error = refused(["bench", *arguments], capsys)
+    assert message in error
+    assert "give kernel" in error

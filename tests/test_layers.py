@@ -21,6 +21,7 @@ LAYERS = {
     "models": 3,
     "data": 3,
     "training": 4,
+    "benchmarks": 5,
     "experiments": 5,
     "cli": 6,
 }

@@ -46,7 +46,9 @@ def pairwise_lse(
       queries_sharded: whether x is sharded over `axis_name` too. False: x and bandwidth are the
         same on all devices of the axis, and so is the result.
       implementation: "xla" (matrix products), "direct" (differences, exact to a few roundings,
-        cost grows faster with d), or None to choose: direct for d <= 8.
+        cost grows faster with d), or None to choose: direct for d <= 8. "pallas_tpu" and
+        "pallas_gpu" (Hopper; values and gradient in x) are single kernels that have not run on
+        hardware yet.
       precision: accuracy class of the matrix products, see Numerics: "highest" (as float32), "high"
         (half the cost on GPU and TPU) or "fast" (bfloat16: wrong by whole nats at narrow
         bandwidths).
@@ -121,7 +123,7 @@ def pairwise_lse_stats(
       exclude: [n] or None.
       axis_name: mapped axis of the centers, or None.
       queries_sharded: whether x is sharded over it.
-      implementation: "xla", "direct" or None.
+      implementation: as in `pairwise_lse`.
       precision: "highest", "high" or "fast".
 
     Returns:

@@ -1,0 +1,1 @@
+"""Measurements: one script per thing that is measured, results in `results/`."""
