@@ -2,10 +2,11 @@
 
     python benchmarks/tune_tiles.py [--key cpu] [--dims 2 16 64 256] [--dry-run]
 
-For every dimension each candidate tile computes the same log-sum-exp; candidates are interleaved
-and the smallest of several times counts, since what disturbs a run only ever slows it. Neighbouring
-dimensions whose best tiles agree become one rule. The entry of this device, by its kind, or the
-one named by `--key`, is replaced in `avae_jax/kernels/pairwise_lse/tiles.json`.
+For every dimension each candidate tile computes the same log-sum-exp; candidates take turns, and
+the smallest of several times counts, since what disturbs a run only ever slows it. A second
+problem of few queries then finds how wide their tile of centers should be. Neighbouring dimensions
+that agree become one rule. The entry of this device, by its kind, or the one named by `--key`, is
+replaced in `avae_jax/kernels/pairwise_lse/tiles.json`.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import numpy as np
 from common import describe_machine, write_results
 
 import avae_jax as av
-from avae_jax.kernels.pairwise_lse import tiles
+from avae_jax.kernels.pairwise_lse import stream, tiles
 
 TABLE = Path(tiles.__file__).with_name("tiles.json")
 CANDIDATES = {
@@ -30,20 +31,22 @@ CANDIDATES = {
 }
 # Queries and centers of the measured problem; a multiple of every candidate.
 SIZES = {"cpu": (2048, 16_384), "gpu": (65_536, 262_144), "tpu": (16_384, 131_072)}
+FEW_QUERIES = 128
+# Times that differ by less may be noise; the smaller tile then takes less memory.
+TIE = 0.03
+WIDTHS = (1024, 2048, 4096, 8192, 16_384, 32_768)
 
 
 def compiled(size, d, tile):
     """Return the compiled log-sum-exp with one tile size for all problems."""
-    rule = [{"max_dims": None, "queries": tile[0], "centers": tile[1]}]
-    table = dict.fromkeys((jax.devices()[0].device_kind, jax.devices()[0].platform), rule)
-    original, tiles.load_table = tiles.load_table, lambda: table
+    original, stream.tile_sizes = stream.tile_sizes, lambda *shape: tile
     try:
         # A tile size is no argument of the kernel: what was compiled before must be forgotten.
         jax.clear_caches()
         shapes = [jax.ShapeDtypeStruct((rows, d), jnp.float32) for rows in size]
         return jax.jit(lambda x, y: av.pairwise_lse(x, y, bandwidth=1.0)).lower(*shapes).compile()
     finally:
-        tiles.load_table = original
+        stream.tile_sizes = original
 
 
 def measure(size, d, candidates, repeats):
@@ -63,13 +66,33 @@ def measure(size, d, candidates, repeats):
 def rules(chosen):
     """Return the table's rules for the best tile of each dimension, dimensions ascending."""
     found = []
-    for d, (queries, centers) in sorted(chosen.items()):
-        if found and (found[-1]["queries"], found[-1]["centers"]) == (queries, centers):
+    for d, (queries, centers, widest) in sorted(chosen.items()):
+        rule = {"queries": queries, "centers": centers, "widest": widest}
+        if found and {**found[-1], "max_dims": None} == {"max_dims": None, **rule}:
             found[-1]["max_dims"] = d
         else:
-            found.append({"max_dims": d, "queries": queries, "centers": centers})
+            found.append({"max_dims": d, **rule})
     found[-1]["max_dims"] = None
     return found
+
+
+def best_of(size, d, candidates, repeats, rows):
+    """Measure a problem, and return the smallest tile that is as good as the best."""
+    seconds = measure(size, d, candidates, repeats)
+    per_pair = {tile: 1e12 * t / (size[0] * size[1]) for tile, t in seconds.items()}
+    for tile, picoseconds in per_pair.items():
+        rows.append({"size": size, "d": d, "tile": tile, "ps_per_pair": picoseconds})
+    ranking = sorted(per_pair, key=lambda tile: per_pair[tile])
+    best = ", ".join(f"{tile[0]}x{tile[1]} {per_pair[tile]:.0f}" for tile in ranking[:4])
+    print(f"n {size[0]}, m {size[1]}, d {d}: {best} ps per pair", flush=True)
+    return pick(per_pair)
+
+
+def pick(per_pair):
+    """Return the smallest of the tiles whose times cannot be told from the best one's."""
+    limit = (1 + TIE) * min(per_pair.values())
+    tied = [tile for tile, time_per_pair in per_pair.items() if time_per_pair <= limit]
+    return min(tied, key=lambda tile: (tile[0] * tile[1], per_pair[tile]))
 
 
 def main():
@@ -83,37 +106,27 @@ def main():
     device = jax.devices()[0]
     size = SIZES.get(device.platform, SIZES["gpu"])
     queries, centers = CANDIDATES.get(device.platform, CANDIDATES["gpu"])
-    candidates = list(itertools.product(queries, centers))
+    few = FEW_QUERIES, size[1] * 4
     chosen, rows = {}, []
     for d in options.dims:
-        seconds = measure(size, d, candidates, options.repeats)
-        chosen[d] = min(seconds, key=lambda tile: seconds[tile])
-        for tile, t in seconds.items():
-            rows.append(
-                {"d": d, "tile": tile, "picoseconds_per_pair": 1e12 * t / size[0] / size[1]}
-            )
-        print(f"d = {d}: " + ", ".join(
-            f"{tile[0]}x{tile[1]} {1e12 * seconds[tile] / size[0] / size[1]:.0f}"
-            for tile in sorted(seconds, key=lambda tile: seconds[tile])[:5]
-        ) + " ps/pair", flush=True)  # fmt: skip
+        square = best_of(size, d, list(itertools.product(queries, centers)), options.repeats, rows)
+        wide = best_of(few, d, [(FEW_QUERIES, width) for width in WIDTHS], options.repeats, rows)
+        chosen[d] = *square, wide[1]
     entry = rules(chosen)
     print(json.dumps(entry))
     if options.dry_run:
         return
-    table = json.loads(TABLE.read_text())
+    table = json.loads(TABLE.read_text())["tiles"]
     key = options.key or device.device_kind
-    table["tiles"][key] = entry
-    lines = [
-        f"  {json.dumps(name)}: [\n   "
-        + ",\n   ".join(json.dumps(rule) for rule in entry)
-        + "\n  ]"
-        for name, entry in table["tiles"].items()
-    ]
-    TABLE.write_text('{\n "tiles": {\n' + ",\n".join(lines) + "\n }\n}\n")
+    table[key] = entry
+    entries = (
+        f"  {json.dumps(name)}: [\n   " + ",\n   ".join(map(json.dumps, entry)) + "\n  ]"
+        for name, entry in table.items()
+    )
+    TABLE.write_text('{\n "tiles": {\n' + ",\n".join(entries) + "\n }\n}\n")
     print(f"wrote the entry {key!r} of {TABLE.name}")
-    machine = describe_machine()
     kind = device.device_kind.lower().replace(" ", "_")
-    write_results(f"tiles_{kind}", {"machine": machine, "size": size, "rows": rows})
+    write_results(f"tiles_{kind}", {"machine": describe_machine(), "rows": rows})
 
 
 if __name__ == "__main__":

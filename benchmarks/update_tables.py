@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common import RESULTS
 from mnist_variants import table as mnist_table
+from pairwise_lse import table as kernel_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,26 +22,6 @@ ROOT = Path(__file__).parent.parent
 def read(name: str) -> dict:
     """Return the results of one benchmark."""
     return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def kernel_table() -> str:
-    """Return the kernel beside torch."""
-    rows = read("pairwise_lse_vs_torch")["rows"]
-    lines = [
-        "| d | torch, ms | avae_jax, ms | ratio | max error / (1 + \\|lse\\|) |",
-        "|--|--|--|--|--|",
-    ]
-    for dim in sorted({row["d"] for row in rows}):
-        torch, ours = (
-            next(row for row in rows if row["d"] == dim and row["contender"] == contender)
-            for contender in ("torch", "avae_jax")
-        )
-        lines.append(
-            f"| {dim} | {torch['median_ms']:.1f} | {ours['median_ms']:.1f} | "
-            f"{ours['times_faster_than_torch']:.0f}x | "
-            f"{ours['max_error_over_1_plus_lse']:.0e} |"
-        )
-    return "\n".join(lines)
 
 
 def step_table() -> str:
@@ -52,7 +33,7 @@ def step_table() -> str:
 
 
 TABLES = {
-    "README.md": {"kernel": kernel_table, "step": step_table},
+    "README.md": {"kernel": lambda: kernel_table(read("pairwise_lse_cpu")), "step": step_table},
     "experiments/README.md": {
         "mnist_variants": lambda: mnist_table(read("mnist_variants")["rows"])
     },

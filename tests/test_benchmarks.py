@@ -31,3 +31,22 @@ def test_bandwidths_are_within_the_target():
     cells = json.loads((FOLDER / "results" / "bandwidth.json").read_text())["cells"]
     assert len(cells) == 30
     assert max(abs(cell["h_opt"] - cell["reference"]) for cell in cells) <= 0.015
+
+
+def test_kernel_results_hold_the_targets():
+    report = json.loads((FOLDER / "results" / "pairwise_lse_cpu.json").read_text())
+    measured = [row for row in report["rows"] if "median_s" in row]
+    ours = {
+        (row["asked_n"], row["asked_m"], row["d"], row["op"]): row
+        for row in measured
+        if row["contender"] == "avae_jax"
+    }
+    assert all(row["within_float32"] for row in ours.values())
+    for (*_, op), row in ours.items():
+        assert op != "lse" or row["fraction_of_floor"] >= 0.5
+    for row in measured:
+        same = ours[row["asked_n"], row["asked_m"], row["d"], row["op"]]
+        assert row["ps_per_pair"] >= same["ps_per_pair"], (row["contender"], row["d"])
+    for exponent in report["exponents"]["pairs"].values():
+        assert abs(exponent - 1) < 0.1
+    assert report["work_per_device"]["work_ratio"] >= 7

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable
 
 from avae_jax.kernels.pairwise_lse import stream
@@ -30,9 +31,24 @@ class Implementation:
     unavailable: Callable[[], str | None] = lambda: None
 
 
+def _pallas(name: str) -> Implementation:
+    # Imported when asked for: Pallas takes longer to import than the rest of the kernel.
+    def module():
+        return importlib.import_module(f"avae_jax.kernels.pairwise_lse.{name}")
+
+    return Implementation(
+        sums=lambda *args, **options: module().sums(*args, **options),
+        form=MATRIX_FORM,
+        unavailable=lambda: module().unavailable(),
+    )
+
+
 IMPLEMENTATIONS = {
     "xla": Implementation(functools.partial(stream.sums, MATRIX_FORM), MATRIX_FORM),
     "direct": Implementation(functools.partial(stream.sums, DIFFERENCE_FORM), DIFFERENCE_FORM),
+    # Not chosen by themselves: neither has run on the hardware it is for.
+    "pallas_tpu": _pallas("pallas_tpu"),
+    "pallas_gpu": _pallas("pallas_gpu"),
 }
 
 

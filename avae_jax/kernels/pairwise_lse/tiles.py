@@ -9,13 +9,14 @@ import jax
 
 _TABLE = Path(__file__).with_name("tiles.json")
 
-# A tile of few queries is widened no further: a longer row of logits gains nothing.
-_MIN_ROWS = 8
-
 
 @functools.cache
 def load_table() -> dict[str, list[dict[str, Any]]]:
-    """Return the table: device kind or platform -> rules, the first that fits d holds."""
+    """Return the table: device kind or platform -> rules, the first that fits d holds.
+
+    A rule has `max_dims` (None: any), a tile of `queries` by `centers`, and `widest`, the most
+    centers of a tile of few queries.
+    """
     return json.loads(_TABLE.read_text())["tiles"]
 
 
@@ -31,6 +32,7 @@ def tile_sizes(num_queries: int, num_centers: int, num_dims: int) -> tuple[int, 
     rule = next(r for r in rules if r["max_dims"] is None or num_dims <= r["max_dims"])
     query_tile, center_tile = rule["queries"], rule["centers"]
     if num_queries < query_tile:
-        # The same number of logits in a tile of fewer rows.
-        center_tile = query_tile * center_tile // max(num_queries, _MIN_ROWS)
+        # The same number of logits in a tile of fewer queries, while its centers stay in cache.
+        center_tile = query_tile * center_tile // num_queries
+        center_tile = max(rule["centers"], min(center_tile, rule["widest"]))
     return min(query_tile, num_queries), min(center_tile, num_centers)
