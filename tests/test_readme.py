@@ -12,7 +12,7 @@ TEXT = (ROOT / "README.md").read_text()
 def test_the_examples_run():
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     blocks = [block for block in blocks if "load_run" not in block]  # tests/training has that one.
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict = {}
     exec("\n".join(blocks), names)  # noqa: S102
     assert names["lse"].shape == (64,)
