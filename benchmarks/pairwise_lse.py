@@ -598,8 +598,8 @@ def _summary(report: dict[str, Any]) -> str:
         f"{rates['matmul_f32'] / 1e9:.0f} Gflop/s in float32 products, {rates['exp'] / 1e9:.1f} G "
         f"exponentials/s and "
         f"{rates['multiply_add'] / 1e9:.0f} G multiply-adds/s. `*`: at fewer queries "
-        f"or centers than the row says. {growth}With {work['num_devices']} virtual devices the CPU "
-        f"time per device falls {work['work_ratio']:.1f} times."
+        f"or centers than the row says. {growth}With {work['num_devices']} virtual devices each "
+        f"takes the CPU time of one alone over {work['work_ratio']:.1f}, waiting threads included."
     )
 
 
@@ -609,6 +609,8 @@ def _device_of(machine: dict[str, Any]) -> str:
 
 
 def _time_cell(row: dict[str, Any]) -> str:
+    if row.get("measured_before"):
+        return "as above"
     shrunk = "*" if (row["n"], row["m"]) != (row["asked_n"], row["asked_m"]) else ""
     return f"{_short(row['ps_per_pair'])} ({row['fraction_of_floor']:.0%}){shrunk}"
 
@@ -771,6 +773,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"wrote {path.name}")
         if options.whole:
             draw(report, picture)
+    else:
+        print("nothing was written: --output names a JSON file for a part of the grid")
 
 
 if __name__ == "__main__":

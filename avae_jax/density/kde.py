@@ -71,6 +71,8 @@ def kde_log_density(
       Parzen, 1962, On estimation of a probability density function and mode.
     """
     _check_shapes(z, centers, exclude, log_weights)
+    if jnp.ndim(bandwidth):
+        raise ValueError(f"bandwidth has shape {jnp.shape(bandwidth)}: give one number")
     check_positive("bandwidth", bandwidth)
     latent_dim = z.shape[-1]
     lse = pairwise_lse(
@@ -159,5 +161,5 @@ def _log_sharded_mass(
         log_weights=log_weights,
         exclude=exclude,
         axis_name=axis_name,
-        queries_sharded=queries_sharded and exclude is not None,
+        queries_sharded=queries_sharded,
     )

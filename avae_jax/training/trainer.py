@@ -238,8 +238,8 @@ class Trainer:
 
     def init(self) -> TrainState:
         """Draw the state before the first step: the bank is filled and beta is measured."""
-        state = jax.jit(self._initial)()
-        state = jax.device_put(state, state_sharding(state, self.setup.mesh))
+        at = state_sharding(jax.eval_shape(self._initial), self.setup.mesh)
+        state = jax.jit(self._initial, out_shardings=at)()
         if self.objective.uses_centers:
             state = self.refresh(state, self.draw_subset(0), step=0)
         if self.objective.measures_beta:

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 from jax.test_util import check_grads
 from sklearn.neighbors import KernelDensity
 
@@ -179,3 +180,44 @@ def test_errors_name_the_argument(change, message):
     } | change
     with pytest.raises(ValueError, match=message):
         kde_log_density(**arguments)
+
+
+@pytest.mark.parametrize("with_exclude", [False, True])
+@pytest.mark.parametrize("queries_sharded", [False, True])
+@pytest.mark.parametrize("check_vma", [False, True])
+def test_sharded_centers_give_the_density_of_all(check_vma, queries_sharded, with_exclude):
+    rng = np.random.default_rng(0)
+    z, centers = (rng.normal(size=(k, 3)).astype(np.float32) for k in (16, 40))
+    log_weights = rng.normal(size=40).astype(np.float32)
+    exclude = rng.integers(-1, 40, 16).astype(np.int32) if with_exclude else None
+    rows, whole = PartitionSpec("data"), PartitionSpec()
+    of_z = rows if queries_sharded else whole
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    def loss(z, centers, log_weights, exclude, **options):
+        log_q = kde_log_density(
+            z, centers, bandwidth=0.5, log_weights=log_weights, exclude=exclude, **options
+        )
+        return jnp.sum(jnp.sin(log_q)), log_q
+
+    step = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+
+    def local(*args):
+        (_, log_q), gradients = step(*args, axis_name="data", queries_sharded=queries_sharded)
+        return log_q, gradients
+
+    sharded = jax.shard_map(
+        local, mesh=mesh, in_specs=(of_z, rows, rows, of_z),
+        out_specs=(of_z, (of_z, rows, rows)), check_vma=check_vma,
+    )  # fmt: skip
+    log_q, gradients = jax.jit(sharded)(z, centers, log_weights, exclude)
+    (_, expected), expected_gradients = step(z, centers, log_weights, exclude)
+    np.testing.assert_allclose(log_q, expected, rtol=1e-5, atol=1e-5)
+    for actual, wanted in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_several_bandwidths_are_refused():
+    z = np.zeros((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"bandwidth has shape \(2,\): give one number"):
+        kde_log_density(z, z, bandwidth=np.ones(2, np.float32))

@@ -35,7 +35,7 @@ def pairwise_lse(
       x: [n, d] floating queries.
       y: [m, d] floating centers, m >= 1, in the unit of x.
       bandwidth: scalar h > 0 in the unit of x, a number or traced; or [k], several at once, which
-        share one product of x and y.
+        share one product of x and y. A traced one is not checked.
       log_weights: [m] floating, nats; -inf masks a center. None means 0 everywhere.
       exclude: [n] integer, the index of the center left out of each row, -1 for none. None leaves
         out nothing. `jnp.arange(n)` with y = x gives leave-one-out.
@@ -51,11 +51,11 @@ def pairwise_lse(
         hardware yet.
       precision: accuracy class of the matrix products, see Numerics: "highest" (as float32), "high"
         (half the cost on GPU and TPU) or "fast" (bfloat16: wrong by whole nats at narrow
-        bandwidths).
+        bandwidths). "direct" has one class.
 
     Returns:
-      [n] nats, or [k, n] for several bandwidths, float32 (float64 if an input is); -inf where every
-      center is masked or excluded.
+      [n] nats, or [k, n] for several bandwidths, float32 (float64 if an input is and JAX's x64 mode
+      is on); -inf where every center is masked or excluded.
 
     Raises:
       TypeError: an array, or the bandwidth, is not of a floating (exclude: integer) type.
@@ -69,15 +69,17 @@ def pairwise_lse(
       nothing. With u = 2^-24 and S_i = max_j (|x_i - c|^2 + |y_j - c|^2) / (2 h^2), c that mean,
       the error is at most 16 u (1 + S) in class "highest", 2^-15 (1 + S) in "high" and
       2^-8 (1 + S) in "fast"; of "direct" 8 u (1 + |lse|). A CPU computes all classes in float32.
-      Half-precision inputs are upcast to float32. Time O(n m d), memory O(n d) plus one tile of
-      logits: neither [n, m] nor a copy of y.
+      Half-precision inputs are copied to float32. Time O(n m d); memory O(k n d) for k bandwidths
+      plus one tile of logits: neither [n, m] nor a copy of y.
       Reverse mode only; the gradient in x and in the bandwidth comes out of the forward pass
       (one more product for x), the one in y and log_weights needs a second streamed pass. Rows
       with nothing included have gradient 0; a non-finite query spoils its own row only.
       With `axis_name` all devices' centers count in value and gradient. The gradients in x and
       bandwidth are those of the device's own rows and complete on every device; those in y and
       log_weights are of the sum over the queries of all devices of the axis. Few queries are
-      gathered, many stay and the centers go around a ring.
+      gathered to every device; many stay, and the centers go around a ring, of which a device holds
+      three shards at a time. Without shard_map's replication check (and in pmap) differentiate
+      inside of the mapped function: from outside, the gradient in y would be a device's share.
 
     Example:
       >>> import jax.numpy as jnp
@@ -160,23 +162,17 @@ def _checked(
         raise ValueError(
             f"x and y must have the same number of dimensions, got x {x.shape} and y {y.shape}."
         )
-    (n, d), m = x.shape, y.shape[0]
+    d, m = x.shape[1], y.shape[0]
     if d == 0:
         raise ValueError(f"x must have at least one dimension, got {x.shape}.")
     if m == 0:
         raise ValueError(f"y must hold at least one center, got {y.shape}.")
 
-    num_shards = _checked_axis(axis_name, queries_sharded, x)
-    bandwidth = _checked_bandwidth(bandwidth)
-    if log_weights is not None:
-        log_weights = _floating("log_weights", log_weights)
-        if log_weights.shape != (m,):
-            raise ValueError(
-                f"log_weights must have shape ({m},), one per center of y {y.shape}, got "
-                f"{log_weights.shape}."
-            )
-    if exclude is not None:
-        exclude = _checked_exclude(exclude, n, m * num_shards)
+    num_shards = _checked_axis(axis_name, queries_sharded)
+    bandwidth = checked_bandwidth(bandwidth)
+    log_weights = checked_log_weights(log_weights, y)
+    exclude = checked_exclude(exclude, x, m * num_shards)
+    _check_shared(axis_name, queries_sharded, x=x, bandwidth=bandwidth, exclude=exclude)
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}.")
 
@@ -192,7 +188,7 @@ def _checked(
     return layout, mark_varying(layout, x, y, bandwidths, log_weights, exclude), several
 
 
-def _checked_axis(axis_name, queries_sharded, x) -> int:
+def _checked_axis(axis_name, queries_sharded) -> int:
     """Return the number of devices the centers are sharded over."""
     if axis_name is None:
         if queries_sharded:
@@ -200,20 +196,29 @@ def _checked_axis(axis_name, queries_sharded, x) -> int:
                 "queries_sharded=True needs axis_name, the axis they are sharded over."
             )
         return 1
+    names = (axis_name,) if isinstance(axis_name, str) else axis_name
+    if not (isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)):
+        raise TypeError(f"axis_name must be a string or a tuple of strings, got {axis_name!r}.")
     try:
-        num_shards = jax.lax.axis_size(axis_name)
+        return jax.lax.axis_size(axis_name)
     except (NameError, TypeError) as error:
         raise ValueError(
             f"axis_name must name a mapped axis of jax.shard_map or jax.pmap around the call, got "
             f"{axis_name!r}."
         ) from error
+
+
+def _check_shared(axis_name, queries_sharded, **args) -> None:
+    """Refuse what differs between devices that are said to have the same queries."""
+    if axis_name is None or queries_sharded:
+        return
     names = {axis_name} if isinstance(axis_name, str) else set(axis_name)
-    if not queries_sharded and names & varying_axes(x):
-        raise ValueError(
-            f"x {x.shape} differs between the devices of axis {axis_name!r}: pass "
-            "queries_sharded=True, or the same x on all of them."
-        )
-    return num_shards
+    for name, a in args.items():
+        if a is not None and names & varying_axes(a):
+            raise ValueError(
+                f"{name} {a.shape} differs between the devices of axis {axis_name!r}: pass "
+                f"queries_sharded=True if the queries are split over it, or the same {name} on all."
+            )
 
 
 def _floating(name: str, a) -> jax.Array:
@@ -233,32 +238,51 @@ def _concrete(a):
     return np.asarray(a)
 
 
-def _checked_bandwidth(bandwidth) -> jax.Array:
+def checked_bandwidth(bandwidth) -> jax.Array:
+    """Return the bandwidth as a floating array, or raise for one that is none."""
     if isinstance(bandwidth, (bool, str, bytes)) or bandwidth is None:
         raise TypeError(f"bandwidth must be a number, got {bandwidth!r}.")
     if isinstance(bandwidth, int):
         bandwidth = float(bandwidth)
+    # Read before JAX has it: under jit its constants cannot be.
+    value = _concrete(bandwidth if isinstance(bandwidth, jax.Array) else np.asarray(bandwidth))
     bandwidth = _floating("bandwidth", bandwidth)
     if bandwidth.ndim > 1 or bandwidth.size == 0:
         raise ValueError(f"bandwidth must be a scalar or have shape [k], got {bandwidth.shape}.")
-    value = _concrete(bandwidth)
     if value is not None and not np.all((0 < value) & (value < np.inf)):
         raise ValueError(f"bandwidth must be positive and finite, got {value}.")
     return bandwidth
 
 
-def _checked_exclude(exclude, n: int, m: int) -> jax.Array:
-    exclude = jnp.asarray(exclude)
+def checked_log_weights(log_weights, y) -> jax.Array | None:
+    """Return log weights `y.shape[:-1]` as a floating array, or raise."""
+    if log_weights is None:
+        return None
+    log_weights = _floating("log_weights", log_weights)
+    if log_weights.shape != y.shape[:-1]:
+        raise ValueError(
+            f"log_weights must have shape {y.shape[:-1]}, one per center of y {y.shape}, got "
+            f"{log_weights.shape}."
+        )
+    return log_weights
+
+
+def checked_exclude(exclude, x, num_centers: int) -> jax.Array | None:
+    """Return indices `x.shape[:-1]` as int32, or raise for those that are out of range."""
+    if exclude is None:
+        return None
+    # Not yet through JAX, which would cut 64 bits to 32.
+    exclude = exclude if isinstance(exclude, jax.Array) else np.asarray(exclude)
     if not jnp.issubdtype(exclude.dtype, jnp.integer):
         raise TypeError(f"exclude must be an integer array, got {exclude.dtype} {exclude.shape}.")
-    if exclude.shape != (n,):
+    if exclude.shape != x.shape[:-1]:
         raise ValueError(
-            f"exclude must have shape ({n},), one index per query, got {exclude.shape}."
+            f"exclude must have shape {x.shape[:-1]}, one index per query, got {exclude.shape}."
         )
     values = _concrete(exclude)
-    if values is not None and values.size and (values.min() < -1 or values.max() >= m):
+    if values is not None and values.size and (values.min() < -1 or values.max() >= num_centers):
         raise ValueError(
-            f"exclude must hold indices in [0, {m}) or -1 for none, got values from "
+            f"exclude must hold indices in [0, {num_centers}) or -1 for none, got values from "
             f"{values.min()} to {values.max()}."
         )
-    return exclude.astype(jnp.int32)
+    return jnp.asarray(exclude).astype(jnp.int32)

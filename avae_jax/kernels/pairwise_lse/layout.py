@@ -213,23 +213,30 @@ def center_gradients(
         lse, cotangent = _gather((lse, cotangent), axis_name, axis=1)
         return of(x, y, log_weights, exclude, lse, cotangent, first_row)
 
-    def add(step, carry):
-        y, log_weights, gradients = carry
+    def with_own(step, y, log_weights, gradients):
         first_row = _owner(step, axis_name) * num_rows
         new = of(x, y, log_weights, exclude, lse, cotangent, first_row)
-        # The sums travel with their centers, and both are home after a whole round.
-        return _pass_on((y, log_weights, jax.tree.map(jnp.add, gradients, new)), axis_name)
+        return jax.tree.map(jnp.add, gradients, new)
+
+    def add(step, carry):
+        y, log_weights, _ = carry
+        # The sums travel with their centers.
+        return _pass_on((y, log_weights, with_own(step, *carry)), axis_name)
 
     x, y, log_weights, lse, cotangent = _all_varying(x, y, log_weights, lse, cotangent)
     nothing = (jnp.zeros_like(y), jnp.zeros_like(y[:, 0]))
     nothing = tuple(vary_over(a, varying_axes(y)) for a in nothing)
-    return jax.lax.fori_loop(0, layout.num_shards, add, (y, log_weights, nothing))[2]
+    last = layout.num_shards - 1
+    carry = jax.lax.fori_loop(0, last, add, (y, log_weights, nothing))
+    # One more step and they are home.
+    return _pass_on(with_own(last, *carry), axis_name)
 
 
 def _gathers(x, y) -> bool:
-    """Return whether it moves less to gather the queries than to pass the centers around.
+    """Return whether it moves less to gather the queries than to pass the centers around, roughly.
 
-    Queries travel twice: there as points, back as sums.
+    Queries travel twice: there as points, back as sums. Forward and backward go the same way,
+    whatever else is asked for.
     """
     return 2 * x.shape[0] <= y.shape[0]
 

@@ -32,7 +32,17 @@ def matmul(a: jax.Array, b: jax.Array, precision: str) -> jax.Array:
     Returns:
       [p, q] in the type of a and b.
     """
-    product = _PRODUCTS.get(jax.default_backend(), _BFLOAT16_PASSES)[precision]
+    product = _products()[precision]
     if a.dtype == jnp.float64:
         product = Precision.HIGHEST
     return jnp.matmul(a, b, precision=product)
+
+
+def _products() -> dict:
+    platform = jax.default_backend()
+    if platform == "gpu":
+        # "7.5" on NVIDIA's last ones without bfloat16, "gfx90a" on AMD's.
+        capability = str(getattr(jax.devices()[0], "compute_capability", "")).split(".")[0]
+        if capability.isdecimal() and int(capability) < 8:
+            return dict.fromkeys(PRECISIONS, Precision.HIGHEST)
+    return _PRODUCTS.get(platform, _BFLOAT16_PASSES)

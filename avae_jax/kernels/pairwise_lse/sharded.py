@@ -1,14 +1,22 @@
 """The kernel on global arrays, spread over the devices of a mesh or by pmap."""
 
 import functools
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
-from avae_jax.kernels.pairwise_lse.api import pairwise_lse, pairwise_lse_stats
+from avae_jax.kernels.pairwise_lse.api import (
+    checked_bandwidth,
+    checked_exclude,
+    checked_log_weights,
+    pairwise_lse,
+    pairwise_lse_stats,
+)
 from avae_jax.kernels.pairwise_lse.stats import PairwiseStats
 
 
@@ -32,12 +40,12 @@ def sharded_pairwise_lse(
     | an axis | None | nothing: each device streams all centers past its queries |
     | None | an axis | one sum of [n, d + 3] numbers over the axis |
     | one axis | another | the same, within the center axis |
-    | an axis | the same | the queries and their sums, or the centers around a ring: the smaller |
+    | an axis | the same | the queries and their sums, or the centers around a ring |
 
     Args:
       x: [n, d], as in `pairwise_lse`; n divisible by the size of `query_axis`.
       y: [m, d]; m divisible by the size of `center_axis`. Pad with rows of log weight -inf.
-      mesh: the devices.
+      mesh: the devices, its axes of type `AxisType.Auto`.
       bandwidth: scalar or [k].
       query_axis: mesh axis the rows of x are split over, or None for all of them on every device.
       center_axis: the same for y.
@@ -50,8 +58,8 @@ def sharded_pairwise_lse(
       [n] or [k, n] nats, split over `query_axis`. Differentiable as `pairwise_lse` is.
 
     Raises:
-      ValueError: an axis the mesh does not have, rows that cannot be split evenly, or what
-        `pairwise_lse` raises.
+      ValueError: an axis the mesh does not have or of another type, rows that cannot be split
+        evenly, or what `pairwise_lse` raises.
 
     Example:
       >>> import jax
@@ -64,10 +72,8 @@ def sharded_pairwise_lse(
       >>> lse.shape == (4 * jax.device_count(),)
       True
     """
-    over_mesh = _over_mesh(
-        pairwise_lse, mesh, query_axis, center_axis, implementation, precision, x, y, bandwidth
-    )
-    return over_mesh(x, y, jnp.asarray(bandwidth), log_weights, exclude)
+    op = _Op(pairwise_lse, implementation, precision)
+    return _over_mesh(op, mesh, query_axis, center_axis, x, y, bandwidth, log_weights, exclude)
 
 
 def sharded_pairwise_lse_stats(
@@ -104,18 +110,8 @@ def sharded_pairwise_lse_stats(
       ValueError: as `sharded_pairwise_lse`.
       NotImplementedError: a derivative is asked for.
     """
-    over_mesh = _over_mesh(
-        pairwise_lse_stats,
-        mesh,
-        query_axis,
-        center_axis,
-        implementation,
-        precision,
-        x,
-        y,
-        bandwidth,
-    )
-    return over_mesh(x, y, jnp.asarray(bandwidth), log_weights, exclude)
+    op = _Op(pairwise_lse_stats, implementation, precision)
+    return _over_mesh(op, mesh, query_axis, center_axis, x, y, bandwidth, log_weights, exclude)
 
 
 def pmap_pairwise_lse(
@@ -136,14 +132,15 @@ def pmap_pairwise_lse(
     Args:
       x: [devices, n, d] or [n, d].
       y: [devices, m, d] or [m, d].
-      bandwidth: scalar.
+      bandwidth: scalar or [k], the same on all devices.
       log_weights: [devices, m] or [m], as y; or None.
       exclude: [devices, n] or [n], as x: rows of y counted over all devices; or None.
       implementation: as in `pairwise_lse`.
       precision: as in `pairwise_lse`.
 
     Returns:
-      [devices, n] nats if x is sharded, else [n]. Differentiable as `pairwise_lse` is.
+      [devices, n] nats if x is sharded, else [n]; [devices, k, n] or [k, n] for several bandwidths.
+      Differentiable as `pairwise_lse` is.
 
     Raises:
       ValueError: neither x nor y is sharded, the leading axis is not the number of devices, or what
@@ -166,8 +163,18 @@ def pmap_pairwise_lse(
             f"x {x.shape} or y {y.shape} must have a leading axis of {jax.local_device_count()} "
             "devices; for one device use pairwise_lse."
         )
+    bandwidth, log_weights, exclude = _checked(x, y, bandwidth, log_weights, exclude)
     mapped = _pmapped(x.ndim == 3, y.ndim == 3, implementation, precision)
-    return mapped(x, y, jnp.asarray(bandwidth), log_weights, exclude)
+    return mapped(x, y, bandwidth, log_weights, exclude)
+
+
+def _checked(x, y, bandwidth, log_weights, exclude) -> tuple:
+    """Check values and whole shapes here: inside of the mapped call there are neither."""
+    return (
+        checked_bandwidth(bandwidth),
+        checked_log_weights(log_weights, y),
+        checked_exclude(exclude, x, math.prod(y.shape[:-1])),
+    )
 
 
 _PMAP_AXIS = "pairwise_lse"
@@ -212,32 +219,46 @@ _scale_gradient.defvjp(
 )
 
 
+class _Op(NamedTuple):
+    """A function of the kernel and how it is to be computed."""
+
+    fn: Callable[..., Any]
+    implementation: str | None
+    precision: str
+
+
 def _over_mesh(
-    op, mesh, query_axis, center_axis, implementation, precision, x, y, bandwidth
+    op: _Op, mesh: Mesh, query_axis, center_axis, x, y, bandwidth, log_weights, exclude
 ) -> Any:
+    if not isinstance(mesh, Mesh) or any(kind != AxisType.Auto for kind in mesh.axis_types):
+        raise ValueError(
+            f"mesh must be a jax.sharding.Mesh with axes of type AxisType.Auto, got {mesh!r}: give "
+            "jax.make_mesh its axis_types."
+        )
     for name, axis in (("query_axis", query_axis), ("center_axis", center_axis)):
         if axis is not None and axis not in mesh.shape:
             raise ValueError(
                 f"{name} must be one of the mesh's axes {tuple(mesh.shape)} or None, got {axis!r}."
             )
+    x, y = jnp.asarray(x), jnp.asarray(y)
     for name, a, axis in (("x", x, query_axis), ("y", y, center_axis)):
-        rows, size = jnp.shape(a)[:1], 1 if axis is None else mesh.shape[axis]
-        if rows and rows[0] % size:
+        if a.ndim != 2:
+            raise ValueError(f"{name} must have shape [points, dimensions], got {a.shape}.")
+        size = 1 if axis is None else mesh.shape[axis]
+        if a.shape[0] % size:
             raise ValueError(
-                f"{name} {jnp.shape(a)} cannot be split over the {size} devices of mesh axis "
+                f"{name} {a.shape} cannot be split over the {size} devices of mesh axis "
                 f"{axis!r}: give a multiple of {size} rows."
             )
-    return _shard_mapped(
-        op, mesh, query_axis, center_axis, implementation, precision, jnp.ndim(bandwidth)
-    )
+    bandwidth, log_weights, exclude = _checked(x, y, bandwidth, log_weights, exclude)
+    mapped = _shard_mapped(op, mesh, query_axis, center_axis, bandwidth.ndim)
+    return mapped(x, y, bandwidth, log_weights, exclude)
 
 
 @functools.lru_cache(maxsize=64)
-def _shard_mapped(
-    op, mesh: Mesh, query_axis, center_axis, implementation, precision, bandwidth_rank: int
-) -> Any:
+def _shard_mapped(op: _Op, mesh: Mesh, query_axis, center_axis, bandwidth_rank: int) -> Any:
     def local(x, y, bandwidth, log_weights, exclude):
-        return op(
+        return op.fn(
             x,
             y,
             bandwidth=bandwidth,
@@ -245,8 +266,8 @@ def _shard_mapped(
             exclude=exclude,
             axis_name=center_axis,
             queries_sharded=center_axis is not None and query_axis == center_axis,
-            implementation=implementation,
-            precision=precision,
+            implementation=op.implementation,
+            precision=op.precision,
         )
 
     queries, centers = PartitionSpec(query_axis), PartitionSpec(center_axis)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from avae_jax.kernels.pairwise_lse.form import Form
 from avae_jax.kernels.pairwise_lse.precision import matmul
-from avae_jax.kernels.pairwise_lse.stats import Sums, masked_level, merge_sums
+from avae_jax.kernels.pairwise_lse.stats import Sums, empty_level, masked_level, merge_sums
 from avae_jax.kernels.pairwise_lse.tiles import tile_sizes
 
 
@@ -141,8 +141,10 @@ def sums(
     (n, d), m, k = x.shape, y.shape[0], bandwidths.shape[0]
     query_size, center_size = tile_sizes(n, m, d)
     query_tiles, center_tiles = _cut_evenly(n, query_size), _cut_evenly(m, center_size)
-    # Logits are computed at the first bandwidth and rescaled for the others.
-    bandwidth = bandwidths[0]
+    # Logits are computed at the largest usable bandwidth and rescaled for the others: one that is 0
+    # or NaN spoils its own rows only.
+    usable = jnp.isfinite(bandwidths) & (bandwidths > 0)
+    bandwidth = bandwidths[0] if k == 1 else jnp.max(jnp.where(usable, bandwidths, 0.0))
     ratios = jnp.square(bandwidth / bandwidths)
 
     def query_rows(i):
@@ -192,7 +194,7 @@ def sums(
 
         init = empty_sums((k, d, query_tiles.size), query.centred, mean=mean, moments=moments)
         result = _loop(center_tiles.count, add_tile, init)
-        empty = result.top <= 0.5 * masked_level(x.dtype)
+        empty = result.top <= empty_level(x.dtype)
         if not pure:
             result = result._replace(top=jnp.where(empty, result.top, result.top + query.terms))
         if mean:

@@ -12,7 +12,11 @@ from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from avae_jax.kernels.pairwise_lse import sharded_pairwise_lse, sharded_pairwise_lse_stats
+from avae_jax.kernels.pairwise_lse import (
+    pairwise_lse,
+    sharded_pairwise_lse,
+    sharded_pairwise_lse_stats,
+)
 
 from .contract import (
     ARGNUMS,
@@ -61,12 +65,15 @@ def check(name):
 
     lse, gradients = step(x, y, bandwidth, log_weights, exclude, place(cotangent, query_axis))
     assert not gradients[1].is_fully_addressable
-    # Not under jit: the arguments are of other processes too, and must not be read.
-    stats = sharded_pairwise_lse_stats(
-        x, y, bandwidth=bandwidth, log_weights=log_weights, exclude=exclude, **axes
+    options = {"bandwidth": bandwidth, "log_weights": log_weights, "exclude": exclude}
+    stats = sharded_pairwise_lse_stats(x, y, **options, **axes)
+    # Left to the compiler to spread. No process can read all of `exclude`, and none may try.
+    left_to_compiler = pairwise_lse(x, y, **options)
+    lse, gradients, stats, left_to_compiler = process_allgather(
+        (lse, gradients, stats, left_to_compiler), tiled=True
     )
-    lse, gradients, stats = process_allgather((lse, gradients, stats), tiled=True)
     assert_values(problem, lse, "direct")
+    assert_values(problem, left_to_compiler, "direct")
     assert_gradients(problem, gradients, cotangent, "direct")
     assert_stats(problem, stats, "direct")
 

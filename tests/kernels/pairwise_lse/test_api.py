@@ -104,6 +104,11 @@ def test_nothing_included_is_minus_infinity_with_zero_gradients(implementation, 
     gradients = jax.grad(make_loss(problem, implementation), ARGNUMS)(*problem.args)
     np.testing.assert_array_equal(np.asarray(gradients[0])[empty], 0.0)
     assert_gradients(problem, gradients, np.ones_like(make_cotangent(problem)), implementation)
+    # Nor need it be finite.
+    of_square = make_loss(problem, implementation, lambda lse: jnp.sum(lse**2))
+    gradients = jax.grad(of_square, ARGNUMS)(*problem.args)
+    np.testing.assert_array_equal(np.asarray(gradients[0])[empty], 0.0)
+    assert all(np.all(np.isfinite(a)) for a in gradients)
 
 
 def test_non_finite_queries_spoil_their_own_rows_only(implementation):

@@ -60,20 +60,20 @@ def _as_tuple(axes):
 
 
 LINE, GRID = {"a": 8}, {"a": 4, "b": 2}
-# Gathered: 2 n <= m on a device. The ring: more queries than that.
+# Few queries on a device for its centers are gathered; for many the centers go around the ring.
 LAYOUTS = {
     "queries": Layout(LINE, "a", None, 24, 40),
     "centers": Layout(LINE, None, "a", 21, 40),
     "one query": Layout(LINE, None, "a", 1, 8),
-    "gather": Layout(LINE, "a", "a", 16, 40),
-    "ring": Layout(LINE, "a", "a", 40, 32),
+    "gather": Layout(LINE, "a", "a", 8, 40),
+    "ring": Layout(LINE, "a", "a", 80, 32),
     "ring of one row": Layout(LINE, "a", "a", 8, 8),
     "grid": Layout(GRID, "a", "b", 24, 20),
     "gather on one axis of two": Layout(GRID, "a", "a", 8, 32),
-    "ring on one axis of two": Layout(GRID, "a", "a", 24, 20),
+    "ring on one axis of two": Layout(GRID, "a", "a", 60, 20),
     "centers over both axes": Layout(GRID, None, ("a", "b"), 7, 40),
-    "gather over both axes": Layout(GRID, ("a", "b"), ("a", "b"), 16, 40),
-    "ring over both axes": Layout(GRID, ("a", "b"), ("a", "b"), 40, 32),
+    "gather over both axes": Layout(GRID, ("a", "b"), ("a", "b"), 8, 40),
+    "ring over both axes": Layout(GRID, ("a", "b"), ("a", "b"), 80, 32),
 }
 ONE_AXIS_EACH = [k for k, v in LAYOUTS.items() if not isinstance(v.centers, tuple)]
 ON_A_LINE = ["queries", "centers", "gather", "ring"]
@@ -448,8 +448,9 @@ def test_no_other_collectives_than_the_layout_needs(name, argnums):
         assert num_sent(found, "all_reduce") <= n + shift + 1
     if name == "ring":
         assert num_sent(found, "all_reduce") <= shift + 1
-        # Rows and log weights, on the way back with their sums.
-        rows = per_device * (d + 1) * (1 + 2 * (passes - 1))
+        # As the program names them, once a loop: rows and log weights; on the way back these and
+        # their sums, and the sums home.
+        rows = per_device * (d + 1) * (1 + 3 * (passes - 1))
         assert num_sent(found, "collective_permute") <= rows
 
 
@@ -539,12 +540,80 @@ def test_bad_arguments_inside_of_a_shard_map_are_named():
         mapped = jax.shard_map(local, mesh=layout.make_mesh(), in_specs=specs, out_specs=values)
         return mapped(*problem.args, problem.exclude)
 
-    with pytest.raises(ValueError, match=r"x \(2, 3\) differs between the devices of axis 'a'"):
+    with pytest.raises(ValueError, match=r"x \(1, 3\) differs between the devices of axis 'a'"):
         run(axis_name="a")
     with pytest.raises(ValueError, match=r"axis_name must name a mapped axis .*'rows'"):
         run(axis_name="rows", queries_sharded=True)
     # Rows of all devices are counted.
     limit = len(problem.y)
     with pytest.raises(ValueError, match=rf"exclude must hold indices in \[0, {limit}\)"):
-        run(axis_name="a", queries_sharded=True, exclude=np.array([0, limit]))
-    assert run(axis_name="a", queries_sharded=True, exclude=np.array([0, limit - 1])).shape == (16,)
+        run(axis_name="a", queries_sharded=True, exclude=np.array([limit]))
+    assert run(axis_name="a", queries_sharded=True, exclude=np.array([limit - 1])).shape == (8,)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bandwidth": -1.0}, r"bandwidth must be positive and finite, got -1.0"),
+        ({"bandwidth": np.nan}, r"bandwidth must be positive and finite, got nan"),
+        ({"exclude": np.full(16, 24)}, r"exclude must hold indices in \[0, 24\).* from 24 to 24"),
+        ({"exclude": np.full(16, 2**32)}, r"exclude must hold indices in \[0, 24\)"),
+        ({"exclude": np.zeros(15, int)}, r"exclude must have shape \(16,\).* got \(15,\)"),
+        (
+            {"log_weights": np.zeros(23, np.float32)},
+            r"log_weights must have shape \(24,\).*\(23,\)",
+        ),
+    ],
+)
+def test_values_and_whole_shapes_are_checked_before_mapping(options, message):
+    x, y = np.zeros((16, 3), np.float32), np.zeros((24, 3), np.float32)
+    mesh = Layout(LINE, None, None, 0, 0).make_mesh()
+    options = {"bandwidth": 1.0, **options}
+    for op in (sharded_pairwise_lse, sharded_pairwise_lse_stats):
+        with pytest.raises(ValueError, match=message):
+            op(x, y, mesh=mesh, query_axis="a", center_axis="a", **options)
+    if "log_weights" not in options:
+        with pytest.raises(ValueError, match=message):
+            pmap_pairwise_lse(x, y.reshape(8, 3, 3), **options)
+
+
+def test_meshes_of_another_kind_are_refused():
+    x = np.zeros((16, 3), np.float32)
+    explicit = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Explicit,))
+    for mesh in (explicit, None, jax.devices()):
+        with pytest.raises(ValueError, match=r"mesh must be .* AxisType.Auto"):
+            sharded_pairwise_lse(x, x, mesh=mesh, bandwidth=1.0, query_axis="a")
+
+
+@pytest.mark.parametrize("varying", ["bandwidth", "exclude"])
+def test_what_the_devices_share_must_be_the_same(varying):
+    x, y = np.zeros((2, 3), np.float32), np.zeros((16, 3), np.float32)
+    bandwidth, exclude = np.ones(8, np.float32), np.zeros(16, np.int32)
+
+    def local(x, y, bandwidth, exclude):
+        given = {"bandwidth": bandwidth[0] if varying == "bandwidth" else 1.0}
+        given |= {"exclude": exclude} if varying == "exclude" else {}
+        return pairwise_lse(x, y, axis_name="a", **given)
+
+    mesh = Layout(LINE, None, None, 0, 0).make_mesh()
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=(P(), P("a"), P("a"), P("a")), out_specs=P())
+    with pytest.raises(ValueError, match=rf"{varying} .* differs between the devices of axis 'a'"):
+        mapped(x, y, bandwidth, exclude)
+
+
+@pytest.mark.parametrize("name", [3, (), ["a"], ("a", 1)])
+def test_axis_names_are_strings(name):
+    x = np.zeros((2, 3), np.float32)
+    with pytest.raises(TypeError, match="axis_name must be a string or a tuple of strings, got"):
+        pairwise_lse(x, x, bandwidth=1.0, axis_name=name)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan])
+def test_a_bad_traced_bandwidth_spoils_its_own_values_only(bad):
+    x, y = (np.random.default_rng(k).normal(size=(9, 3)).astype(np.float32) for k in (0, 1))
+    good = pairwise_lse(x, y, bandwidth=0.7)
+    run = jax.jit(lambda h: pairwise_lse(x, y, bandwidth=h))
+    for position in (0, 1):
+        lse = run(np.insert(np.array([0.7], np.float32), position, bad))
+        np.testing.assert_allclose(lse[1 - position], good, rtol=1e-6)
+        assert not np.any(np.isfinite(lse[position]))
