@@ -141,10 +141,10 @@ def sums(
     (n, d), m, k = x.shape, y.shape[0], bandwidths.shape[0]
     query_size, center_size = tile_sizes(n, m, d)
     query_tiles, center_tiles = _cut_evenly(n, query_size), _cut_evenly(m, center_size)
-    # Logits are computed at the largest usable bandwidth and rescaled for the others: one that is 0
-    # or NaN spoils its own rows only.
+    # Logits are computed at the smallest usable bandwidth, where rounding costs most, and rescaled
+    # for the others: one that is 0 or NaN spoils its own rows only.
     usable = jnp.isfinite(bandwidths) & (bandwidths > 0)
-    bandwidth = bandwidths[0] if k == 1 else jnp.max(jnp.where(usable, bandwidths, 0.0))
+    bandwidth = bandwidths[0] if k == 1 else jnp.min(jnp.where(usable, bandwidths, jnp.inf))
     ratios = jnp.square(bandwidth / bandwidths)
 
     def query_rows(i):
