@@ -97,7 +97,7 @@ def _all_varying(*args) -> tuple:
 
 
 def origin(layout: Layout, y, log_weights) -> jax.Array:
-    """Return the mean of the unmasked centers of all devices, `[d]`."""
+    """Return the mean of the unmasked centers of all devices, `[d]`, to all but the last bit."""
     count = jnp.asarray(y.shape[0], y.dtype)
     if log_weights is not None:
         kept = log_weights != -jnp.inf
@@ -106,7 +106,11 @@ def origin(layout: Layout, y, log_weights) -> jax.Array:
     if layout.axis_name is not None:
         total = jax.lax.psum(total, layout.axis_name)
         count = jax.lax.psum(vary_over(count, varying_axes(y)), layout.axis_name)
-    return total / jnp.maximum(count, 1)
+    # Computed again where it is subtracted, compilers round the quotient there and fuse it with the
+    # subtraction here: queries and centers would be taken from origins an ulp apart, far from 0 many
+    # times the error of a logit. What has to be cut to fewer bits cannot be fused.
+    info = jnp.finfo(y.dtype)
+    return jax.lax.reduce_precision(total / jnp.maximum(count, 1), info.nexp, info.nmant - 1)
 
 
 def sums(

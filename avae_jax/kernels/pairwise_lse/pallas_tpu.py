@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from avae_jax.kernels.pairwise_lse.precision import LONGEST_CHAIN
 from avae_jax.kernels.pairwise_lse.stats import Sums, masked_level, merge_sums
 
 # bfloat16 parts of a number: 24, 16 and 8 bits of it.
@@ -29,10 +30,6 @@ _LANES, _SUBLANES, _PACKED_SUBLANES = 128, 8, 16  # of a float32 register, of a 
 # A sum over centers is kept apart for every sublane, and so is what its roundings lost; XLA adds
 # these rows up.
 _SUM_ROWS = 2 * _SUBLANES
-
-# Length of one chain of float32 additions in a product. Longer ones lose digits; from here on, the
-# matrix unit starts a new one anyway.
-_DEPTH = 256
 
 # Sizes to choose from, the preferred first, and the most (query, center) pairs of one grid step:
 # enough to hide the third of a microsecond that a step costs by itself.
@@ -465,8 +462,8 @@ def _kernel(variant: _Variant, blocks: Blocks, mosaic: bool, names, *refs):
     @pl.loop(jnp.int32(0), jnp.int32(blocks.tiles))
     def _(c):
         base = 0.0
-        for start in range(0, v.depth, _DEPTH):
-            part = slice(start, start + _DEPTH)
+        for start in range(0, v.depth, LONGEST_CHAIN):
+            part = slice(start, start + LONGEST_CHAIN)
             base += dot(r["y"][c, :, part], r["x"][part, :])
         base += column(c, 0)
         if v.moments:

@@ -6,6 +6,11 @@ from jax.lax import DotAlgorithmPreset, Precision
 
 PRECISIONS = ("highest", "high", "fast")
 
+# So many products are added up in one chain of float32 additions: in longer ones roundings of one
+# sign exceed the error of a class. On the CPU d = 512 takes 1.1 times as long for it; a TPU's matrix unit
+# starts a new chain there anyway.
+LONGEST_CHAIN = 256
+
 # Bfloat16 products with float32 sums: six reach float32, three about 16 bits, one 8. A GPU's own
 # float32 is several times slower than six of them, and its plain TF32 is wrong by 0.3 to 5 nats at
 # usual bandwidths. A CPU has nothing faster than float32.
