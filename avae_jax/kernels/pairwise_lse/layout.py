@@ -107,8 +107,8 @@ def origin(layout: Layout, y, log_weights) -> jax.Array:
         total = jax.lax.psum(total, layout.axis_name)
         count = jax.lax.psum(vary_over(count, varying_axes(y)), layout.axis_name)
     # Computed again where it is subtracted, compilers round the quotient there and fuse it with the
-    # subtraction here: queries and centers would be taken from origins an ulp apart, far from 0 many
-    # times the error of a logit. What has to be cut to fewer bits cannot be fused.
+    # subtraction here: queries and centers would be taken from origins an ulp apart, which far from
+    # 0 is many times the error of a logit. What has to be cut to fewer bits cannot be fused.
     info = jnp.finfo(y.dtype)
     return jax.lax.reduce_precision(total / jnp.maximum(count, 1), info.nexp, info.nmant - 1)
 

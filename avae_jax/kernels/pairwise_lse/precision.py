@@ -7,8 +7,8 @@ from jax.lax import DotAlgorithmPreset, Precision
 PRECISIONS = ("highest", "high", "fast")
 
 # So many products are added up in one chain of float32 additions: in longer ones roundings of one
-# sign exceed the error of a class. On the CPU d = 512 takes 1.1 times as long for it; a TPU's matrix unit
-# starts a new chain there anyway.
+# sign exceed the error of a class. On the CPU d = 512 takes 1.1 times as long for it; a TPU's
+# matrix unit starts a new chain there anyway.
 LONGEST_CHAIN = 256
 
 # Bfloat16 products with float32 sums: six reach float32, three about 16 bits, one 8. A GPU's own

@@ -18,10 +18,8 @@ def _operand(points, centred):
 def _product(x, y, bandwidth, precision):
     del bandwidth
     # The terms of nearby points all have one sign: their roundings add up along a chain.
-    total, *parts = (
-        matmul(x[:, start : start + LONGEST_CHAIN], y[:, start : start + LONGEST_CHAIN].T, precision)
-        for start in range(0, x.shape[1], LONGEST_CHAIN)
-    )
+    cuts = [slice(i, i + LONGEST_CHAIN) for i in range(0, x.shape[1], LONGEST_CHAIN)]
+    total, *parts = (matmul(x[:, cut], y[:, cut].T, precision) for cut in cuts)
     return sum(parts, start=total)
 
 
