@@ -1,5 +1,7 @@
 # Needs Python 3.11 or later and make; everything else is installed into .venv.
 PYTHON ?= python3
+# What is installed beside the package; "dev,crosscheck" adds the packages metrics are compared with.
+EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -15,7 +17,7 @@ $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
 	  || { echo "Python 3.11 or later is needed: make PYTHON=python3.12 ..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	touch $@
 
 install: $(VENV)/.installed

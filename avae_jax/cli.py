@@ -27,7 +27,10 @@ from avae_jax.training.config import (
     section_of_field,
 )
 
-COMMANDS = ("train", "check", "sample", "encode", "reconstruct", "bandwidth", "prepare", "bench")
+COMMANDS = (
+    "train", "check", "evaluate", "classifier", "sample", "encode", "reconstruct", "bandwidth",
+    "prepare", "bench",
+)  # fmt: skip
 
 BENCHMARKS = {"kernel": "pairwise_lse.py"}
 
@@ -36,6 +39,8 @@ USAGE = """usage: avae COMMAND ...
 commands:
   train EXPERIMENT        train a model, or continue its training, and report on it
   check EXPERIMENT        look for trouble before training, and time a step
+  evaluate RUN ...        judge trained models: latent space, samples, one report
+  classifier DATASET      train a classifier whose features samples are judged in
   sample RUN              draw images from a trained model
   encode RUN DATA         encode images to codes
   reconstruct RUN DATA    encode and decode images
@@ -54,6 +59,53 @@ class _RunFolder:
     run_dir: Path | None = None
     """The run folder; runs/EXPERIMENT when not given. One that holds the same configuration is
     continued."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Evaluate:
+    """Evaluate trained models on images they have never seen, and write a report."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders; several are put side by side, with mean and spread over seeds."""
+    protocol: Literal["standard", "paper"] = "standard"
+    """standard: the test split. paper: the authors' choices (validation split, samples cut to 8
+    bits, base-10 logarithms, 10 bins)."""
+    num_images: int = 10_000
+    """The most images of a split to use."""
+    num_samples: int = 10_000
+    """The most decoded draws of a prior to use."""
+    seed: int = 0
+    """Seed of every draw."""
+    inception_weights: Path | None = None
+    """Inception weights (.npz, the pickle of jax-fid, or the .pth of pytorch-fid) for FID; without
+    them FID is not computed."""
+    classifier: Path | None = None
+    """A classifier that `avae classifier` wrote, for distances in its features."""
+    iwae_samples: int = 500
+    """Draws an image of the importance-weighted bound (stochastic encoders)."""
+    output: Path | None = None
+    """Folder to write summary.json and report.html to; RUN/evaluation when not given, and
+    evaluation/ for the comparison of several runs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Classifier:
+    """Train a classifier on a labelled data set, for its features."""
+
+    dataset: Positional[str]
+    """A data set with labels: digits, mnist, cifar10, dsprites, shapes3d, array, ..."""
+    data_path: str | None = None
+    """The file of data set array."""
+    data_dir: str | None = None
+    """Where prepared tfds data lies."""
+    num_epochs: int = 5
+    """Passes over the training split."""
+    seed: int = 0
+    """Seed of splits, initial weights and batches."""
+    output: Path | None = None
+    """File to write; lenet-DATASET.npz when not given."""
+    overwrite: bool = False
+    """Replace a file that is there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,6 +319,72 @@ def _check(arguments: list[str]) -> int:
     from avae_jax.training.preflight import check
 
     print_summary(check(config))
+    return 0
+
+
+def _evaluate(arguments: list[str]) -> int:
+    wanted = _parse(_Evaluate, "evaluate", arguments)
+    if not wanted.runs:
+        raise ConfigError("no run given: name one or more run folders")
+    if len({path.resolve() for path in wanted.runs}) < len(wanted.runs):
+        raise ConfigError("runs: a run is named twice")
+    _quiet()
+    import avae_jax as av
+    from avae_jax.evaluation import evaluate_run
+    from avae_jax.evaluation.show import print_comparison, print_evaluation
+
+    # All of them are read before the first is worked on.
+    runs = [av.load_run(path) for path in wanted.runs]
+    several = len(runs) > 1
+    start = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - start:4.0f} s] {line}", file=sys.stderr, flush=True)
+
+    summaries = []
+    for run in runs:
+        output = wanted.output
+        if several:
+            output = None if output is None else output / run.path.name
+        summaries.append(
+            evaluate_run(
+                run,
+                protocol=wanted.protocol,
+                num_images=wanted.num_images,
+                num_samples=wanted.num_samples,
+                seed=wanted.seed,
+                inception_weights=wanted.inception_weights,
+                classifier=wanted.classifier,
+                iwae_samples=wanted.iwae_samples,
+                output=output,
+                say=say,
+            )
+        )
+        print_evaluation(summaries[-1], output or run.path / "evaluation")
+    if several:
+        print_comparison(summaries, wanted.output or Path("evaluation"))
+    return 0
+
+
+def _classifier(arguments: list[str]) -> int:
+    wanted = _parse(_Classifier, "classifier", arguments)
+    _quiet()
+    from avae_jax import data
+    from avae_jax.evaluation.classify import train_on
+
+    output = wanted.output or Path(f"lenet-{wanted.dataset}.npz")
+    if output.suffix != ".npz":
+        raise ConfigError(f"output={output}: the name must end in .npz")
+    if not output.absolute().parent.is_dir():
+        raise ConfigError(f"output={output}: there is no folder {output.parent}")
+    if output.exists() and not wanted.overwrite:
+        raise ConfigError(f"output={output} exists: choose another --output, or add --overwrite")
+    dataset = data.load_dataset(
+        wanted.dataset, path=wanted.data_path, data_dir=wanted.data_dir, seed=wanted.seed
+    )
+    net = train_on(dataset, num_epochs=wanted.num_epochs, seed=wanted.seed)
+    net.save(output)
+    print(f"{net.name}: test accuracy {100 * net.test_accuracy:.2f}%, {net.hash[:16]}: {output}")
     return 0
 
 

@@ -3,12 +3,14 @@
 from avae_jax.data.batches import batch_indices, epoch_indices, steps_per_epoch
 from avae_jax.data.checks import check_images, check_value_range
 from avae_jax.data.errors import DataError
+from avae_jax.data.factors import FACTORS, load_factors
 from avae_jax.data.image_data import ImageData
 from avae_jax.data.registry import DATASETS, load_dataset, prepare_dataset, read_images
 from avae_jax.data.splits import Splits, draw_splits
 
 __all__ = [
     "DATASETS",
+    "FACTORS",
     "DataError",
     "ImageData",
     "Splits",
@@ -18,6 +20,7 @@ __all__ = [
     "draw_splits",
     "epoch_indices",
     "load_dataset",
+    "load_factors",
     "prepare_dataset",
     "read_images",
     "steps_per_epoch",

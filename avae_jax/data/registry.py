@@ -15,13 +15,16 @@ from avae_jax.data.image_data import ImageData
 from avae_jax.data.mnist import MNIST
 from avae_jax.data.prepare import prepare_tfds
 from avae_jax.data.shapes3d import SHAPES3D
+from avae_jax.data.shapes3d_like import load_shapes3d_like
 from avae_jax.data.splits import draw_splits
+from avae_jax.data.sprites_like import load_sprites_like
 from avae_jax.data.tfds_dataset import data_dir_of, load_tfds, prepare_locally
 
 _TFDS = {dataset.name: dataset for dataset in (DIGITS, MNIST, CIFAR10, CELEB_A, DSPRITES, SHAPES3D)}
+_RENDERED = {"sprites_like": load_sprites_like, "shapes3d_like": load_shapes3d_like}
 _PATHS = ("folder", "array")
 
-DATASETS = (*_TFDS, *_PATHS)
+DATASETS = (*_TFDS, *_RENDERED, *_PATHS)
 
 
 def load_dataset(
@@ -40,7 +43,8 @@ def load_dataset(
 
     Args:
       name: one of `DATASETS`: "digits" (prepared on first use), "mnist", "cifar10", "celeb_a",
-        "dsprites", "shapes3d" (prepared before by `prepare_dataset`), "folder", "array".
+        "dsprites", "shapes3d" (prepared before by `prepare_dataset`), "sprites_like",
+        "shapes3d_like" (rendered on demand), "folder", "array".
       path: the folder of "folder" or the .npy/.npz file of "array"; for "celeb_a" the unpacked
         img_align_celeba.zip, instead of a prepared dataset; None for the others. Messages call it
         data_path, as the command line does.
@@ -49,10 +53,10 @@ def load_dataset(
         for datasets that are prepared.
       seed: seed of the validation draw, at least 0.
       validation_size: count (int) or share (float) of validation images; None is the default of the
-        dataset: 10,000 for mnist and cifar10, 20,000 for dsprites and shapes3d, the official split
-        of celeb_a, a tenth otherwise.
-      test_size: count or share of test images; None is the official split, 20,000 for dsprites and
-        shapes3d, a fifth otherwise.
+        dataset: 10,000 for mnist and cifar10, 20,000 for dsprites, shapes3d and their stand-ins,
+        the official split of celeb_a, a tenth otherwise.
+      test_size: count or share of test images; None is the official split, 20,000 for dsprites,
+        shapes3d and their stand-ins, a fifth otherwise.
 
     Returns:
       `ImageData`; uint8 images span 0..255, float images are float32 and untouched.
@@ -68,10 +72,10 @@ def load_dataset(
       ((1797, 8, 8, 1), 359)
     """
     _check_name(name, DATASETS)
-    if data_dir is not None and (name in _PATHS or path is not None):
+    if data_dir is not None and (name in (*_PATHS, *_RENDERED) or path is not None):
         raise DataError(
-            f"data_dir={data_dir} does not go with data_path or with datasets 'folder' and "
-            "'array': leave it out, it is where prepared datasets lie"
+            f"data_dir={data_dir} does not go with data_path or with datasets "
+            f"{', '.join((*_RENDERED, *_PATHS))}: leave it out, it is where prepared datasets lie"
         )
     if name in _PATHS:
         if path is None:
@@ -97,6 +101,8 @@ def load_dataset(
             f"data_path={path} does not belong to dataset '{name}': use dataset 'folder' or "
             "'array', or data_dir for where a prepared dataset lies"
         )
+    if name in _RENDERED:
+        return _RENDERED[name](seed=seed, validation_size=validation_size, test_size=test_size)
     return load_tfds(
         _TFDS[name],
         data_dir=data_dir,
@@ -143,6 +149,8 @@ def prepare_dataset(name: str, data_dir=None) -> Path:
     """
     if name in _PATHS:
         raise DataError(f"dataset '{name}' needs no preparation: give its data_path to train on it")
+    if name in _RENDERED:
+        raise DataError(f"dataset '{name}' needs no preparation: it is rendered, train on it")
     _check_name(name, _TFDS)
     dataset = _TFDS[name]
     root = data_dir_of(dataset, data_dir)

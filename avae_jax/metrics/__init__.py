@@ -1,19 +1,103 @@
 """Metrics: arrays in, a dict of Python floats out, each beside its null or floor value.
 
-A key `name_null` (or `null`) holds what the same estimator gives, at the same number of
-codes, on draws from the prior: the value to compare with, never zero by assumption.
+A key `name_null` (or `null`) holds what the same estimator gives, at the same number of codes, on
+draws from the prior, `name_null_std` its standard deviation there and `name_stderr` the standard
+error of the estimate: the value to compare with, never zero by assumption. What is not defined is
+NaN.
 """
 
+from avae_jax.metrics import disentanglement
+from avae_jax.metrics.c2st import c2st
 from avae_jax.metrics.code_moments import code_moments
+from avae_jax.metrics.collapse import (
+    RelevanceSpectrum,
+    active_units,
+    relevance,
+    relevance_spectrum,
+)
+from avae_jax.metrics.elbo_surgery import elbo_surgery
+from avae_jax.metrics.energy import energy_distance
 from avae_jax.metrics.entropy import whitened_entropy
+from avae_jax.metrics.frechet import (
+    frechet_distance,
+    frechet_distance_from_moments,
+    frechet_infinity,
+)
+from avae_jax.metrics.henze_zirkler import henze_zirkler
+from avae_jax.metrics.holes import (
+    HolePoints,
+    WorstPlane,
+    far_prior_share,
+    hole_points,
+    plane_holes,
+    prior_coverage,
+    worst_plane,
+)
+from avae_jax.metrics.image_quality import structural_similarity
+from avae_jax.metrics.iwae import iwae_bound
 from avae_jax.metrics.kde_kl import kde_kl
+from avae_jax.metrics.kid import kid, polynomial_mmd
+from avae_jax.metrics.knn_kl import knn_kl
+from avae_jax.metrics.mardia import mardia
+from avae_jax.metrics.memorisation import memorisation, nearest_training_neighbour
+from avae_jax.metrics.mmd import mmd
+from avae_jax.metrics.pca_features import PCAFeatures, fit_pca
+from avae_jax.metrics.prd import PRDCurve, prd, prd_curve, prd_from_histograms
+from avae_jax.metrics.precision_recall import precision_recall
 from avae_jax.metrics.radius import radial_ks
 from avae_jax.metrics.reconstruction import reconstruction_error
+from avae_jax.metrics.sliced_wasserstein import max_sliced_w2, sliced_w2, sliced_w2_along
+from avae_jax.metrics.total_correlation import (
+    dimension_kl,
+    dimension_kl_values,
+    total_correlation,
+)
 
 __all__ = [
+    "HolePoints",
+    "PCAFeatures",
+    "PRDCurve",
+    "RelevanceSpectrum",
+    "WorstPlane",
+    "active_units",
+    "c2st",
     "code_moments",
+    "dimension_kl",
+    "dimension_kl_values",
+    "disentanglement",
+    "elbo_surgery",
+    "energy_distance",
+    "far_prior_share",
+    "fit_pca",
+    "frechet_distance",
+    "frechet_distance_from_moments",
+    "frechet_infinity",
+    "henze_zirkler",
+    "hole_points",
+    "iwae_bound",
     "kde_kl",
+    "kid",
+    "knn_kl",
+    "mardia",
+    "max_sliced_w2",
+    "memorisation",
+    "mmd",
+    "nearest_training_neighbour",
+    "plane_holes",
+    "polynomial_mmd",
+    "prd",
+    "prd_curve",
+    "prd_from_histograms",
+    "precision_recall",
+    "prior_coverage",
     "radial_ks",
     "reconstruction_error",
+    "relevance",
+    "relevance_spectrum",
+    "sliced_w2",
+    "sliced_w2_along",
+    "structural_similarity",
+    "total_correlation",
     "whitened_entropy",
+    "worst_plane",
 ]

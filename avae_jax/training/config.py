@@ -24,7 +24,8 @@ class DataConfig:
     """The images and how they are split."""
 
     dataset: str = "digits"
-    """digits, mnist, cifar10, celeb_a, dsprites, shapes3d, folder or array."""
+    """digits, mnist, cifar10, celeb_a, dsprites, shapes3d, sprites_like, shapes3d_like, folder or
+    array."""
     data_path: str | None = None
     """The folder of images (dataset folder) or the .npy/.npz file (dataset array)."""
     data_dir: str | None = None

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 130
-_INK, _QUIET, _FAINT = "#2b2f36", "#7a828e", "#e4e7eb"
-_BLUE, _ORANGE, _RED, _GREEN = "#3b6fb6", "#e08a2e", "#c8443c", "#3f9463"
+INK, QUIET, FAINT = "#2b2f36", "#7a828e", "#e4e7eb"
+BLUE, ORANGE, RED, GREEN = "#3b6fb6", "#e08a2e", "#c8443c", "#3f9463"
 # Tableau's ten, in an order that keeps neighbouring classes apart.
-_CLASSES = (
+CLASSES = (
     "#4e79a7",
     "#f28e2b",
     "#59a14f",
@@ -45,9 +45,9 @@ _CLASSES = (
 )
 _STYLE = {
     "axes.axisbelow": True,
-    "axes.edgecolor": _QUIET,
+    "axes.edgecolor": QUIET,
     "axes.grid": True,
-    "axes.labelcolor": _INK,
+    "axes.labelcolor": INK,
     "axes.labelsize": 9,
     "axes.linewidth": 0.7,
     "axes.spines.right": False,
@@ -60,23 +60,23 @@ _STYLE = {
     "figure.titlesize": 11,
     "font.family": "sans-serif",
     "font.size": 9,
-    "grid.color": _FAINT,
+    "grid.color": FAINT,
     "grid.linewidth": 0.7,
     "legend.fontsize": 8,
     "legend.frameon": False,
     "lines.linewidth": 1.5,
     "savefig.facecolor": "white",
-    "text.color": _INK,
-    "xtick.color": _QUIET,
-    "xtick.labelcolor": _INK,
+    "text.color": INK,
+    "xtick.color": QUIET,
+    "xtick.labelcolor": INK,
     "xtick.labelsize": 8,
-    "ytick.color": _QUIET,
-    "ytick.labelcolor": _INK,
+    "ytick.color": QUIET,
+    "ytick.labelcolor": INK,
     "ytick.labelsize": 8,
 }
 
 
-def _styled(function):
+def styled(function):
     """Run a figure function under the house style and nothing of the user's own."""
 
     @functools.wraps(function)
@@ -93,7 +93,7 @@ def _styled(function):
 # Reconstructions and samples ------------------------------------------------------------------
 
 
-@_styled
+@styled
 def make_reconstructions(
     x, x_recon, *, value_range: tuple[float, float] | None, title: str | None = None
 ) -> Figure:
@@ -122,13 +122,13 @@ def make_reconstructions(
     if title is None:
         mse = _shown_mse(x, x_recon, low, high)
         title = f"Reconstructions: mean squared error {mse} per pixel ({_count(len(x), 'image')})"
-    x, x_recon = (_unit(_drawable(images), low, high) for images in (x, x_recon))
+    x, x_recon = (to_unit(drawable(images), low, high) for images in (x, x_recon))
     rows, gaps, names = [], [], []
     for start in range(0, len(x), 12):
         rows += [x[start : start + 12], x_recon[start : start + 12]]
         gaps += [4, 22]
         names += ["original", "reconstruction"]
-    return _tile_figure([_stack(rows, gaps[:-1], tile=64)], [title], notes, row_names=names)
+    return tile_figure([stack_images(rows, gaps[:-1], tile=64)], [title], notes, row_names=names)
 
 
 def save_reconstructions(
@@ -138,7 +138,7 @@ def save_reconstructions(
     return _save(make_reconstructions(x, x_recon, value_range=value_range, title=title), path)
 
 
-@_styled
+@styled
 def make_image_grid(
     x, *, value_range: tuple[float, float] | None, title: str | None = None
 ) -> Figure:
@@ -165,7 +165,7 @@ def save_image_grid(
     return _save(make_image_grid(x, value_range=value_range, title=title), path)
 
 
-@_styled
+@styled
 def make_samples(groups: Mapping[str, Any], *, value_range: tuple[float, float] | None) -> Figure:
     """Draw several sets of samples side by side, each under its name.
 
@@ -200,7 +200,7 @@ def save_samples(
 # The latent space -----------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def make_latent_scatter(z, *, labels=None, prior_scale: float = 1.0) -> Figure:
     """Draw the codes over the prior's 50, 90 and 99% circles.
 
@@ -245,14 +245,14 @@ def make_latent_scatter(z, *, labels=None, prior_scale: float = 1.0) -> Figure:
     radii = {mass: scale * math.sqrt(-2.0 * math.log1p(-mass)) for mass in (0.5, 0.9, 0.99)}
     inside = 100.0 * float(np.mean(np.hypot(*z.T) <= radii[0.9]))
 
-    figure = _figure(6.4, 5.6)
+    figure = new_figure(6.4, 5.6)
     axes = figure.add_subplot()
     shown = np.random.default_rng(0).permutation(len(z))[:8000]
     size = float(np.clip(12000.0 / len(shown), 3.0, 14.0))
     _scatter(figure, axes, z[shown], None if labels is None else labels[shown], size)
     angle = np.linspace(0.0, 2.0 * np.pi, 181)
     for mass, radius in radii.items():
-        axes.plot(radius * np.cos(angle), radius * np.sin(angle), color=_INK, lw=0.9, alpha=0.75)
+        axes.plot(radius * np.cos(angle), radius * np.sin(angle), color=INK, lw=0.9, alpha=0.75)
         axes.annotate(
             f"{100 * mass:.0f}%",
             (0.0, radius),
@@ -268,7 +268,7 @@ def make_latent_scatter(z, *, labels=None, prior_scale: float = 1.0) -> Figure:
     axes.set_aspect("equal")
     outside = int(np.count_nonzero(np.abs(z).max(axis=1) > reach))
     notes += _beyond(outside) + dropped
-    _title(
+    set_title(
         axes,
         f"{inside:.0f}% of {len(z):,} codes inside the 90% circle of the prior {_normal(scale)}",
         notes,
@@ -281,7 +281,7 @@ def save_latent_scatter(z, path, *, labels=None, prior_scale: float = 1.0) -> Pa
     return _save(make_latent_scatter(z, labels=labels, prior_scale=prior_scale), path)
 
 
-@_styled
+@styled
 def make_radius_histogram(z, *, scale: float | None = None) -> Figure:
     """Draw the histogram of |z| against the chi densities of the priors.
 
@@ -300,10 +300,10 @@ def make_radius_histogram(z, *, scale: float | None = None) -> Figure:
     """
     z, _, dropped = _codes(z)
     d = z.shape[1]
-    scales = {1.0: (_normal(1.0), _QUIET, "--")}
+    scales = {1.0: (_normal(1.0), QUIET, "--")}
     if scale is not None:
         scale = _positive(scale, "scale")
-        scales[scale] = (_normal(scale), _ORANGE, "-")
+        scales[scale] = (_normal(scale), ORANGE, "-")
     radius = np.linalg.norm(z, axis=1)
     # chi.ppf of the tails: the axis holds the priors and the codes whole, but for far outliers.
     tails = np.sqrt(2.0 * special.gammaincinv(0.5 * d, np.array([1e-3, 1.0 - 1e-3])))
@@ -314,13 +314,13 @@ def make_radius_histogram(z, *, scale: float | None = None) -> Figure:
     if low < 0.6 * high:
         low = 0.0
 
-    figure = _figure(6.0, 3.7)
+    figure = new_figure(6.0, 3.7)
     axes = figure.add_subplot()
     bins = int(np.clip(2.0 * len(z) ** (1 / 3), 12, 70))
     width = (high - low) / bins
     counts, edges = np.histogram(radius, bins=bins, range=(low, high))
     axes.stairs(
-        counts / (len(radius) * width), edges, fill=True, color=_BLUE, alpha=0.45, label="codes"
+        counts / (len(radius) * width), edges, fill=True, color=BLUE, alpha=0.45, label="codes"
     )
     grid = np.linspace(low, high, 400)
     for s, (name, color, line) in scales.items():
@@ -331,7 +331,7 @@ def make_radius_histogram(z, *, scale: float | None = None) -> Figure:
     axes.legend(loc="upper right")
     distance = radial_ks(z, scale=1.0 if scale is None else scale)
     name = scales[1.0 if scale is None else scale][0]
-    _title(
+    set_title(
         axes,
         f"Radius of the codes: KS distance {distance['radial_ks']:.3f} from {name} "
         f"(null {distance['radial_ks_null']:.3f})",
@@ -345,7 +345,7 @@ def save_radius_histogram(z, path, *, scale: float | None = None) -> Path:
     return _save(make_radius_histogram(z, scale=scale), path)
 
 
-@_styled
+@styled
 def make_covariance(z, *, prior_scale: float | None = None) -> Figure:
     """Draw the covariance of the codes and, beside it, its eigenvalues.
 
@@ -371,7 +371,7 @@ def make_covariance(z, *, prior_scale: float | None = None) -> Figure:
     covariance = np.atleast_2d(np.cov(z, rowvar=False))
     eigenvalues = np.maximum(np.linalg.eigvalsh(covariance)[::-1], 0.0)
 
-    figure = _figure(8.6, 3.9)
+    figure = new_figure(8.6, 3.9)
     left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.15))
     limit = float(np.abs(covariance).max()) or 1.0
     image = left.imshow(covariance, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
@@ -386,16 +386,16 @@ def make_covariance(z, *, prior_scale: float | None = None) -> Figure:
     bar.ax.tick_params(length=2)
     off = covariance - np.diag(np.diag(covariance))
     worst = f", largest off-diagonal {np.abs(off).max():.2g}" if d > 1 else ""
-    _title(left, f"Covariance of {n:,} codes{worst}", dropped)
+    set_title(left, f"Covariance of {n:,} codes{worst}", dropped)
 
     edge = math.sqrt(d / n)
     low, high = variance * max(1.0 - edge, 0.0) ** 2, variance * (1.0 + edge) ** 2
     name = "1" if prior_scale is None else f"1 − h² = {variance:.3g}"
-    right.axhspan(low, high, color=_QUIET, alpha=0.16, lw=0, label="sampling range of the prior")
-    right.axhline(variance, color=_INK, lw=1.0, ls="--", label=f"prior's variance, {name}")
+    right.axhspan(low, high, color=QUIET, alpha=0.16, lw=0, label="sampling range of the prior")
+    right.axhline(variance, color=INK, lw=1.0, ls="--", label=f"prior's variance, {name}")
     order = np.arange(1, d + 1)
     marker = "o" if d <= 64 else ""
-    right.plot(order, eigenvalues, color=_BLUE, marker=marker, ms=3.5, lw=1.3, label="codes")
+    right.plot(order, eigenvalues, color=BLUE, marker=marker, ms=3.5, lw=1.3, label="codes")
     right.set(xlabel="eigenvalue, largest first", ylabel="variance")
     right.xaxis.set_major_locator(_few_ticks(8, integer=True))
     if d == 1:
@@ -403,7 +403,7 @@ def make_covariance(z, *, prior_scale: float | None = None) -> Figure:
     right.set_ylim(0.0, 1.12 * max(float(eigenvalues[0]), high))
     right.legend(loc="best")
     span = f"{eigenvalues[-1]:.3g} to " if d > 1 else ""
-    _title(right, f"Eigenvalues {span}{eigenvalues[0]:.3g}")
+    set_title(right, f"Eigenvalues {span}{eigenvalues[0]:.3g}")
     return figure
 
 
@@ -431,7 +431,7 @@ _UNPREFIXED = ("beta", "learning_rate", "tail_share")
 _STALE = 10.0
 
 
-@_styled
+@styled
 def make_training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the metrics of a run against the step, one small panel each.
 
@@ -457,7 +457,7 @@ def make_training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     names = [name for name in _PANELS if name in series]
     columns = {4: 2, 7: 4, 8: 4}.get(len(names), min(len(names), 3))
     lines = -(-len(names) // columns)
-    figure = _figure(3.4 * columns, 2.45 * lines + 0.2)
+    figure = new_figure(3.4 * columns, 2.45 * lines + 0.2)
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
     null = _values(rows, "null_kl")
     smoothed = False
@@ -471,7 +471,7 @@ def make_training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.set_xlabel("step")
     if smoothed:
         text = "faint: as logged; strong: smoothed, a running mean; legends: the last values logged"
-        figure.suptitle(text, x=0.01, ha="left", fontsize=8, color=_QUIET)
+        figure.suptitle(text, x=0.01, ha="left", fontsize=8, color=QUIET)
     return figure
 
 
@@ -520,7 +520,7 @@ def _curve_panel(axes: Axes, name, lines, null) -> bool:
         finite = np.isfinite(values)
         shown.append(values[finite])
         settled.append(values[finite & (steps >= begin)])
-        color = _ORANGE if split == "validation" else _BLUE
+        color = ORANGE if split == "validation" else BLUE
         # Beta and the learning rate move in steps: a running mean would make ramps of them.
         smooth = None if name in ("beta", "learning_rate") else _smooth(values)
         if smooth is not None:
@@ -533,11 +533,11 @@ def _curve_panel(axes: Axes, name, lines, null) -> bool:
         if (name, split) == ("score", "validation"):
             best = int(np.nanargmin(np.where(finite, values, np.nan)))
             label = f"best {_compact(float(values[best]))}, step {steps[best]:,.0f}"
-            axes.plot(steps[best], values[best], "o", color=_INK, mfc="white", ms=5, label=label)
+            axes.plot(steps[best], values[best], "o", color=INK, mfc="white", ms=5, label=label)
     values, late = np.concatenate(shown), np.concatenate(settled)
     if null is not None and np.isfinite(null[1]).any():
         steps, level = (column[np.isfinite(null[1])] for column in null)
-        style: Any = {"color": _INK, "ls": "--", "lw": 1.0, "label": f"null {_compact(level[-1])}"}
+        style: Any = {"color": INK, "ls": "--", "lw": 1.0, "label": f"null {_compact(level[-1])}"}
         if np.ptp(level) == 0.0:
             axes.axhline(level[0], **style)
         else:
@@ -546,7 +546,7 @@ def _curve_panel(axes: Axes, name, lines, null) -> bool:
     axes.set_title(title, fontsize=9)
     cut = _scale_axis(axes, values, late, scale)
     if cut:
-        axes.set_title(cut, loc="right", fontsize=7.5, color=_QUIET)
+        axes.set_title(cut, loc="right", fontsize=7.5, color=QUIET)
     axes.xaxis.set_major_locator(_few_ticks(5, integer=True))
     axes.xaxis.set_major_formatter(lambda step, _: _thousands(step))
     axes.legend(loc="best", handlelength=1.4, borderaxespad=0.2)
@@ -598,7 +598,8 @@ def _smooth(values: np.ndarray) -> np.ndarray | None:
 # Shared pieces --------------------------------------------------------------------------------
 
 
-def _figure(width: float, height: float, *, constrained: bool = True) -> Figure:
+def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
+    """Return an empty figure, inches wide and high, without touching pyplot."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -606,7 +607,7 @@ def _figure(width: float, height: float, *, constrained: bool = True) -> Figure:
     return Figure(figsize=(width, height), dpi=_DPI, layout=layout)
 
 
-def _title(axes: Axes, title: str, notes: Sequence[str] = ()) -> None:
+def set_title(axes: Axes, title: str, notes: Sequence[str] = ()) -> None:
     """Set the title, and under it, smaller, what else must be said."""
     axes.set_title(title, pad=8 + 12 * len(notes))
     if notes:
@@ -617,13 +618,13 @@ def _title(axes: Axes, title: str, notes: Sequence[str] = ()) -> None:
             xytext=(0.0, 7.0),
             textcoords="offset points",
             va="bottom",
-            color=_QUIET,
+            color=QUIET,
             fontsize=8,
             linespacing=1.15,
         )
 
 
-@_styled
+@styled
 def _save(figure: Figure, path) -> Path:
     """Write a PNG through a temporary file, so that a reader never sees half a picture."""
     path = Path(path)
@@ -650,7 +651,13 @@ def _data(x, name: str) -> np.ndarray:
     return x if x.dtype == np.uint8 and x.ndim == 4 else x.astype(np.float64)
 
 
-def _drawable(x: np.ndarray) -> np.ndarray:
+def to_drawable(x, value_range: tuple[float, float] | None) -> np.ndarray:
+    """Return images `[n, h, w, 1 or 3]` in [0, 1] for `stack_images`."""
+    x = _data(x, "x")
+    return to_unit(drawable(x), *_limits(value_range, x))
+
+
+def drawable(x: np.ndarray) -> np.ndarray:
     """Return images with one channel or three: the mean of the channels of others."""
     if x.shape[-1] in (1, 3):
         return x
@@ -670,7 +677,7 @@ def _limits(value_range, *arrays) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _unit(x: np.ndarray, low: float, high: float) -> np.ndarray:
+def to_unit(x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Scale images to [0, 1]; what is not finite becomes mid-grey."""
     if x.dtype == np.uint8:
         return x / 255.0
@@ -678,11 +685,11 @@ def _unit(x: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _shown_mse(x, x_recon, low, high) -> str:
-    x, x_recon = _unit(x, low, high), _unit(x_recon, low, high)
+    x, x_recon = to_unit(x, low, high), to_unit(x_recon, low, high)
     return f"{reconstruction_error(x, x_recon)['mse']:.2g}"
 
 
-def _stack(rows, gaps, tile: int, gap: int = 3) -> dict[str, Any]:
+def stack_images(rows, gaps, tile: int, gap: int = 3) -> dict[str, Any]:
     """Lay rows of images out as one picture.
 
     Args:
@@ -711,7 +718,7 @@ def _stack(rows, gaps, tile: int, gap: int = 3) -> dict[str, Any]:
     return {"picture": picture, "centers": centers, "tile": height}
 
 
-def _tile_figure(stacks, titles, notes=(), row_names=None) -> Figure:
+def tile_figure(stacks, titles, notes=(), row_names=None) -> Figure:
     """Place pictures side by side, one picture pixel to one pixel of the PNG."""
     shrink = min(1.0, 128.0 / stacks[0]["tile"])
     sizes = [tuple(shrink * s for s in stack["picture"].shape[:2]) for stack in stacks]
@@ -726,14 +733,14 @@ def _tile_figure(stacks, titles, notes=(), row_names=None) -> Figure:
     width = left + sum(widths) + between * (len(sizes) - 1) + right
     width = max(width, left + 7.6 * max(map(len, notes), default=0) + right)
     height = top + max(size[0] for size in sizes) + bottom
-    figure = _figure(width / _DPI, height / _DPI, constrained=False)
+    figure = new_figure(width / _DPI, height / _DPI, constrained=False)
     x = left
     for stack, size, title, room in zip(stacks, sizes, titles, widths, strict=True):
         y = height - top - size[0]
         axes = figure.add_axes((x / width, y / height, size[1] / width, size[0] / height))
         axes.imshow(stack["picture"], interpolation="nearest" if shrink == 1.0 else "antialiased")
         axes.axis("off")
-        _title(axes, title, notes if stack is stacks[0] else [""] * len(notes))
+        set_title(axes, title, notes if stack is stacks[0] else [""] * len(notes))
         for center, name in zip(stack["centers"], row_names or [], strict=False):
             axes.annotate(
                 name,
@@ -742,7 +749,7 @@ def _tile_figure(stacks, titles, notes=(), row_names=None) -> Figure:
                 textcoords="offset points",
                 ha="right",
                 va="center",
-                color=_QUIET,
+                color=QUIET,
                 fontsize=8,
             )
         x += room + between
@@ -753,15 +760,15 @@ def _samples_figure(groups: Mapping[str, np.ndarray], value_range, most: int) ->
     if next(iter(groups.values())).ndim == 2:
         return _plain_samples(groups)
     notes = _same_noise(groups) + _channel_notes(next(iter(groups.values())))
-    groups = {name: _drawable(x[:most]) for name, x in groups.items()}
+    groups = {name: drawable(x[:most]) for name, x in groups.items()}
     low, high = _limits(value_range, *groups.values())
     stacks = []
     for x in groups.values():
         columns = math.ceil(math.sqrt(len(x)))
-        unit = _unit(x, low, high)
+        unit = to_unit(x, low, high)
         rows = [unit[start : start + columns] for start in range(0, len(x), columns)]
-        stacks.append(_stack(rows, [3] * (len(rows) - 1), tile=48))
-    return _tile_figure(stacks, list(groups), notes)
+        stacks.append(stack_images(rows, [3] * (len(rows) - 1), tile=48))
+    return tile_figure(stacks, list(groups), notes)
 
 
 def _same_noise(groups: Mapping[str, np.ndarray]) -> list[str]:
@@ -774,21 +781,21 @@ def _plain_reconstructions(x, x_recon, title) -> Figure:
         mse = reconstruction_error(x, x_recon, value_range=None)["mse"]
         title = f"Reconstructions: mean squared error {mse:.2g} per feature ({len(x):,} rows)"
     if x.shape[1] == 2:
-        figure = _figure(6.0, 5.2)
+        figure = new_figure(6.0, 5.2)
         axes = figure.add_subplot()
         stride = -(-len(x) // 500)
         kept = x[::stride], x_recon[::stride]
         segments = np.stack(kept, axis=1)
-        axes.plot(*segments.transpose(2, 1, 0), color=_QUIET, lw=0.5, alpha=0.6)
-        axes.plot(*kept[0].T, ".", color=_INK, ms=3, alpha=0.7, label="original")
-        axes.plot(*kept[1].T, ".", color=_ORANGE, ms=3, alpha=0.9, label="reconstruction")
+        axes.plot(*segments.transpose(2, 1, 0), color=QUIET, lw=0.5, alpha=0.6)
+        axes.plot(*kept[0].T, ".", color=INK, ms=3, alpha=0.7, label="original")
+        axes.plot(*kept[1].T, ".", color=ORANGE, ms=3, alpha=0.9, label="reconstruction")
         axes.set(xlabel="$x_1$", ylabel="$x_2$", title=title)
         axes.set_aspect("equal", adjustable="datalim")
         axes.legend(loc="best")
         return figure
     columns = min(len(shown[0]), 4)
     lines = -(-len(shown[0]) // columns)
-    figure = _figure(2.3 * columns, 0.5 + 1.35 * lines)
+    figure = new_figure(2.3 * columns, 0.5 + 1.35 * lines)
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     order = np.arange(x.shape[1])
     marker = "o" if x.shape[1] <= 16 else ""
@@ -796,8 +803,8 @@ def _plain_reconstructions(x, x_recon, title) -> Figure:
         if index >= len(shown[0]):
             axes.remove()
             continue
-        axes.plot(order, shown[0][index], color=_QUIET, lw=1.8, marker=marker, ms=3.5)
-        axes.plot(order, shown[1][index], color=_ORANGE, lw=1.1, marker=marker, ms=2.2)
+        axes.plot(order, shown[0][index], color=QUIET, lw=1.8, marker=marker, ms=3.5)
+        axes.plot(order, shown[1][index], color=ORANGE, lw=1.1, marker=marker, ms=2.2)
         axes.xaxis.set_major_locator(_few_ticks(4, integer=True))
         axes.yaxis.set_major_locator(_few_ticks(4))
         if index + columns >= len(shown[0]):
@@ -817,17 +824,17 @@ def _plain_samples(groups: Mapping[str, np.ndarray]) -> Figure:
     """Draw plain data: points for two features, one row of a heat strip per sample for more."""
     count = len(groups)
     features = next(iter(groups.values())).shape[1]
-    figure = _figure(0.5 + 3.9 * count, 3.9)
+    figure = new_figure(0.5 + 3.9 * count, 3.9)
     grid = figure.subplots(1, count, squeeze=False, sharex=True, sharey=features == 2)[0]
     low, high = _limits(None, *groups.values())
     image = None
     notes = _same_noise(groups)
     for axes, (name, x) in zip(grid, groups.items(), strict=True):
         if features == 1:
-            axes.hist(x[:, 0], bins=40, range=(low, high), color=_BLUE, alpha=0.6, density=True)
+            axes.hist(x[:, 0], bins=40, range=(low, high), color=BLUE, alpha=0.6, density=True)
             axes.set(xlabel="$x_1$", ylabel="density")
         elif features == 2:
-            axes.plot(*x[:: -(-len(x) // 4000)].T, ".", color=_BLUE, ms=2.5, alpha=0.5)
+            axes.plot(*x[:: -(-len(x) // 4000)].T, ".", color=BLUE, ms=2.5, alpha=0.5)
             axes.set(xlabel="$x_1$", ylabel="$x_2$")
             axes.set_aspect("equal")
         else:
@@ -843,7 +850,7 @@ def _plain_samples(groups: Mapping[str, np.ndarray]) -> Figure:
             axes.set(xlabel="feature", ylabel="sample")
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(_few_ticks(6, integer=True))
-        _title(axes, name, notes if axes is grid[0] else [""] * len(notes))
+        set_title(axes, name, notes if axes is grid[0] else [""] * len(notes))
     if image is not None:
         figure.colorbar(image, ax=list(grid), fraction=0.04, pad=0.02).outline.set_visible(False)
     return figure
@@ -875,7 +882,7 @@ def _positive(value, name: str) -> float:
 def _scatter(figure: Figure, axes: Axes, z: np.ndarray, labels, size: float) -> None:
     style = {"s": size, "linewidths": 0.0, "alpha": 0.65}
     if labels is None:
-        axes.scatter(*z.T, color=_BLUE, **style)
+        axes.scatter(*z.T, color=BLUE, **style)
         return
     classes = np.unique(labels)
     if len(classes) > 20:
@@ -889,24 +896,24 @@ def _scatter(figure: Figure, axes: Axes, z: np.ndarray, labels, size: float) -> 
         return
     # One call with mixed colours: class by class, the last class would cover the others.
     position = np.searchsorted(classes, labels)
-    axes.scatter(*z.T, color=[_CLASSES[p % 10] for p in position], **style)
+    axes.scatter(*z.T, color=[CLASSES[p % 10] for p in position], **style)
     for p, name in enumerate(classes):
         marker = "o" if p < 10 else "s"
-        axes.plot([], [], marker, color=_CLASSES[p % 10], ms=4.5, label=str(name))
+        axes.plot([], [], marker, color=CLASSES[p % 10], ms=4.5, label=str(name))
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, handlelength=1.0)
 
 
 def _latent_histogram(z: np.ndarray, labels, scale: float, dropped: list[str]) -> Figure:
-    figure = _figure(6.0, 3.7)
+    figure = new_figure(6.0, 3.7)
     axes = figure.add_subplot()
     reach = max(3.5 * scale, min(float(np.abs(z).max()), 12.0 * scale))
     edges = np.linspace(-reach, reach, int(np.clip(2.0 * len(z) ** (1 / 3), 16, 80)) + 1)
     classes = [] if labels is None else np.unique(labels)
     if 0 < len(classes) <= 20:
         groups, names = [z[labels == name] for name in classes], [str(name) for name in classes]
-        colors = [_CLASSES[index % 10] for index in range(len(classes))]
+        colors = [CLASSES[index % 10] for index in range(len(classes))]
     else:
-        groups, names, colors = [z], ["codes"], [_BLUE]
+        groups, names, colors = [z], ["codes"], [BLUE]
     floor = np.zeros(len(edges) - 1)
     for group, name, color in zip(groups, names, colors, strict=True):
         top = floor + np.histogram(group, edges)[0] / (len(z) * np.diff(edges))
@@ -914,13 +921,13 @@ def _latent_histogram(z: np.ndarray, labels, scale: float, dropped: list[str]) -
         floor = top
     grid = np.linspace(-reach, reach, 400)
     density = np.exp(-0.5 * (grid / scale) ** 2) / (scale * math.sqrt(2.0 * math.pi))
-    axes.plot(grid, density, color=_INK, label=f"prior {_normal(scale)}")
+    axes.plot(grid, density, color=INK, label=f"prior {_normal(scale)}")
     axes.set(xlabel="z", ylabel="density", xlim=(-reach, reach))
     axes.set_ylim(bottom=0.0)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
     # 1.645 standard deviations hold 90% of a normal variable.
     inside = 100.0 * float(np.mean(np.abs(z) <= 1.6448536269514722 * scale))
-    _title(
+    set_title(
         axes,
         f"{inside:.0f}% of {len(z):,} codes inside the central 90% of the prior {_normal(scale)}",
         _beyond(int(np.count_nonzero(np.abs(z) > reach))) + dropped,

@@ -27,6 +27,15 @@ def test_only_datasets_that_are_prepared_are_suggested_for_preparing():
     assert str(caught.value).endswith("known: digits, mnist, cifar10, celeb_a, dsprites, shapes3d")
 
 
+@pytest.mark.parametrize("name", ["sprites_like", "shapes3d_like"])
+def test_rendered_datasets_need_nothing(name):
+    assert load_dataset(name, validation_size=5, test_size=5).name == name
+    with pytest.raises(DataError, match=f"dataset '{name}' needs no preparation"):
+        prepare_dataset(name)
+    with pytest.raises(DataError, match=r"did you mean '.*_like'"):
+        load_dataset(name.replace("_", "-"))
+
+
 def test_path_for_a_dataset_without_one():
     with pytest.raises(DataError, match="data_path=somewhere does not belong to dataset 'mnist'"):
         load_dataset("mnist", path="somewhere")

@@ -38,6 +38,29 @@ def test_optimum_of_the_objective_is_below_zero():
     assert abs(result["kl"] + 7.23) < 0.1 + 5 * result["stderr"]
 
 
+@pytest.mark.parametrize(
+    ("d", "m", "h_opt", "floor", "tolerance"),
+    [(16, 10_000, 0.72, -0.24, 0.05), (64, 20_000, 1.02, -2.00, 0.15)],
+)
+def test_floor_at_the_other_published_settings(d, m, h_opt, floor, tolerance):
+    rng = np.random.default_rng(0)
+    h = h_opt / np.sqrt(1 + h_opt**2)
+    scale = np.sqrt(1 - h**2)
+    z, centers = scale * rng.standard_normal((4000, d)), scale * rng.standard_normal((m, d))
+    result = kde_kl(z, centers, bandwidth=h)
+    assert result["kl"] == pytest.approx(floor, abs=tolerance)
+
+
+def test_equals_scikit_learn_at_64_dimensions():
+    rng = np.random.default_rng(0)
+    z, centers = rng.standard_normal((40, 64)), rng.standard_normal((300, 64))
+    # Its tree loses mass from 64 dimensions on, even at zero tolerance: one leaf holds all.
+    kde = KernelDensity(bandwidth=0.71, rtol=0, atol=0, leaf_size=300).fit(centers)
+    log_p = -0.5 * np.sum(z**2, axis=1) - 32 * np.log(2 * np.pi)
+    expected = np.mean(kde.score_samples(z) - log_p)
+    assert kde_kl(z, centers, bandwidth=0.71)["kl"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_single_code_has_no_standard_error():
     result = kde_kl(np.zeros((1, 2)), np.zeros((1, 2)), bandwidth=1.0)
     assert result["kl"] == pytest.approx(0.0, abs=1e-6)

@@ -1,0 +1,137 @@
+"""Several evaluated runs side by side, with mean and standard deviation over seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avae_jax.evaluation import html
+from avae_jax.evaluation.verdict import Finding
+
+# What tells two groups of runs apart; runs that differ in their seed alone form a group.
+_SAME = ("experiment", "method", "dataset", "latent_dim", "protocol", "split")
+
+
+def flatten(summary: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Return the numbers of a summary by their path, "latent/moments/std"."""
+    flat: dict[str, float] = {}
+    for name, value in summary.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            flat[prefix + name] = float(value)
+    return flat
+
+
+def group_runs(summaries: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[int]]]:
+    """Group runs that differ in their training seed alone.
+
+    Returns:
+      (name, indices into `summaries`) a group, in the order of their first runs.
+    """
+    keys = [_identity(summary["about"]) for summary in summaries]
+    groups: dict[Any, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    names = []
+    for indices in groups.values():
+        about = summaries[indices[0]]["about"]
+        name = f"{about['experiment']}, {about['method']}, {about['latent_dim']} dimensions"
+        if len(indices) == 1:
+            name = Path(about["folder"]).name
+        names.append(name)
+    # Groups with one name differ in some other field: their folders tell them apart.
+    for k, (name, indices) in enumerate(zip(names, groups.values(), strict=True)):
+        if names.count(name) > 1:
+            names[k] = f"{name} ({Path(summaries[indices[0]]['about']['folder']).name})"
+    return list(zip(names, groups.values(), strict=True))
+
+
+def _identity(about: Mapping[str, Any]):
+    return (*(about[name] for name in _SAME), about["config_hash_without_seed"])
+
+
+def compare(summaries: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, list[str]]]:
+    """Lay the numbers of several runs side by side.
+
+    Args:
+      summaries: as `evaluate_run` returns them, two or more.
+
+    Returns:
+      (columns, rows): the groups' names and, by number, one cell a group: the value of a single
+      run, "mean ± std" (over n - 1) of several seeds.
+    """
+    flats = [flatten({k: v for k, v in s.items() if k != "about"}) for s in summaries]
+    groups = group_runs(summaries)
+    columns = [name + (f" ({len(i)} seeds)" if len(i) > 1 else "") for name, i in groups]
+    names = list(dict.fromkeys(name for flat in flats for name in flat))
+    rows: dict[str, list[str]] = {}
+    for name in names:
+        if name.endswith(("_null_std", "/n")):
+            continue
+        cells = []
+        for _, indices in groups:
+            values = np.array([flats[i].get(name, math.nan) for i in indices])
+            if len(values) == 1 or np.isnan(values).any():
+                cells.append(html.number(float(values.mean())))
+            else:
+                mean, spread = float(values.mean()), float(values.std(ddof=1))
+                cells.append(f"{html.number(mean)} ± {html.number(spread)}")
+        rows[name] = cells
+    return columns, rows
+
+
+HEADLINES = (
+    "reconstruction/mse",
+    "latent/density/kde_kl",
+    "latent/density/kde_kl_null",
+    "latent/moments/moment_kl",
+    "latent/scale/live_std_ratio",
+    "latent/collapse/num_collapsed",
+    "latent/holes/prior_coverage",
+)
+"""Numbers that a table of several runs starts with."""
+
+
+def comparison_table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """Return the numbers that matter most as text, a line a number."""
+    names = [name for name in HEADLINES if name in rows]
+    names += [name for name in rows if name.startswith("samples/") and "/claimed/F" in name]
+    cells = [["", *columns], *([name, *rows[name]] for name in names)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(columns) + 1)]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if k == 0 else text.rjust(width)
+            for k, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )
+
+
+def comparison_page(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page that puts runs side by side."""
+    columns, rows = compare(summaries)
+    listed: list[tuple[str, Sequence[str]]] = []
+    heading = None
+    for name, cells in rows.items():
+        section, _, rest = name.rpartition("/")
+        if section != heading:
+            listed.append((section.replace("/", ": ").replace("_", " "), ()))
+            heading = section
+        listed.append((rest.replace("_", " "), cells))
+    verdicts = [
+        (
+            str(summary["about"]["folder"]),
+            [Finding(**finding) for finding in summary["verdict"]["findings"]],
+        )
+        for summary in summaries
+    ]
+    return html.make_comparison(
+        title=f"{len(summaries)} runs side by side",
+        about="A cell of several seeds holds mean ± standard deviation over them.",
+        columns=columns,
+        rows=listed,
+        verdicts=verdicts,
+    )

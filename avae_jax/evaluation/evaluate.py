@@ -1,0 +1,221 @@
+"""The evaluation of a run: numbers with their nulls, a verdict in words, one page to read."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avae_jax import metrics
+from avae_jax.data import ImageData
+from avae_jax.evaluation import html, pictures
+from avae_jax.evaluation.disentangled import describe_disentanglement
+from avae_jax.evaluation.latent import describe_codes
+from avae_jax.evaluation.likelihood import describe_likelihood
+from avae_jax.evaluation.material import Material, Protocol, describe, gather
+from avae_jax.evaluation.samples import FeatureSpace, describe_samples, draw_priors, pixel_features
+from avae_jax.evaluation.verdict import Finding, headline, judge
+from avae_jax.training.run import Run, load_run
+
+SUMMARY_FILE, REPORT_FILE = "summary.json", "report.html"
+
+
+def evaluate_run(
+    run: str | os.PathLike | Run,
+    *,
+    dataset: ImageData | None = None,
+    protocol: Protocol = "standard",
+    num_images: int = 10_000,
+    num_samples: int = 10_000,
+    seed: int = 0,
+    inception_weights: str | os.PathLike | None = None,
+    classifier: str | os.PathLike | None = None,
+    iwae_samples: int = 500,
+    output: str | os.PathLike | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Evaluate a trained model on images it has never seen and write the report.
+
+    Args:
+      run: a run folder, or a run that was loaded.
+      dataset: the images of the run where its configuration does not name them.
+      protocol: "standard" or "paper" (the authors' choices).
+      num_images: the most images of a split to use.
+      num_samples: the most decoded draws of a prior to use.
+      seed: of every draw.
+      inception_weights: file of the Inception weights for FID and KID in its features.
+      classifier: file of a classifier that `avae classifier` wrote, for features of the data set.
+      iwae_samples: draws a image of the importance-weighted bound, for stochastic encoders.
+      output: folder to write to; None is `RUN/evaluation`.
+      say: receives a line of progress.
+
+    Returns:
+      The summary that `summary.json` holds: "about", "verdict", then a section a subject. Values
+      that are not defined are NaN here and null in the file.
+
+    Raises:
+      ValueError: no run folder, images that were trained on, a file of features that does not fit.
+    """
+    start = time.monotonic()
+    if num_images < 2 or num_samples < 2:
+        raise ValueError(
+            f"num_images={num_images} and num_samples={num_samples}: give at least 2 of each"
+        )
+    if not isinstance(run, Run):
+        run = load_run(run)
+    folder = Path(output) if output is not None else run.path / "evaluation"
+    # Files are read before the work that needs them at its end.
+    spaces = _file_spaces(inception_weights, classifier)
+    say(f"encoding {run.path}")
+    material = gather(run, dataset, protocol=protocol, num_images=num_images, seed=seed)
+    spaces = _fitting(spaces, material)
+
+    latent, arrays = describe_codes(material, say)
+    findings = judge(latent)
+    say("reconstructions")
+    reconstruction = {"n": len(material.x), **_reconstruction(material)}
+    likelihood = describe_likelihood(material, say, num_samples=iwae_samples)
+    say("decoding draws of the prior")
+    priors = draw_priors(material, min(num_samples, len(material.index), len(material.train_index)))
+    samples, curves = describe_samples(material, [*spaces, pixel_features(material)], priors, say)
+    factors, directions = describe_disentanglement(material, say)
+
+    summary = {
+        "about": {**describe(material), "num_samples": len(next(iter(priors.values())))},
+        "verdict": {
+            "headline": headline(findings),
+            "findings": [finding._asdict() for finding in findings],
+        },
+        "reconstruction": reconstruction,
+        "latent": latent,
+        "likelihood": likelihood,
+        "samples": samples,
+        "disentanglement": factors,
+    }
+    say("figures")
+    drawn = pictures.draw(material, arrays, priors, curves, directions)
+    summary["about"]["seconds"] = round(time.monotonic() - start, 1)
+    page = _page(summary, findings, drawn)
+    folder.mkdir(parents=True, exist_ok=True)
+    html.write_text(folder / SUMMARY_FILE, json.dumps(_strict(summary), indent=2) + "\n")
+    html.write_text(folder / REPORT_FILE, page)
+    return summary
+
+
+def _file_spaces(inception_weights, classifier) -> list[FeatureSpace]:
+    spaces = []
+    if classifier is not None:
+        from avae_jax.features import load_classifier
+
+        net = load_classifier(classifier)
+        about = {"classifier_hash": net.hash[:16], "classifier_test_accuracy": net.test_accuracy}
+        spaces.append(FeatureSpace(f"FD-{net.name}", net.features, about))
+    if inception_weights is not None:
+        from avae_jax.features import inception_features, load_inception_weights
+
+        weights = load_inception_weights(inception_weights)
+        about = {"weights_sha256": weights.params_sha256[:16], "resize": weights.resize}
+        spaces.append(FeatureSpace("FID", lambda x: inception_features(x, weights), about))
+    return spaces
+
+
+def _fitting(spaces: list[FeatureSpace], material: Material) -> list[FeatureSpace]:
+    if spaces and not material.is_images:
+        raise ValueError(
+            f"the data of {material.run.path} are no images: leave classifier and "
+            "inception_weights out"
+        )
+    for space in spaces:
+        # A file that does not fit must say so before minutes of work.
+        space.extract(material.to_unit(material.x[:2]))
+    return spaces
+
+
+def _reconstruction(material: Material) -> dict[str, float]:
+    values = metrics.reconstruction_error(
+        material.x, material.x_recon, value_range=material.value_range
+    )
+    if material.is_images and material.value_range is not None:
+        values |= metrics.structural_similarity(
+            material.x, material.x_recon, value_range=material.value_range
+        )
+    return values
+
+
+_HEADINGS = {
+    "reconstruction": "Reconstruction",
+    "latent": "Latent space",
+    "likelihood": "Likelihood and ELBO surgery",
+    "samples": "Samples",
+    "disentanglement": "Disentanglement",
+    "about": "Where the numbers come from",
+}
+
+
+def _page(summary: Mapping[str, Any], findings: list[Finding], drawn) -> str:
+    about = summary["about"]
+    line = (
+        f"{about['method']} on {about['dataset']}, {about['latent_dim']} latent dimensions, step "
+        f"{about['checkpoint_step']:,}; {about['num_images']:,} {about['split']} images, "
+        f"{about['num_samples']:,} samples, seed {about['seed']}, protocol {about['protocol']}"
+    )
+    tables, notes = {}, {}
+    for name, heading in _HEADINGS.items():
+        section = summary[name]
+        if not isinstance(section, Mapping):
+            notes[heading], section = str(section), {}
+        tables[heading] = section
+    return html.make_page(
+        title=f"{about['experiment']}: {about['method']} evaluated",
+        about=line,
+        findings=findings,
+        cards=_cards(summary),
+        pictures=drawn,
+        tables=tables,
+        notes=notes,
+    )
+
+
+def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    reconstruction, latent = summary["reconstruction"], summary["latent"]
+    cards = [
+        (
+            "Reconstruction error",
+            html.number(reconstruction["mse"]),
+            f"mean image {html.number(reconstruction['mse_null'])}",
+        )
+    ]
+    density = latent["density"]
+    name = "kde_kl" if "kde_kl" in density else "kde_kl_log10"
+    cards.append(
+        (
+            "KL to the prior (KDE)",
+            html.number(density[name]),
+            f"null {html.number(density[f'{name}_null'])}",
+        )
+    )
+    collapse = latent["collapse"]
+    used = collapse["dims"] - collapse["num_collapsed"]
+    cards.append(("Directions in use", f"{used} of {collapse['dims']}", "of the latent space"))
+    for space, section in summary["samples"].items():
+        if isinstance(section, Mapping) and space in section.get("claimed", {}):
+            value, floor = section["claimed"][space], section["floor"][space]
+            cards.append((space, html.number(value), f"real images {html.number(floor)}"))
+    return cards
+
+
+def _strict(value: Any) -> Any:
+    """Replace non-finite numbers by None: strict JSON has none."""
+    if isinstance(value, Mapping):
+        return {name: _strict(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return _strict(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,252 @@
+"""One self-contained page: verdict in words, then figures, then every number."""
+
+import base64
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from avae_jax.evaluation.verdict import Finding, headline
+
+
+class Picture(NamedTuple):
+    """A figure of the page.
+
+    Attributes:
+      title: what it shows.
+      caption: how to read it, a sentence or two.
+      data: the bytes of a PNG or GIF.
+      kind: "png" or "gif".
+      width: CSS pixels it is shown at; None is its own width, at most the page's.
+    """
+
+    title: str
+    caption: str
+    data: bytes
+    kind: str = "png"
+    width: int | None = None
+
+
+_STYLE = """
+:root { --ink:#23272e; --quiet:#69717d; --line:#e2e5ea; --paper:#fff; --soft:#f6f7f9;
+  --good:#2f7d4f; --notice:#b06a10; --fault:#b3342c; }
+* { box-sizing:border-box; }
+body { margin:0; background:var(--paper); color:var(--ink);
+  font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif; }
+main { max-width:1060px; margin:0 auto; padding:32px 24px 80px; }
+h1 { font-size:1.65rem; line-height:1.25; margin:0 0 4px; }
+h2 { font-size:1.2rem; margin:44px 0 12px; padding-top:12px; border-top:1px solid var(--line); }
+h3 { font-size:1rem; margin:24px 0 6px; }
+.about { color:var(--quiet); margin:0 0 20px; }
+.verdict { border-left:6px solid var(--quiet); background:var(--soft); padding:14px 20px;
+  border-radius:0 8px 8px 0; }
+.verdict.fault { border-color:var(--fault); } .verdict.notice { border-color:var(--notice); }
+.verdict.good { border-color:var(--good); }
+.verdict p { font-size:1.15rem; font-weight:600; margin:0 0 8px; }
+.verdict ul { margin:0; padding:0; list-style:none; }
+.verdict li { margin:5px 0; padding-left:5.4em; text-indent:-5.4em; }
+.tag { display:inline-block; width:4.9em; margin-right:.5em; font-size:.78rem; font-weight:600;
+  text-align:center; text-indent:0; border-radius:10px; color:#fff; padding:1px 0; }
+.tag.fault { background:var(--fault); } .tag.notice { background:var(--notice); }
+.tag.good { background:var(--good); }
+.cards { display:flex; flex-wrap:wrap; gap:12px; margin:22px 0 0; padding:0; list-style:none; }
+.cards li { flex:1 1 150px; border:1px solid var(--line); border-radius:8px; padding:10px 14px; }
+.cards b { display:block; font-size:1.35rem; font-variant-numeric:tabular-nums; }
+.cards span { display:block; color:var(--quiet); font-size:.85rem; }
+figure { margin:0 0 26px; } figure img { max-width:100%; height:auto; display:block; }
+figcaption { color:var(--quiet); font-size:.92rem; max-width:70ch; margin-top:6px; }
+figcaption b { color:var(--ink); display:block; }
+.scroll { overflow-x:auto; }
+table { border-collapse:collapse; font-size:.9rem; margin:4px 0 10px; }
+th,td { padding:4px 14px 4px 0; text-align:left; border-bottom:1px solid var(--line);
+  vertical-align:top; }
+th { font-weight:600; color:var(--quiet); } td.n { text-align:right;
+  font-variant-numeric:tabular-nums; white-space:nowrap; } th.n { text-align:right; }
+.note { color:var(--quiet); font-size:.9rem; margin:2px 0 8px; }
+nav a { margin-right:16px; } a { color:#2c5fa8; }
+@media (prefers-reduced-motion: reduce) { .moving { display:none; } }
+"""
+
+
+def make_page(
+    *,
+    title: str,
+    about: str,
+    findings: Sequence[Finding],
+    cards: Sequence[tuple[str, str, str]],
+    pictures: Mapping[str, Sequence[Picture]],
+    tables: Mapping[str, Mapping[str, Any]],
+    notes: Mapping[str, str],
+) -> str:
+    """Return the page as text: no script, no font and no picture from elsewhere.
+
+    Args:
+      title: the page's title.
+      about: one line on what was evaluated.
+      findings: the verdict, the gravest finding first.
+      cards: (label, value, what to compare it with) of the few numbers that matter most.
+      pictures: heading -> figures under it.
+      tables: heading -> numbers, nested mappings become sections of a table; `name_null`,
+        `name_null_std` and `name_stderr` stand in the columns of `name`.
+      notes: heading -> a sentence above its table.
+    """
+    level = findings[0].level if findings else "good"
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main>",
+        f"<h1>{html.escape(title)}</h1>",
+        f'<p class="about">{html.escape(about)}</p>',
+        f'<section class="verdict {level}" aria-label="Verdict">',
+        f"<p>{html.escape(headline(list(findings)))}</p><ul>",
+    ]
+    for finding in findings:
+        text = html.escape(_sentence(finding.text))
+        tag = f'<span class="tag {finding.level}">{finding.level}</span>'
+        parts.append(f"<li>{tag}{text}</li>")
+    parts.append("</ul></section>")
+    if cards:
+        parts.append('<ul class="cards">')
+        for label, value, beside in cards:
+            shown = (html.escape(text) for text in (label, value, beside))
+            parts.append("<li><span>{}</span><b>{}</b><span>{}</span></li>".format(*shown))
+        parts.append("</ul>")
+    for heading, group in pictures.items():
+        if group:
+            parts.append(f"<h2>{html.escape(heading)}</h2>")
+            parts += [_figure(picture) for picture in group]
+    if tables:
+        parts.append("<h2>All numbers</h2>")
+        parts.append(
+            '<p class="note">null: what the same estimator gives for as many draws of the prior '
+            "(or its floor, where the heading says so), with its standard deviation. A dash: not "
+            "defined here.</p>"
+        )
+    for heading, numbers in tables.items():
+        parts.append(f"<h3>{html.escape(heading)}</h3>")
+        if heading in notes:
+            parts.append(f'<p class="note">{html.escape(notes[heading])}</p>')
+        parts.append(_table(numbers))
+    parts.append("</main></body></html>")
+    return "\n".join(parts) + "\n"
+
+
+def make_comparison(
+    *, title: str, about: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]],
+    verdicts: Sequence[tuple[str, Sequence[Finding]]],
+) -> str:  # fmt: skip
+    """Return a page with several runs side by side.
+
+    Args:
+      title: the page's title.
+      about: one line on what was compared.
+      columns: names of the columns after the first.
+      rows: (quantity, one cell a column); a row without cells is a heading.
+      verdicts: (run, its findings).
+    """
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main>",
+        f"<h1>{html.escape(title)}</h1>",
+        f'<p class="about">{html.escape(about)}</p>',
+    ]
+    for name, findings in verdicts:
+        level = findings[0].level if findings else "good"
+        said = html.escape(headline(list(findings)))
+        parts.append(f"<h3>{html.escape(name)}</h3>")
+        parts.append(f'<section class="verdict {level}"><p>{said}</p></section>')
+    heads = "".join(f'<th class="n">{html.escape(column)}</th>' for column in columns)
+    parts.append(f'<h2>Side by side</h2><div class="scroll"><table><tr><th></th>{heads}</tr>')
+    for name, cells in rows:
+        if not cells:
+            parts.append(f'<tr><th colspan="{len(columns) + 1}">{html.escape(name)}</th></tr>')
+            continue
+        shown = "".join(f'<td class="n">{html.escape(cell)}</td>' for cell in cells)
+        parts.append(f"<tr><td>{html.escape(name)}</td>{shown}</tr>")
+    parts.append("</table></div></main></body></html>")
+    return "\n".join(parts) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
+def number(value: Any) -> str:
+    """Write a value for a person: three significant digits, a dash for what is not defined."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value != 0.0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        text = f"{value:.2e}"
+    elif abs(value) >= 999.5:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:#.3g}".rstrip(".")
+    return text.replace("-", "−")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _figure(picture: Picture) -> str:
+    encoded = base64.b64encode(picture.data).decode("ascii")
+    width = f' style="width:{picture.width}px"' if picture.width else ""
+    moving = ' class="moving"' if picture.kind == "gif" else ""
+    title = html.escape(picture.title)
+    return (
+        f'<figure{moving}><img{width} alt="{title}" '
+        f'src="data:image/{picture.kind};base64,{encoded}">'
+        f"<figcaption><b>{title}</b>{html.escape(picture.caption)}</figcaption></figure>"
+    )
+
+
+_SUFFIXES = ("_null_std", "_null", "_stderr")
+
+
+def _table(numbers: Mapping[str, Any]) -> str:
+    rows = _rows(numbers, "")
+    has = [any(row[column] for row in rows) for column in range(5)]
+    names = ("", "value", "± s.e.", "null", "± s.d.")
+    kept = [column for column in range(5) if has[column] or column < 2]
+    heads = (f"<th{' class=n' if c else ''}>{names[c]}</th>" for c in kept)
+    lines = [f"<tr>{''.join(heads)}</tr>"]
+    for row in rows:
+        if row[1] is None:
+            lines.append(f'<tr><th colspan="{len(kept)}">{html.escape(row[0])}</th></tr>')
+            continue
+        cells = (f"<td{' class=n' if c else ''}>{html.escape(row[c] or '')}</td>" for c in kept)
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+
+
+def _rows(numbers: Mapping[str, Any], prefix: str) -> list[tuple[str, Any, str, str, str]]:
+    rows: list[tuple[str, Any, str, str, str]] = []
+    for name, value in numbers.items():
+        if isinstance(value, Mapping):
+            rows.append((prefix + name.replace("_", " "), None, "", "", ""))
+            rows += _rows(value, prefix)
+            continue
+        owners = [name.removesuffix(end) for end in _SUFFIXES if name.endswith(end)]
+        if any(owner in numbers for owner in owners):
+            continue
+        stderr, null, spread = (
+            number(numbers[f"{name}{end}"]) if f"{name}{end}" in numbers else ""
+            for end in ("_stderr", "_null", "_null_std")
+        )
+        rows.append((prefix + name.replace("_", " "), number(value), stderr, null, spread))
+    return rows

@@ -1,0 +1,182 @@
+"""What an evaluation works on: images, codes and reconstructions of one split of a run's data."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import platform
+from importlib import metadata
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from avae_jax.data import ImageData
+from avae_jax.training.run import Run, run_data
+from avae_jax.version import __version__
+
+Protocol = Literal["standard", "paper"]
+"""standard: the test split, float images, natural logarithms. paper: the authors' choices, the
+validation split, samples cut to 8 bits, base-10 logarithms in the KL, MIG with 10 bins."""
+
+
+class LeakError(ValueError):
+    """Images that were trained on are about to be evaluated."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Material:
+    """The arrays all parts of an evaluation share.
+
+    Attributes:
+      run: the trained model.
+      dataset: its images and splits.
+      protocol: "standard" or "paper".
+      split: "test" or "validation".
+      seed: of every draw.
+      index: `[n]`, the images evaluated.
+      train_index: `[m]`, training images the codes are compared with.
+      x: `[n, ...]` images, float32 in the decoder's range.
+      x_train: `[m, ...]`, likewise.
+      loc: `[n, latent_dim]`, the codes; posterior means of a stochastic encoder.
+      z: `[n, latent_dim]`, codes drawn from the posterior; `loc` of a deterministic encoder.
+      z_train: `[m, latent_dim]`, likewise drawn.
+      x_recon: `[n, ...]`, the decoded `loc`.
+      labels: `[n]` classes, or None.
+    """
+
+    run: Run
+    dataset: ImageData
+    protocol: Protocol
+    split: str
+    seed: int
+    index: np.ndarray
+    train_index: np.ndarray
+    x: np.ndarray
+    x_train: np.ndarray
+    loc: np.ndarray
+    z: np.ndarray
+    z_train: np.ndarray
+    x_recon: np.ndarray
+    labels: np.ndarray | None
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Interval the images lie in."""
+        return self.run.model.value_range
+
+    @property
+    def is_images(self) -> bool:
+        """Whether the data are `[n, h, w, c]` and not plain features."""
+        return self.x.ndim == 4
+
+    def to_unit(self, x: np.ndarray) -> np.ndarray:
+        """Scale images of the decoder's range to [0, 1]; data without bounds stay as they are."""
+        if self.value_range is None:
+            return x
+        low, high = self.value_range
+        return np.clip((x - low) / (high - low), 0.0, 1.0)
+
+
+def gather(
+    run: Run,
+    dataset: ImageData | None = None,
+    *,
+    protocol: Protocol = "standard",
+    num_images: int = 10_000,
+    seed: int = 0,
+) -> Material:
+    """Encode and decode a split of a run's data.
+
+    Args:
+      run: the trained model.
+      dataset: its images, where its configuration does not name them.
+      protocol: decides the split.
+      num_images: the most images of the split, and of the training split, to use.
+      seed: of the draws from the posterior.
+
+    Raises:
+      LeakError: the split shares images with those trained on.
+    """
+    dataset = run_data(run, dataset)
+    split = "validation" if protocol == "paper" else "test"
+    check_no_leak(dataset, run.center_index, split)
+    index = _some(getattr(dataset.splits, split), num_images)
+    train_index = _some(dataset.splits.train, num_images)
+    images, train_images = dataset.images[index], dataset.images[train_index]
+    loc = run.encode(images)
+    return Material(
+        run=run,
+        dataset=dataset,
+        protocol=protocol,
+        split=split,
+        seed=seed,
+        index=index,
+        train_index=train_index,
+        x=np.asarray(run.model.to_float(np.asarray(images))),
+        x_train=np.asarray(run.model.to_float(np.asarray(train_images))),
+        loc=loc,
+        z=run.draw_codes(images, seed=seed) if run.model.stochastic else loc,
+        z_train=run.draw_codes(train_images, seed=seed + 1),
+        x_recon=run.decode(loc),
+        labels=None if dataset.labels is None else np.asarray(dataset.labels)[index],
+    )
+
+
+def check_no_leak(dataset: ImageData, center_index: np.ndarray | None, split: str) -> None:
+    """Refuse to evaluate images that were trained on or that the density was made of.
+
+    Raises:
+      LeakError: names how many images two of them share.
+    """
+    splits = dataset.splits
+    evaluated = getattr(splits, split)
+    seen = {"train": splits.train}
+    if center_index is not None:
+        seen["centers"] = center_index
+    if split == "test":
+        seen["validation"] = splits.validation
+    for name, other in seen.items():
+        shared = np.intersect1d(evaluated, other)
+        if shared.size:
+            raise LeakError(
+                f"{split} and {name} share {shared.size} images (the first is {shared[0]}): "
+                "numbers on them would be too good; draw the splits anew and train again"
+            )
+
+
+def describe(material: Material) -> dict[str, Any]:
+    """Return where the numbers come from: run, data, split, seed, versions, hash of the config."""
+    run, config = material.run, dataclasses.asdict(material.run.config)
+    text = json.dumps(config, sort_keys=True)
+    config["optimization"].pop("seed")
+    seedless = json.dumps(config, sort_keys=True)
+    packages = ("jax", "flax", "numpy", "scipy", "scikit-learn")
+    return {
+        "experiment": run.config.experiment,
+        "folder": str(run.path),
+        "method": run.config.objective.method,
+        "dataset": material.dataset.name,
+        "latent_dim": run.model.latent_dim,
+        "checkpoint_step": run.step,
+        "training_seed": run.config.optimization.seed,
+        "config_hash": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "config_hash_without_seed": hashlib.sha256(seedless.encode()).hexdigest()[:16],
+        "data_hash": material.dataset.fingerprint()[:16],
+        "protocol": material.protocol,
+        "split": material.split,
+        "num_images": len(material.index),
+        "num_train_images": len(material.train_index),
+        "seed": material.seed,
+        "versions": {
+            "avae_jax": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in packages},
+        },
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def _some(index: np.ndarray, most: int) -> np.ndarray:
+    """Return at most `most` entries, evenly spaced."""
+    return index[:: math.ceil(len(index) / most)]

@@ -1,0 +1,157 @@
+"""How good the decoded draws of a prior are, beside the floor that real images give."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from avae_jax import metrics
+from avae_jax.evaluation.material import Material
+
+NOT_COMPUTED = "not computed: give the Inception weights as --inception-weights FILE"
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSpace:
+    """A way to turn images in [0, 1] into features.
+
+    Attributes:
+      name: of the Frechet distance taken in it: "FID", "FD-lenet-digits", "FD-pca50".
+      extract: images `[n, ...]` in [0, 1] -> `[n, num_features]`.
+      about: what makes the numbers comparable: a hash, a resize mode, an accuracy.
+    """
+
+    name: str
+    extract: Callable[[np.ndarray], np.ndarray]
+    about: Mapping[str, Any]
+
+
+def pixel_features(material: Material) -> FeatureSpace:
+    """Return the 50 largest principal components of the training images' pixels."""
+    train = _flat(material.to_unit(material.x_train))
+    most = min(50, train.shape[1], len(train) - 1)
+    pca = metrics.fit_pca(train, num_components=most)
+    return FeatureSpace(
+        f"FD-pca{most}",
+        lambda x: np.asarray(pca.transform(_flat(x))),
+        {"features": f"{most} principal components of {len(train):,} training images"},
+    )
+
+
+def draw_priors(material: Material, num_samples: int) -> dict[str, np.ndarray]:
+    """Decode draws of several latent distributions.
+
+    Returns:
+      name -> images `[num_samples, ...]` in the decoder's range. "claimed": the prior at the scale
+      the method claims; "standard_normal": N(0, I), where that is another; "gaussian": mean and
+      covariance of the training codes; "mixture_10": ten Gaussians fitted to them. With the paper's
+      protocol "claimed" alone.
+    """
+    run, d = material.run, material.run.model.latent_dim
+    noise = np.random.default_rng(material.seed + 10).standard_normal((num_samples, d))
+    scale = run.scale("claimed")
+    codes = {"claimed": scale * noise}
+    if material.protocol == "standard":
+        if scale != 1.0:
+            codes["standard_normal"] = noise
+        z = material.z_train.astype(np.float64)
+        values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(z, rowvar=False)))
+        codes["gaussian"] = z.mean(axis=0) + noise * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+        codes["mixture_10"] = _mixture_draws(z, num_samples, material.seed)
+    return {name: run.decode(z.astype(np.float32)) for name, z in codes.items()}
+
+
+def _mixture_draws(z: np.ndarray, num_samples: int, seed: int) -> np.ndarray:
+    from sklearn.mixture import GaussianMixture
+
+    # A singular component would have no density.
+    ridge = 1e-6 * max(float(z.var()), 1e-12)
+    mixture = GaussianMixture(min(10, len(z)), reg_covar=ridge, random_state=seed, max_iter=200)
+    import warnings
+
+    with warnings.catch_warnings():
+        # Stopped at its limit of steps it is a mixture all the same.
+        warnings.simplefilter("ignore")
+        mixture.fit(z)
+    draws = np.asarray(mixture.sample(num_samples)[0])
+    return draws[np.random.default_rng(seed).permutation(num_samples)]
+
+
+def describe_samples(
+    material: Material, spaces: list[FeatureSpace], priors: Mapping[str, np.ndarray], say
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compare decoded draws with real images in every feature space.
+
+    Args:
+      material: what is evaluated.
+      spaces: the feature spaces.
+      priors: name -> decoded draws, as `draw_priors` returns them.
+      say: receives a line of progress.
+
+    Returns:
+      (numbers, curves): `numbers[space][prior]` with the floor (training images in place of
+      samples) under "floor"; `curves[prior]` the (precision, recall) curve in the last space.
+    """
+    real = material.to_unit(material.x)
+    train = material.to_unit(material.x_train)
+    most = min(len(real), len(train), *(len(x) for x in priors.values()))
+    groups = {"floor": train[:most]}
+    groups |= {name: _as_shown(material, x[:most]) for name, x in priors.items()}
+    numbers: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
+    for space in spaces:
+        say(f"samples in {space.name}")
+        reference = space.extract(real[:most])
+        section: dict[str, Any] = {"n": most, **space.about}
+        for name, images in groups.items():
+            features = space.extract(images)
+            section[name] = _compare(space.name, features, reference, material.seed)
+            curve = metrics.prd_curve(features, reference, seed=material.seed)
+            label = "floor: training images" if name == "floor" else name.replace("_", " ")
+            curves[label] = (curve.precision, curve.recall)
+        numbers[space.name] = section
+    if not any(space.name == "FID" for space in spaces) and material.is_images:
+        numbers["FID"] = NOT_COMPUTED
+    say("samples in pixels")
+    numbers["pixels"] = _pixels(material, groups, real[:most], train)
+    return numbers, curves
+
+
+def _compare(name: str, features, reference, seed: int) -> dict[str, float]:
+    n = len(reference)
+    found = metrics.frechet_distance(features, reference)
+    found |= metrics.frechet_infinity(features, reference, seed=seed)
+    values = {
+        key.replace("frechet_distance", name).replace("frechet_infinity", f"{name}_infinity"): value
+        for key, value in found.items()
+    }
+    values |= metrics.kid(features, reference, seed=seed, subset_size=min(1000, n))
+    # The floor stands beside it: a null by relabelling would take ten times as long.
+    values |= metrics.prd(features, reference, num_null=0, seed=seed)
+    values |= metrics.precision_recall(features, reference, k=3 if n > 3 else n - 1)
+    return values
+
+
+def _pixels(material: Material, groups, real, train) -> dict[str, Any]:
+    flat = _flat(real)
+    values: dict[str, Any] = {"n": len(flat)}
+    for name, images in groups.items():
+        entry = metrics.sliced_w2(_flat(images), reference=flat, num_null=2, seed=material.seed)
+        if name != "floor":
+            entry |= metrics.memorisation(_flat(images), _flat(train), flat)
+        values[name] = entry
+    return values
+
+
+def _as_shown(material: Material, x: np.ndarray) -> np.ndarray:
+    """Return samples in [0, 1], cut to 8 bits by the paper's protocol."""
+    x = material.to_unit(x)
+    if material.protocol == "paper" and material.value_range is not None:
+        # The authors truncate and do not round.
+        return (255.0 * x).astype(np.uint8).astype(np.float32) / np.float32(255.0)
+    return x
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return np.asarray(x, np.float32).reshape(len(x), -1)

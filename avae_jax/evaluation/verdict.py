@@ -1,0 +1,185 @@
+"""What the numbers of an evaluation mean, in words."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+Level = Literal["fault", "notice", "good"]
+
+# A direction of the codes is collapsed below this share of the prior's variance (the threshold of
+# Burda et al. 2016 for active units, relative to the prior).
+COLLAPSED_SHARE = 0.01
+
+# Relative differences of the codes' scale from the sampler's: named, and named a fault.
+SCALE_NOTICE, SCALE_FAULT = 0.05, 0.2
+
+# Distances of the mean from the centre, in the prior's standard deviations.
+LOCATION_NOTICE, LOCATION_FAULT = 0.3, 1.0
+
+# A cell of a plane is empty below this share of the codes the prior would put there.
+EMPTY_SHARE = 0.25
+
+# The share of the prior's draws that may lie far from all codes; by chance it is 0.01.
+FAR_SHARE = 0.1
+
+# The shape's distance from a Gaussian beyond its null, relative to the null; and nats of KL.
+SHAPE_EXCESS, KL_NOTICE = 3.0, 0.25
+
+_NULLED = ("", "_null", "_null_std")
+
+
+class Finding(NamedTuple):
+    """One sentence of the verdict.
+
+    Attributes:
+      name: what it is about: "location", "scale", "collapse", "holes" or "shape".
+      level: "fault" when samples of the prior suffer from it, "notice" when it can be measured, and
+        "good".
+      text: the sentence.
+    """
+
+    name: str
+    level: Level
+    text: str
+
+
+def judge(latent: Mapping[str, Any]) -> list[Finding]:
+    """Say whether the codes match the prior, are scaled wrongly, collapsed or have holes.
+
+    Every rule asks for an effect that is both larger than chance (beyond its null by several
+    standard deviations) and large enough to matter; p-values alone reject everything at 10,000
+    codes.
+
+    Args:
+      latent: the "latent" section of a summary, as `describe_codes` makes it.
+
+    Returns:
+      At least one finding, the gravest first.
+    """
+    findings = [
+        *_location(latent["scale"]),
+        *_scale(latent["scale"]),
+        *_collapse(latent["collapse"]),
+        *_holes(latent["holes"]),
+        *_shape(latent["shape"], latent["density"]),
+    ]
+    return sorted(findings, key=lambda finding: get_args(Level).index(finding.level))
+
+
+def headline(findings: list[Finding]) -> str:
+    """Return the verdict in one sentence."""
+    faults = [finding for finding in findings if finding.level == "fault"]
+    names = {
+        "location": "off centre",
+        "scale": "wrongly scaled",
+        "collapse": "partly collapsed",
+        "holes": "full of holes" if len(faults) == 1 else "holed",
+        "shape": "not Gaussian",
+    }
+    if faults:
+        what = [names[finding.name] for finding in faults]
+        listed = what[0] if len(what) == 1 else f"{', '.join(what[:-1])} and {what[-1]}"
+        return f"The codes do not match the prior: they are {listed}."
+    if any(finding.level == "notice" for finding in findings):
+        return "The codes match the prior, but for what is noted below."
+    return "The codes match the prior."
+
+
+def _location(scale: Mapping[str, Any]) -> list[Finding]:
+    shift, null = scale["shift"], scale["shift_null"]
+    if not shift > max(LOCATION_NOTICE, 3.0 * null):
+        return []
+    text = (
+        f"location: the mean of the codes lies {shift:.2g} standard deviations of the prior from "
+        "its centre"
+    )
+    return [Finding("location", "fault" if shift > LOCATION_FAULT else "notice", text)]
+
+
+def _scale(scale: Mapping[str, Any]) -> list[Finding]:
+    ratio, num_codes, dims = scale["live_std_ratio"], scale["n"], max(scale["live_dims"], 1)
+    if not math.isfinite(ratio):
+        return []
+    # Standard error of the logarithm of a root mean square over n d normal values.
+    chance = 5.0 / math.sqrt(2.0 * num_codes * dims)
+    off = abs(math.log(ratio))
+    claimed = scale["claimed"]
+    said = f"the codes are {ratio:.2f} times as wide as the prior they are sampled from"
+    said += f" (standard deviation {ratio * claimed:.3g}, sampled at {claimed:.3g})"
+    if off > max(math.log1p(SCALE_FAULT), chance):
+        advice = "wrong scale: " + said + "; sample with --scale measured or fix the training"
+        return [Finding("scale", "fault", advice)]
+    if off > max(math.log1p(SCALE_NOTICE), chance):
+        return [Finding("scale", "notice", "scale: " + said)]
+    return [Finding("scale", "good", f"scale: within {100 * math.expm1(off):.1f}% of the prior's")]
+
+
+def _collapse(collapse: Mapping[str, Any]) -> list[Finding]:
+    dims, dead = collapse["dims"], collapse["num_collapsed"]
+    if dead:
+        return [
+            Finding(
+                "collapse",
+                "fault",
+                f"collapse: the codes have next to no variance in {dead} of {dims} directions "
+                f"(below {100 * COLLAPSED_SHARE:g}% of the prior's), where samples of the prior "
+                "lie outside of all codes",
+            )
+        ]
+    ignored = collapse.get("num_ignored", 0)
+    if ignored:
+        return [
+            Finding(
+                "collapse",
+                "notice",
+                f"collapse: {ignored} of {dims} directions of the codes hardly reach the pixels "
+                "(together under 1% of the decoder's response)",
+            )
+        ]
+    return [Finding("collapse", "good", f"collapse: none, all {dims} directions are in use")]
+
+
+def _holes(holes: Mapping[str, Any]) -> list[Finding]:
+    found = []
+    fill, null, spread = (holes.get(f"plane_min_fill{end}", math.nan) for end in _NULLED)
+    if fill < EMPTY_SHARE and fill < null - 4.0 * spread:
+        expected = holes["n"] / holes["plane_num_cells"]
+        found.append(
+            f"in one plane of the latent space a region that should hold {expected:.0f} of "
+            f"{holes['n']:,} codes holds {fill * expected:.0f}"
+        )
+    far, _, spread = (holes.get(f"far_prior_share{end}", math.nan) for end in _NULLED)
+    if holes.get("far_prior_share_is_meaningful") and far > FAR_SHARE + 4.0 * spread:
+        found.append(f"{100 * far:.0f}% of the prior's draws have no code near them")
+    if found:
+        return [Finding("holes", "fault", "holes: " + "; ".join(found))]
+    chi2, null, spread = (holes.get(f"plane_max_chi2{end}", math.nan) for end in _NULLED)
+    if chi2 > null + 5.0 * spread:
+        text = "holes: none found, but in some plane the codes are less even than the prior's draws"
+        return [Finding("holes", "notice", text)]
+    if math.isnan(chi2) and math.isnan(far):
+        return []
+    return [Finding("holes", "good", "holes: none found")]
+
+
+def _shape(shape: Mapping[str, Any], density: Mapping[str, Any]) -> list[Finding]:
+    """Judge what location and scale do not explain: clusters, tails, dependence."""
+    noticed = []
+    ratios = [
+        shape[name] / shape[f"{name}_null"]
+        for name in ("max_sliced_w2", "radial_ks")
+        if math.isfinite(shape.get(name, math.nan)) and shape.get(f"{name}_null", 0.0) > 0.0
+    ]
+    if ratios and max(ratios) > 1.0 + SHAPE_EXCESS:
+        noticed.append(
+            f"rescaled, the codes are {max(ratios):.1f} times as far from a Gaussian as its own "
+            "draws are"
+        )
+    excess = density["kl_excess"]
+    if excess > max(KL_NOTICE, 5.0 * density["kl_excess_stderr"]):
+        noticed.append(f"the density of the codes is {excess:.2g} nats from the prior's")
+    if noticed:
+        return [Finding("shape", "notice", "shape: " + "; ".join(noticed))]
+    if not ratios:
+        return []
+    return [Finding("shape", "good", "shape: rescaled, the codes look Gaussian")]

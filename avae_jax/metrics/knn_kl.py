@@ -1,0 +1,130 @@
+"""Nearest-neighbour estimate of the divergence of the codes from the prior."""
+
+import math
+
+import numpy as np
+
+from avae_jax.metrics.checks import check_codes, check_positive
+from avae_jax.metrics.mmd import check_reference, prior_generator
+
+_BLOCK = 512
+# float32 picks this many neighbours beyond the k-th, float64 then ranks them.
+_SPARE = 8
+
+
+def knn_kl(
+    z,
+    *,
+    reference=None,
+    k: int = 5,
+    scale: float = 1.0,
+    num_null: int = 3,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Estimate `KL(q(z) || p)` from distances to the k-th nearest neighbour.
+
+    `knn_kl = d/n sum_i log(nu_k(i) / rho_k(i)) + log(m / (n - 1))`, with rho_k(i) the distance from
+    code i to its k-th neighbour among the other codes, nu_k(i) that among m draws of p (Wang,
+    Kulkarni and Verdu 2009, eq. 17 at fixed k). p is N(0, scale^2 I), drawn m = n times, or the
+    law of `reference`.
+
+    The prior's density is known, and the entropy of the codes alone (Kozachenko and Leonenko)
+    would do. But in high dimension that estimate errs by the width of the k-ball: its null is
+    -25 nats at d = 128 and n = 3000, where that of the ratio is 0.1: both distances err alike.
+    The price is that the ratio is not calibrated there: it overstates a small change of scale
+    (3 nats for a true 0.33 at scale .95), understates a collapse, and can fall below its null for
+    codes that spread wider than the prior (from d = 16 on). Read it beside its null and the
+    radius.
+
+    Args:
+      z: `[n, latent_dim]` codes.
+      reference: `[m, latent_dim]` sample of p; None draws n rows from the prior.
+      k: which neighbour, >= 1.
+      scale: standard deviation of the prior; not used with a reference.
+      num_null: number of null samples, >= 0; without any, the null is NaN.
+      seed: of the prior draws and of the null samples.
+
+    Returns:
+      `knn_kl` in nats, which may be negative; `knn_kl_null` and `knn_kl_null_std`, its mean and
+      standard deviation (NaN below two) over `num_null` pairs of prior samples, of n rows each.
+      With a reference these are random exchanges of rows between z and the reference (a
+      permutation null). NaN where n <= k or m < k. Infinite where more than k codes are equal
+      (constant codes): they have no density. There is no standard error: the terms of the sum
+      share neighbours, and their spread understates the error several times in high dimension.
+
+    Raises:
+      ValueError: wrong shapes, values that are not finite, scale not positive, k or num_null
+        out of range.
+
+    Numerics:
+      Neighbours are picked in float32, k + 8 of them, and their distances taken in float64. Time
+      O((1 + num_null) n (n + m) d), memory O(512 (n + m)).
+
+    References:
+      Wang, Kulkarni and Verdu, Divergence estimation for multidimensional densities via
+      k-nearest-neighbor distances, IEEE Trans. Inf. Theory 55 (2009).
+    """
+    z = check_codes(z)
+    reference = check_reference(z, reference)
+    scale = check_positive(scale, name="scale")
+    if int(k) != k or k < 1:
+        raise ValueError(f"k must be an integer of at least 1, got {k}")
+    if int(num_null) != num_null or num_null < 0:
+        raise ValueError(f"num_null must be an integer of at least 0, got {num_null}")
+    k, n = int(k), len(z)
+    if n <= k or (reference is not None and len(reference) < k):
+        return dict.fromkeys(("knn_kl", "knn_kl_null", "knn_kl_null_std"), math.nan)
+    rng = prior_generator(seed)
+    null = []
+    if reference is None:
+        value = _divergence(z, scale * rng.standard_normal(z.shape), k)
+        for _ in range(int(num_null)):
+            x, y = scale * rng.standard_normal((2, *z.shape))
+            null.append(_divergence(x, y, k))
+    else:
+        value = _divergence(z, reference, k)
+        pooled = np.concatenate([z, reference])
+        for _ in range(int(num_null)):
+            pooled = rng.permutation(pooled)
+            null.append(_divergence(pooled[:n], pooled[n:], k))
+    return {
+        "knn_kl": value,
+        "knn_kl_null": float(np.mean(null)) if null else math.nan,
+        # Infinities, from repeated rows, have no spread.
+        "knn_kl_null_std": float(np.std(null, ddof=1))
+        if len(null) > 1 and np.isfinite(null).all()
+        else math.nan,
+    }
+
+
+def _divergence(x: np.ndarray, y: np.ndarray, k: int) -> float:
+    n, d = x.shape
+    centre = y.mean(axis=0)
+    x, y = x - centre, y - centre
+    own = _neighbour_square_distance(x, x, k, skip_self=True)
+    other = _neighbour_square_distance(x, y, k, skip_self=False)
+    if not own.all():
+        return math.inf
+    if not other.all():
+        return -math.inf
+    return float(0.5 * d * np.mean(np.log(other / own)) + math.log(len(y) / (n - 1)))
+
+
+def _neighbour_square_distance(
+    x: np.ndarray, y: np.ndarray, k: int, *, skip_self: bool
+) -> np.ndarray:
+    """Return `[n]` squared distances from rows of x to their k-th nearest row of y."""
+    x32, y32 = x.astype(np.float32), y.astype(np.float32)
+    half_norm = 0.5 * np.sum(y32**2, axis=1)
+    picked = min(k + _SPARE, len(y) - skip_self)
+    result = np.empty(len(x))
+    for i in range(0, len(x), _BLOCK):
+        rows = np.arange(i, min(i + _BLOCK, len(x)))
+        # Half the squared distance, short of the row's own norm.
+        rank = half_norm - x32[rows] @ y32.T
+        if skip_self:
+            rank[np.arange(len(rows)), rows] = np.inf
+        near = np.argpartition(rank, picked - 1, axis=1)[:, :picked]
+        square = np.sum((x[rows, None] - y[near]) ** 2, axis=2)
+        result[rows] = np.partition(square, k - 1, axis=1)[:, k - 1]
+    return result

@@ -1,0 +1,131 @@
+"""Memorisation: are samples closer to the training images than unseen real images are?"""
+
+import math
+
+import numpy as np
+
+from avae_jax.metrics.checks import check_codes
+
+# Rows whose differences are formed at once when a distance is recomputed.
+_BLOCK = 1024
+
+
+def memorisation(samples, train, test) -> dict[str, float]:
+    """Compare samples' distances to their nearest training image with those of test images.
+
+    Euclidean distance, on pixels or on features. A sampler that copies has small distances; unseen
+    real images set the scale, and are the floor: with real test images as `samples` every value is
+    its null. Split the test set in two to see it.
+
+    Args:
+      samples: `[n, ...]` generated images or features.
+      train: `[num_train, ...]`, what the model was trained on.
+      test: `[m, ...]` real data the model has not seen.
+
+    Returns:
+      `close_share_1` and `close_share_5`, the share of samples closer to the training set than the
+      1% and the 5% quantile of the test distances, nulls 0.01 and 0.05; `distance_ratio`, the
+      samples' mean distance over the test's, null 1, with `distance_ratio_stderr`; `copying_auc`,
+      the probability that a sample is farther than a test image (ties count one half), null 0.5;
+      `copying_z`, the same as a z score, null 0: below -3 says copying, above 3 that samples are
+      farther from the training set than real images are (Meehan et al. 2020's C_T with one cell).
+      `_null_std` is given for all but the ratio. A share is NaN when m is too small for the
+      quantile (100 and 20) or when the quantile is 0; ratio, AUC and z are NaN when every
+      distance is 0, the ratio also when the test's are; its error when n or m is 1.
+
+    Raises:
+      ValueError: shapes disagree, a set is empty, or values are not finite.
+
+    Numerics:
+      float64, brute force: time O((n + m) num_train num_features), memory O(inputs). Pixels of
+      large images are faster, and often better judged, through `fit_pca`.
+
+    References:
+      Meehan, Chaudhuri and Dasgupta, A non-parametric test to detect data-copying in generative
+      models, AISTATS 2020, section 3.
+    """
+    sample_distances = nearest_training_neighbour(samples, train)[0][:, 0]
+    test_distances = nearest_training_neighbour(test, train, name="test")[0][:, 0]
+    n, m = sample_distances.size, test_distances.size
+    nan = float("nan")
+    result: dict[str, float] = {}
+    for percent, fewest in ((1, 100), (5, 20)):
+        level = percent / 100.0
+        # The definition whose expected share is the level itself at any m.
+        quantile = np.quantile(test_distances, level, method="weibull")
+        defined = m >= fewest and quantile > 0.0
+        name = f"close_share_{percent}"
+        result[name] = float((sample_distances < quantile).mean()) if defined else nan
+        result[f"{name}_null"] = level
+        result[f"{name}_null_std"] = math.sqrt(level * (1.0 - level) * (1.0 / n + 1.0 / m))
+
+    mean, test_mean = float(sample_distances.mean()), float(test_distances.mean())
+    result |= {"distance_ratio": nan, "distance_ratio_null": 1.0, "distance_ratio_stderr": nan}
+    if test_mean > 0.0:
+        ratio = result["distance_ratio"] = mean / test_mean
+        if min(n, m) > 1:
+            variance = sample_distances.var(ddof=1) / n
+            variance += ratio**2 * test_distances.var(ddof=1) / m
+            result["distance_ratio_stderr"] = math.sqrt(variance) / test_mean
+
+    ordered = np.sort(test_distances)
+    below = np.searchsorted(ordered, sample_distances, side="left")
+    not_above = np.searchsorted(ordered, sample_distances, side="right")
+    auc_std = math.sqrt((n + m + 1) / (12.0 * n * m))
+    auc = float((below + not_above).mean() / (2 * m)) if max(mean, test_mean) > 0.0 else nan
+    result |= {"copying_auc": auc, "copying_auc_null": 0.5, "copying_auc_null_std": auc_std}
+    z = (auc - 0.5) / auc_std
+    return result | {"copying_z": z, "copying_z_null": 0.0, "copying_z_null_std": 1.0}
+
+
+def nearest_training_neighbour(
+    samples, train, *, num_neighbours: int = 1, name: str = "samples"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find each sample's nearest training images, for a gallery or a distance.
+
+    Args:
+      samples: `[n, ...]` images or features.
+      train: `[num_train, ...]` of the same trailing shape.
+      num_neighbours: how many to return, nearest first, at most num_train.
+      name: what to call `samples` in an error.
+
+    Returns:
+      `(distances, indices)`, float64 and int64 `[n, num_neighbours]`: Euclidean distances in the
+      units of the inputs and rows of `train`.
+
+    Raises:
+      ValueError: shapes disagree, a set is empty, values are not finite, or num_neighbours is
+        outside [1, num_train].
+
+    Numerics:
+      float64; the distances come from differences, so an exact copy has distance 0. Memory
+      O(inputs): scikit-learn's brute force search streams the distances.
+    """
+    # scikit-learn is slow to import.
+    from sklearn.neighbors import NearestNeighbors
+
+    samples, train = np.asarray(samples), np.asarray(train)
+    if samples.shape[1:] != train.shape[1:]:
+        raise ValueError(
+            f"{name} has shape {samples.shape} but train has {train.shape}; "
+            "all but the first axis must agree"
+        )
+    samples = check_codes(_flat(samples), name=name, min_codes=1)
+    train = check_codes(_flat(train), name="train", min_codes=1)
+    if not 1 <= num_neighbours <= train.shape[0]:
+        raise ValueError(f"num_neighbours must lie in [1, {train.shape[0]}], got {num_neighbours}")
+    # Distances do not change, their cancellation error does.
+    centre = train.mean(axis=0)
+    search = NearestNeighbors(n_neighbors=num_neighbours, algorithm="brute").fit(train - centre)
+    indices = search.kneighbors(samples - centre, return_distance=False)
+    distances = np.empty(indices.shape)
+    for start in range(0, samples.shape[0], _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        for column in range(num_neighbours):
+            difference = samples[rows] - train[indices[rows, column]]
+            distances[rows, column] = np.linalg.norm(difference, axis=1)
+    return distances, indices
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(x.shape[0], -1) if x.ndim > 2 and x.shape[0] > 0 else x
