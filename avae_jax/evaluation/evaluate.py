@@ -199,7 +199,7 @@ def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         )
     )
     collapse = latent["collapse"]
-    used = collapse["dims"] - collapse["num_collapsed"]
+    used = collapse["dims"] - collapse["num_collapsed_means"]
     cards.append(("Directions in use", f"{used} of {collapse['dims']}", "of the latent space"))
     for space, section in summary["samples"].items():
         if isinstance(section, Mapping) and space in section.get("claimed", {}):

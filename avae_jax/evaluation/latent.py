@@ -88,10 +88,13 @@ def describe_codes(
     say("collapse")
     loc = material.loc.astype(np.float64)
     loc_eigenvalues = np.linalg.eigvalsh(np.atleast_2d(np.cov(loc, rowvar=False)))
-    num_collapsed = int(np.count_nonzero(loc_eigenvalues < COLLAPSED_SHARE * scale**2))
+    dead = COLLAPSED_SHARE * scale**2
+    num_unused = int(np.count_nonzero(loc_eigenvalues < dead))
     collapse: dict[str, Any] = {
         "dims": d,
-        "num_collapsed": num_collapsed,
+        "num_collapsed": int(np.count_nonzero(eigenvalues < dead)),
+        # Beyond those: draws of a posterior fill directions in which its mean does not move.
+        "num_collapsed_means": num_unused,
         **metrics.active_units(loc),
     }
     decode = _decoder(run)
@@ -99,11 +102,11 @@ def describe_codes(
     spectrum = metrics.relevance_spectrum(decode, material.z, seed=seed)
     relevant = collapse["relevant_directions"]
     if math.isfinite(relevant):
-        collapse["num_ignored"] = max(d - num_collapsed - int(relevant), 0)
+        collapse["num_ignored"] = max(d - num_unused - int(relevant), 0)
     numbers["collapse"] = collapse
 
     say("holes")
-    live = eigenvalues >= COLLAPSED_SHARE * scale**2
+    live = eigenvalues >= dead
     white, back = _whiten(z, mean, eigenvalues, vectors, live)
     numbers["holes"], plane = _holes(z, white, back, scale, seed)
     far = metrics.hole_points(z, scale=scale, seed=seed, k=min(5, n))
@@ -209,12 +212,11 @@ def _holes(z, white, back, scale, seed) -> tuple[dict[str, Any], np.ndarray | No
 
 
 def _cells(n: int) -> tuple[int, int]:
-    """Return rings and sectors of about 40 codes a cell: of fewer, some cell is empty by chance."""
-    if n >= 48 * 40:
-        return 6, 8
-    if n >= 24 * 40:
-        return 4, 6
-    return (3, 4) if n >= 12 * 40 else (2, 4)
+    """Return rings and sectors, for about 30 codes a cell: of fewer, one is empty by chance."""
+    for rings, sectors in ((6, 8), (4, 6), (3, 4)):
+        if n >= 28 * rings * sectors:
+            return rings, sectors
+    return 2, 4
 
 
 def _orthonormal(plane: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from avae_jax.data import ImageData
+from avae_jax.metrics.checks import check_codes
 from avae_jax.training.run import Run, run_data
 from avae_jax.version import __version__
 
@@ -97,6 +98,7 @@ def gather(
 
     Raises:
       LeakError: the split shares images with those trained on.
+      ValueError: codes that are not finite.
     """
     dataset = run_data(run, dataset)
     split = "validation" if protocol == "paper" else "test"
@@ -105,6 +107,7 @@ def gather(
     train_index = _some(dataset.splits.train, num_images)
     images, train_images = dataset.images[index], dataset.images[train_index]
     loc = run.encode(images)
+    check_codes(loc, name="codes of the run", min_codes=2)
     return Material(
         run=run,
         dataset=dataset,

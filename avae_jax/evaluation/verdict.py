@@ -32,7 +32,8 @@ class Finding(NamedTuple):
     """One sentence of the verdict.
 
     Attributes:
-      name: what it is about: "location", "scale", "collapse", "holes" or "shape".
+      name: what it is about: "location", "scale", "collapse" (of the codes), "unused"
+        (directions that carry nothing), "holes" or "shape".
       level: "fault" when samples of the prior suffer from it, "notice" when it can be measured, and
         "good".
       text: the sentence.
@@ -66,20 +67,24 @@ def judge(latent: Mapping[str, Any]) -> list[Finding]:
     return sorted(findings, key=lambda finding: get_args(Level).index(finding.level))
 
 
+_ADJECTIVES = {
+    "location": "off centre",
+    "scale": "wrongly scaled",
+    "collapse": "partly collapsed",
+    "holes": "holed",
+}
+
+
 def headline(findings: list[Finding]) -> str:
     """Return the verdict in one sentence."""
-    faults = [finding for finding in findings if finding.level == "fault"]
-    names = {
-        "location": "off centre",
-        "scale": "wrongly scaled",
-        "collapse": "partly collapsed",
-        "holes": "full of holes" if len(faults) == 1 else "holed",
-        "shape": "not Gaussian",
-    }
-    if faults:
-        what = [names[finding.name] for finding in faults]
+    faults = [finding.name for finding in findings if finding.level == "fault"]
+    what = [_ADJECTIVES[name] for name in faults if name in _ADJECTIVES]
+    if what:
         listed = what[0] if len(what) == 1 else f"{', '.join(what[:-1])} and {what[-1]}"
-        return f"The codes do not match the prior: they are {listed}."
+        said = f"The codes do not match the prior: they are {listed}."
+        return said + (" Part of the latent space is unused." if "unused" in faults else "")
+    if "unused" in faults:
+        return "The codes match the prior, but part of the latent space is collapsed and unused."
     if any(finding.level == "notice" for finding in findings):
         return "The codes match the prior, but for what is noted below."
     return "The codes match the prior."
@@ -115,27 +120,29 @@ def _scale(scale: Mapping[str, Any]) -> list[Finding]:
 
 
 def _collapse(collapse: Mapping[str, Any]) -> list[Finding]:
-    dims, dead = collapse["dims"], collapse["num_collapsed"]
-    if dead:
-        return [
-            Finding(
-                "collapse",
-                "fault",
-                f"collapse: the codes have next to no variance in {dead} of {dims} directions "
-                f"(below {100 * COLLAPSED_SHARE:g}% of the prior's), where samples of the prior "
-                "lie outside of all codes",
-            )
-        ]
+    dims, empty, unused = (
+        collapse[name] for name in ("dims", "num_collapsed", "num_collapsed_means")
+    )
+    threshold = f"below {100 * COLLAPSED_SHARE:g}% of the prior's"
+    if empty:
+        text = (
+            f"collapse: the codes have next to no variance in {empty} of {dims} directions "
+            f"({threshold}), where draws of the prior lie away from all codes"
+        )
+        return [Finding("collapse", "fault", text)]
+    if unused:
+        text = (
+            f"posterior collapse: in {unused} of {dims} directions the means of the codes hardly "
+            f"vary from image to image ({threshold}); they carry nothing about the image"
+        )
+        return [Finding("unused", "fault", text)]
     ignored = collapse.get("num_ignored", 0)
     if ignored:
-        return [
-            Finding(
-                "collapse",
-                "notice",
-                f"collapse: {ignored} of {dims} directions of the codes hardly reach the pixels "
-                "(together under 1% of the decoder's response)",
-            )
-        ]
+        text = (
+            f"collapse: {ignored} of {dims} directions of the codes hardly reach the pixels "
+            "(together under 1% of the decoder's response)"
+        )
+        return [Finding("unused", "notice", text)]
     return [Finding("collapse", "good", f"collapse: none, all {dims} directions are in use")]
 
 

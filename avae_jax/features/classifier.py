@@ -11,13 +11,9 @@ import numpy as np
 import optax
 from jax import lax
 
-from avae_jax.features.inception import (
-    apply_in_batches,
-    as_unit_floats,
-    check_batch_size,
-    check_images,
-)
-from avae_jax.features.inception_weights import check_arrays, hash_arrays, read_npz
+from avae_jax.features.arrays import hash_arrays, read_npz
+from avae_jax.features.batches import apply_in_batches, as_unit_floats
+from avae_jax.features.checks import check_arrays, check_batch_size, check_images
 
 NUM_FEATURES = 84
 MIN_SIDE = 8

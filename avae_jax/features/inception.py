@@ -1,13 +1,16 @@
 """The Inception-v3 net of the Fréchet inception distance, as plain JAX functions."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from avae_jax.features.batches import apply_in_batches, as_unit_floats
+from avae_jax.features.checks import check_batch_size, check_images
 
 IMAGE_SIZE = 299
 NUM_FEATURES = 2048
@@ -104,85 +107,6 @@ def inception_shapes() -> dict[str, tuple[int, ...]]:
       (5, 5, 48, 64)
     """
     return dict(_shapes())
-
-
-def check_images(images, *, name: str = "images", min_side: int = 1) -> np.ndarray:
-    """Check images and bring them to the host.
-
-    Args:
-      images: `[n, height, width, channels]`, uint8 or floating point in [0, 1].
-      name: what to call the argument in an error.
-      min_side: the least height and width.
-
-    Returns:
-      The images as a NumPy array, values and dtype unchanged.
-
-    Raises:
-      ValueError: wrong rank, no images, too small, or values not within [0, 1].
-      TypeError: another dtype.
-    """
-    images = np.asarray(images)
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(
-            f"{name} must have shape [n, height, width, channels] with no axis empty, got "
-            f"{images.shape}; give grey images a last axis of 1"
-        )
-    if min(images.shape[1:3]) < min_side:
-        raise ValueError(
-            f"{name} must be at least {min_side}x{min_side}, got shape {images.shape}; "
-            "pad or enlarge them"
-        )
-    if images.dtype == np.uint8:
-        return images
-    if not np.issubdtype(images.dtype, np.floating):
-        raise TypeError(f"{name} must be uint8 or floating point in [0, 1], got {images.dtype}")
-    low, high = float(images.min()), float(images.max())
-    # Written so that NaN fails too.
-    if not (low >= 0.0 and high <= 1.0):
-        raise ValueError(
-            f"{name} must lie in [0, 1], got [{low:g}, {high:g}]; rescale or clip them, "
-            "or pass uint8 in 0..255"
-        )
-    return images
-
-
-def check_batch_size(batch_size) -> int:
-    """Check that a batch size is a whole number of at least 1 and return it.
-
-    Raises:
-      ValueError: it is not.
-    """
-    if int(batch_size) != batch_size or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size}")
-    return int(batch_size)
-
-
-def as_unit_floats(images):
-    """Convert images to float32 in [0, 1]: uint8 is divided by 255, other dtypes are cast."""
-    scale = 255.0 if images.dtype == jnp.uint8 else 1.0
-    return images.astype(jnp.float32) / scale
-
-
-def apply_in_batches(fn: Callable, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Apply a function to batches of one size, the last one padded, and join the results.
-
-    Args:
-      fn: `[batch_size, ...] -> [batch_size, features]`, each row from its own image alone.
-      images: `[n, ...]` with n >= 1.
-      batch_size: rows per call.
-
-    Returns:
-      `[n, features]` NumPy.
-    """
-    outputs = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        count = len(batch)
-        if count < batch_size:
-            # One shape for every call: the net is compiled once.
-            batch = np.pad(batch, [(0, batch_size - count)] + [(0, 0)] * (images.ndim - 1))
-        outputs.append(np.asarray(fn(batch))[:count])
-    return np.concatenate(outputs)
 
 
 # Apart from the net, which is then compiled once for images of every size.

@@ -5,12 +5,13 @@ import io
 import os
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from avae_jax.features.arrays import first_line, hash_arrays, read_npz
+from avae_jax.features.checks import check_arrays
 from avae_jax.features.inception import InceptionWeights, inception_shapes
 
 # The classifier heads, which some files hold and the features do not use.
@@ -58,7 +59,7 @@ def load_inception_weights(path) -> InceptionWeights:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"Inception weights {path} do not exist or are not a file")
     stem, ending = os.path.splitext(path)
-    readers = {".npz": _read_npz, ".pickle": _read_pickle, ".pkl": _read_pickle, ".pth": _read_pth}
+    readers = {".npz": read_npz, ".pickle": _read_pickle, ".pkl": _read_pickle, ".pth": _read_pth}
     if ending not in readers:
         raise ValueError(f"Inception weights {path} must end in one of {', '.join(readers)}")
     # Read once, so that what was hashed is what is parsed.
@@ -103,81 +104,6 @@ def save_inception_npz(weights: InceptionWeights, path) -> None:
     np.savez(path, **arrays)
 
 
-def check_arrays(
-    arrays: Mapping, shapes: Mapping[str, tuple[int, ...]], *, source: str
-) -> dict[str, np.ndarray]:
-    """Check that named arrays are exactly those wanted and convert them to float32.
-
-    Args:
-      arrays: what was found, by name.
-      shapes: what is wanted, by name.
-      source: the file, for an error.
-
-    Returns:
-      The arrays in the order of `shapes`, C-contiguous float32.
-
-    Raises:
-      ValueError: an array is missing, unknown, mis-shaped, not floating point or not finite.
-    """
-    for problem, keys in (
-        ("lacks", [key for key in shapes if key not in arrays]),
-        ("has unknown", [key for key in arrays if key not in shapes]),
-    ):
-        if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise ValueError(
-                f"{source} {problem} array {keys[0]}{more}; it is of another net or damaged"
-            )
-    checked = {}
-    for key, shape in shapes.items():
-        value = arrays[key]
-        if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
-            kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-            raise ValueError(f"{source}: {key} must be a floating point array, got {kind}")
-        if value.shape != shape:
-            raise ValueError(f"{source}: {key} must have shape {shape}, got {value.shape}")
-        with np.errstate(over="ignore"):  # an overflow to infinity is reported just below
-            checked[key] = np.ascontiguousarray(value, dtype=np.float32)
-        if not np.isfinite(checked[key]).all():
-            raise ValueError(f"{source}: {key} has values that are not finite; the file is damaged")
-    return checked
-
-
-def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return the sha256 of named arrays: their names, shapes and float32 values, names sorted."""
-    digest = hashlib.sha256()
-    for key in sorted(arrays):
-        digest.update(f"{key} {arrays[key].shape}\n".encode())
-        digest.update(np.ascontiguousarray(arrays[key], dtype="<f4").tobytes())
-    return digest.hexdigest()
-
-
-def read_npz(content: bytes, source: str) -> dict[str, np.ndarray]:
-    """Read every array of an `.npz`, refusing Python objects.
-
-    Args:
-      content: the bytes of the file.
-      source: the file, for an error.
-
-    Returns:
-      The arrays by name.
-
-    Raises:
-      ValueError: the bytes are not an `.npz`, or hold Python objects.
-    """
-    try:
-        stored = np.load(io.BytesIO(content), allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            raise ValueError("it holds one bare array")
-        return {key: stored[key] for key in stored.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{source} is not a readable .npz: {_first_line(error)}") from error
-
-
-def _read_npz(content: bytes, source: str) -> dict:
-    return read_npz(content, source)
-
-
 def _read_pth(content: bytes, source: str) -> dict:
     try:
         import torch
@@ -190,7 +116,7 @@ def _read_pth(content: bytes, source: str) -> dict:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise ValueError(
-            f"{source} is not a file of tensors by name: {_first_line(error)}"
+            f"{source} is not a file of tensors by name: {first_line(error)}"
         ) from error
     if not isinstance(state, Mapping):
         raise ValueError(f"{source} holds a {type(state).__name__}, not tensors by name")
@@ -227,7 +153,7 @@ def _read_pickle(content: bytes, source: str) -> dict:
         TypeError,
         ValueError,
     ) as error:
-        raise ValueError(f"{source} is not a readable pickle: {_first_line(error)}") from error
+        raise ValueError(f"{source} is not a readable pickle: {first_line(error)}") from error
     arrays = {}
     _flatten(tree, "", arrays, source)
     return arrays
@@ -316,7 +242,3 @@ class _ArrayUnpickler(pickle.Unpickler):
         if codec != "latin1":
             raise _RefusedError(f"encodes text as {codec!r}; only float arrays are read")
         return text.encode("latin1")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -5,8 +5,7 @@ import warnings
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes, check_positive
-from avae_jax.metrics.mmd import check_reference, prior_generator
+from avae_jax.metrics.checks import check_codes, check_positive, check_reference, prior_generator
 
 
 def c2st(
@@ -51,6 +50,11 @@ def c2st(
     Raises:
       ValueError: wrong shapes, values that are not finite, scale not positive, or an option out
         of range.
+
+    Example:
+      >>> z = np.random.default_rng(1).standard_normal((300, 2))
+      >>> round(c2st(z + 2.0)["c2st_auc"], 1)
+      0.9
 
     References:
       Lopez-Paz and Oquab, Revisiting classifier two-sample tests, ICLR 2017, arXiv 1610.06545.

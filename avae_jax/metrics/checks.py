@@ -1,6 +1,11 @@
-"""Input checks shared by the metrics."""
+"""Input checks and the source of prior draws, shared by the metrics."""
 
 import numpy as np
+
+from avae_jax.density.checks import check_count
+
+# "prior" in ASCII.
+_PRIOR = 0x7072696F72
 
 
 def check_codes(z, *, name: str = "z", min_codes: int = 1) -> np.ndarray:
@@ -35,6 +40,69 @@ def check_codes(z, *, name: str = "z", min_codes: int = 1) -> np.ndarray:
     return z
 
 
+def check_matching(
+    z: np.ndarray, other, *, name: str, z_name: str = "z", min_codes: int = 1
+) -> np.ndarray:
+    """Convert further codes as `check_codes` does and check that their rows are as long as z's.
+
+    Args:
+      z: `[n, latent_dim]` checked codes.
+      other: `[m, latent_dim]`, any real array type.
+      name: what to call `other` in an error.
+      z_name: what to call z in an error.
+      min_codes: the fewest rows the caller can work with.
+
+    Returns:
+      `[m, latent_dim]` NumPy float64.
+
+    Raises:
+      ValueError: as `check_codes`, or a different latent_dim.
+    """
+    other = check_codes(other, name=name, min_codes=min_codes)
+    if other.shape[1] != z.shape[1]:
+        raise ValueError(
+            f"{z_name} has latent_dim {z.shape[1]} but {name} has {other.shape[1]}; they must agree"
+        )
+    return other
+
+
+def check_reference(z: np.ndarray, reference) -> np.ndarray | None:
+    """Check a reference sample as `check_matching` does; None, for the prior, passes."""
+    return None if reference is None else check_matching(z, reference, name="reference")
+
+
+def check_features(features, reference, *, min_rows: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Convert two feature sets as `check_codes` does and check that they share their columns.
+
+    Args:
+      features: `[n, num_features]` of the samples to judge.
+      reference: `[m, num_features]` of real data.
+      min_rows: the fewest rows of either.
+
+    Returns:
+      Both as NumPy float64.
+
+    Raises:
+      ValueError: as `check_codes`, or different numbers of columns.
+    """
+    features = check_codes(features, name="features", min_codes=min_rows)
+    reference = check_codes(reference, name="reference", min_codes=min_rows)
+    if features.shape[1] != reference.shape[1]:
+        raise ValueError(
+            f"features has {features.shape[1]} columns but reference has {reference.shape[1]}; "
+            "they must come from one feature extractor"
+        )
+    return features, reference
+
+
+def check_flat(images, *, name: str, min_codes: int = 1) -> np.ndarray:
+    """Convert images to one row each, `[n, num_pixels]`, and check them as `check_codes` does."""
+    images = np.asarray(images)
+    if images.ndim > 2 and images.size:
+        images = images.reshape(images.shape[0], -1)
+    return check_codes(images, name=name, min_codes=min_codes)
+
+
 def check_positive(value, *, name: str) -> float:
     """Convert a scalar to a float and check that it is finite and positive.
 
@@ -52,3 +120,23 @@ def check_positive(value, *, name: str) -> float:
     if not (np.isfinite(value) and value > 0.0):
         raise ValueError(f"{name} must be finite and positive, got {value}")
     return value
+
+
+def prior_generator(seed: int, *, stream: int = 0) -> np.random.Generator:
+    """Make the generator of prior draws.
+
+    It is not `default_rng(seed)`: codes that a caller drew from that would come back as their own
+    reference.
+
+    Args:
+      seed: >= 0.
+      stream: which of the independent streams of a seed, >= 0.
+
+    Returns:
+      A generator on a stream of its own.
+
+    Raises:
+      ValueError: `seed` is negative.
+      TypeError: `seed` is no integer.
+    """
+    return np.random.default_rng([check_count("seed", seed, minimum=0), _PRIOR, stream])

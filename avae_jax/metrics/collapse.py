@@ -54,6 +54,10 @@ def active_units(z, *, threshold: float = 0.01) -> dict[str, float]:
     Raises:
       ValueError: wrong shape, no codes, values that are not finite, `threshold` not positive.
 
+    Example:
+      >>> active_units([[1.0, 0.0], [-1.0, 0.0], [0.5, 0.0]])["active_units"]
+      1.0
+
     References:
       Burda, Grosse and Salakhutdinov, Importance weighted autoencoders, ICLR 2016.
     """
@@ -117,6 +121,11 @@ def relevance(
       The Jacobian in float32, exactly, `num_codes * latent_dim` tangent passes through the decoder;
       memory of 32 passes plus `latent_dim` outputs. C, G and the eigenvalues in float64.
 
+    Example:
+      >>> z = np.random.default_rng(1).standard_normal((50, 3))
+      >>> relevance(lambda codes: codes[:, :2], z)["relevant_directions"]
+      2.0
+
     References:
       ARD-VAE, arXiv 2501.10901 (2025).
     """
@@ -153,6 +162,11 @@ def relevance_spectrum(
       ValueError: wrong shape of z or of the decoder's output, no codes, values or derivatives that
         are not finite, `num_codes` below 1.
       TypeError: `decode` is not callable, or a count is no integer.
+
+    Example:
+      >>> z = np.random.default_rng(1).standard_normal((50, 3))
+      >>> relevance_spectrum(lambda codes: 2.0 * codes, z).sensitivity.diagonal()
+      array([4., 4., 4.])
     """
     if not callable(decode):
         raise TypeError(f"decode is {decode!r}: give a function from codes to outputs")

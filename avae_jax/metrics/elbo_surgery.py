@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes
+from avae_jax.metrics.checks import check_codes, prior_generator
 
 _LOG_2PI = math.log(2.0 * math.pi)
 _MIXTURE_ROWS = 256
@@ -76,6 +76,11 @@ def elbo_surgery(
       time O(n^2 d num_samples), memory O(256 n). The marginals in float32: time O(num_queries n d),
       memory O(256 n + n d).
 
+    Example:
+      >>> values = elbo_surgery(np.array([[-3.0], [3.0]]), np.zeros((2, 1)))
+      >>> values["average_kl"], round(values["mutual_information_max"], 4)
+      (4.5, 0.6931)
+
     References:
       Hoffman and Johnson, ELBO surgery, NeurIPS workshop 2016. Chen, Li, Grosse and Duvenaud,
       Isolating sources of disentanglement in VAEs, NeurIPS 2018.
@@ -90,7 +95,7 @@ def elbo_surgery(
     num_samples = _check_count(num_samples, name="num_samples")
     num_queries = n if num_queries is None else _check_count(num_queries, name="num_queries")
 
-    rng = np.random.default_rng(seed)
+    rng = prior_generator(seed)
     chosen = np.arange(n) if num_queries >= n else rng.choice(n, num_queries, replace=False)
     log_q, log_joint, log_prior = np.zeros((3, num_samples, n))
     queries = loc[chosen]

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes, check_positive
-from avae_jax.metrics.mmd import check_reference, discrepancy_from_prior, discrepancy_from_sample
+from avae_jax.metrics.checks import check_codes, check_positive, check_reference
+from avae_jax.metrics.mmd import discrepancy_from_prior, discrepancy_from_sample
 
 # Nodes of the quadrature behind the exact mean distance.
 _ANGLES = 64
@@ -38,7 +38,11 @@ def energy_distance(z, *, reference=None, scale: float = 1.0, seed: int = 0) -> 
       ValueError: wrong shapes, values that are not finite, or scale not positive.
 
     Numerics:
-      float64; time O((n + m)^2 d) (n^2 d / 2 against the prior), memory O(n x d).
+      float64; time O((n + m)^2 d) (n^2 d / 2 against the prior), memory O(n (d + block)).
+
+    Example:
+      >>> energy_distance([[0.0], [2.0]], reference=[[1.0], [1.0]])["energy_distance"]
+      1.0
 
     References:
       Szekely and Rizzo, Energy statistics: a class of statistics based on distances, JSPI 143

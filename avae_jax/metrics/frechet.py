@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes
+from avae_jax.metrics.checks import check_codes, check_features
 
 
 def frechet_distance(features, reference) -> dict[str, float]:
@@ -49,7 +49,7 @@ def frechet_distance(features, reference) -> dict[str, float]:
       Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017. Dowson and Landau,
       The Fréchet distance between multivariate normal distributions, 1982.
     """
-    features, reference = _check_pair(features, reference)
+    features, reference = check_features(features, reference)
     n, d = features.shape
     m = reference.shape[0]
     shift = features.mean(axis=0) - reference.mean(axis=0)
@@ -132,10 +132,15 @@ def frechet_infinity(
       float64; `num_levels (num_levels + 1) / 2` distances. The remaining bias is below the
       standard error for n >= 10 num_levels num_features.
 
+    Example:
+      >>> x = np.random.default_rng(0).standard_normal((200, 2))
+      >>> round(frechet_infinity(x + 2.0, x)["frechet_infinity"])
+      8
+
     References:
       Chong and Forsyth, Effectively unbiased FID and Inception score, CVPR 2020.
     """
-    features, reference = _check_pair(features, reference)
+    features, reference = check_features(features, reference)
     if num_levels < 2:
         raise ValueError(f"num_levels must be at least 2 to fit a line, got {num_levels}")
     n, d = features.shape
@@ -172,17 +177,6 @@ def frechet_infinity(
         "frechet_infinity_null": 0.0,
         "frechet_infinity_stderr": math.sqrt(linear + null_std**2 * (1.0 + weight)),
     }
-
-
-def _check_pair(features, reference) -> tuple[np.ndarray, np.ndarray]:
-    features = check_codes(features, name="features", min_codes=2)
-    reference = check_codes(reference, name="reference", min_codes=2)
-    if features.shape[1] != reference.shape[1]:
-        raise ValueError(
-            f"features has {features.shape[1]} columns but reference has {reference.shape[1]}; "
-            "they must come from one feature extractor"
-        )
-    return features, reference
 
 
 def _root(x: np.ndarray) -> np.ndarray:

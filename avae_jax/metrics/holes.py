@@ -6,15 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from avae_jax.density.checks import check_count
-from avae_jax.metrics.checks import check_codes, check_positive
+from avae_jax.metrics.checks import check_codes, check_positive, prior_generator
+from avae_jax.metrics.neighbors import nearest_distances
 
-# Rows of the distance matrix held at a time.
-_BLOCK = 512
 # Beyond this many dimensions all draws of the prior are about equally far from all codes.
 _MAX_NEIGHBOR_DIM = 16
 _FAR_QUANTILE = 0.99
-# Groups of columns among which the nearest are looked for.
-_GROUPS = 128
 # Codes and draws together, and how often, in a simulation of a null standard deviation.
 _NULL_SIZE = 1000
 _NULL_REPETITIONS = 20
@@ -66,51 +63,6 @@ class WorstPlane(NamedTuple):
     cell_angle: tuple[float, float]
 
 
-def nearest_distances(queries, points, *, k: int, exclude_own: bool = False) -> np.ndarray:
-    """Find the distance of each query to its k-th nearest point.
-
-    Args:
-      queries: `[n, latent_dim]`.
-      points: `[m, latent_dim]`.
-      k: which neighbour, 1 for the nearest; at most the number of points a query may use.
-      exclude_own: leave point i out for query i (queries and points are then the same array).
-
-    Returns:
-      `[n]` float64.
-
-    Raises:
-      ValueError: wrong shapes, values that are not finite, k below 1 or more than there are points.
-      TypeError: k is no integer.
-
-    Numerics:
-      float64 matrix products of one block of queries with all points: time O(n m d), memory
-      O(m x block). Distances below 1e-8 of the vectors' length are round-off.
-    """
-    queries = check_codes(queries, name="queries")
-    points = check_codes(points, name="points")
-    k = check_count("k", k, minimum=1)
-    if queries.shape[1] != points.shape[1]:
-        raise ValueError(
-            f"queries have latent_dim {queries.shape[1]} but points have {points.shape[1]}; "
-            "they must agree"
-        )
-    usable = points.shape[0] - int(exclude_own)
-    if k > usable:
-        raise ValueError(f"k is {k} but there are {usable} neighbours: give a smaller k")
-    squares = np.sum(np.square(points), axis=1)
-    distances = np.empty(queries.shape[0])
-    for start in range(0, queries.shape[0], _BLOCK):
-        rows = queries[start : start + _BLOCK]
-        block = rows @ (-2.0 * points.T)
-        block += squares
-        if exclude_own:
-            own = np.arange(len(rows))
-            block[own, start + own] = np.inf
-        kth = _kth_smallest(block, k)
-        distances[start : start + _BLOCK] = kth + np.sum(np.square(rows), axis=1)
-    return np.sqrt(np.maximum(distances, 0.0))
-
-
 def prior_coverage(
     z, *, scale: float = 1.0, k: int = 5, num_draws: int | None = None, seed: int = 0
 ) -> dict[str, float]:
@@ -142,6 +94,11 @@ def prior_coverage(
     Numerics:
       float64, time O(m (m + n) d), memory O((m + n) x block).
 
+    Example:
+      >>> z = np.random.default_rng(1).standard_normal((300, 2))
+      >>> prior_coverage(z)["prior_coverage"] > 0.9 > prior_coverage(0.1 * z)["prior_coverage"]
+      True
+
     References:
       Naeem et al., Reliable fidelity and diversity metrics for generative models, ICML 2020.
     """
@@ -160,7 +117,7 @@ def prior_coverage(
 
     i = np.arange(1, k + 1)
     return {
-        "prior_coverage": cover(z, scale * _generator(seed, 1).standard_normal((m, d))),
+        "prior_coverage": cover(z, scale * prior_generator(seed, stream=1).standard_normal((m, d))),
         "prior_coverage_null": float(1.0 - np.prod((m - i) / (m + n - i))),
         "prior_coverage_null_std": _null_std(cover, n, m, d, k, seed),
     }
@@ -195,6 +152,11 @@ def far_prior_share(
 
     Numerics:
       float64, time O(m n d), memory O(n x block).
+
+    Example:
+      >>> z = np.random.default_rng(1).standard_normal((300, 2))
+      >>> far_prior_share(z)["far_prior_share"] < 0.1 < far_prior_share(0.1 * z)["far_prior_share"]
+      True
     """
     z = check_codes(z)
     n, d = z.shape
@@ -213,7 +175,7 @@ def far_prior_share(
         others = null_rng.standard_normal(codes.shape)
         return share(nearest_distances(draws, codes, k=k), nearest_distances(draws, others, k=k))
 
-    null_rng = _generator(seed, 5)
+    null_rng = prior_generator(seed, stream=5)
     draws, to_codes, to_prior = _prior_distances(z, scale, k, num_draws, seed)
     return {
         "far_prior_share": share(to_codes, to_prior),
@@ -252,6 +214,11 @@ def hole_points(
       ValueError: wrong shape, fewer than k codes, values that are not finite, `scale` not positive,
         a count below 1.
       TypeError: a count that is no integer.
+
+    Example:
+      >>> z = np.random.default_rng(1).standard_normal((300, 2))
+      >>> hole_points(z[z[:, 0] < 0.0], num_points=5).points[:, 0] > 0.0
+      array([ True,  True,  True,  True,  True])
     """
     z = check_codes(z, min_codes=check_count("k", k, minimum=1))
     num_points = check_count("num_points", num_points, minimum=1)
@@ -316,6 +283,12 @@ def plane_holes(
       Projections and cells in float32. Time O(n planes (d + rings)) per repetition, memory
       O(n x block).
 
+    Example:
+      >>> z = np.random.default_rng(1).standard_normal((1000, 3))
+      >>> result = plane_holes(np.abs(z), num_random_planes=10)
+      >>> result["plane_min_fill"], round(result["plane_share_above"], 4)
+      (0.0, 0.0476)
+
     References:
       Cardoso, Source separation using higher order moments, ICASSP 1989.
     """
@@ -329,7 +302,7 @@ def plane_holes(
         result["plane_share_above"] = result["plane_worst_index_of_fit"] = math.nan
         return {**result, "plane_num_planes": float(search.num_planes)}
     n, d = search.z.shape
-    rng = _generator(seed, 2)
+    rng = prior_generator(seed, stream=2)
     chi2, fill = _extremes(search.counts(search.z), n)
     null = np.array(
         [_extremes(search.counts(rng.standard_normal((n, d))), n) for _ in range(num_null)]
@@ -376,6 +349,13 @@ def worst_plane(
     Raises:
       ValueError: as for `plane_holes`, and where that is NaN: latent_dim 1 or too few codes.
       TypeError: a count that is no integer.
+
+    Example:
+      >>> z = np.random.default_rng(1).standard_normal((1000, 3))
+      >>> z[:, 2] *= 0.1
+      >>> plane = worst_plane(z, num_random_planes=0, num_extreme_axes=0)
+      >>> 2 in np.argmax(plane.directions, axis=1)
+      True
     """
     search = _Search(
         z, scale, num_rings, num_sectors, max_axis_pairs, num_random_planes, num_extreme_axes, seed
@@ -407,28 +387,6 @@ def worst_plane(
     )
 
 
-def _generator(seed: int, stream: int) -> np.random.Generator:
-    # Not default_rng(seed): codes that a caller drew with the same seed would equal the draws.
-    return np.random.default_rng([check_count("seed", seed, minimum=0), stream])
-
-
-def _kth_smallest(block: np.ndarray, k: int) -> np.ndarray:
-    """Return the k-th smallest value of each row."""
-    if k == 1:
-        return block.min(axis=1)
-    rows, m = block.shape
-    size = m // _GROUPS
-    if k >= _GROUPS or size < 2:
-        return np.partition(block, k - 1, axis=1)[:, k - 1]
-    # The k smallest values lie in the k groups of smallest minimum: a minimum is far cheaper than
-    # a partition of the whole row.
-    groups = block[:, : size * _GROUPS].reshape(rows, size, _GROUPS)
-    nearest = np.argpartition(groups.min(axis=1), k - 1, axis=1)[:, :k]
-    kept = np.take_along_axis(groups, nearest[:, None, :], axis=2).reshape(rows, -1)
-    kept = np.concatenate([kept, block[:, size * _GROUPS :]], axis=1)
-    return np.partition(kept, k - 1, axis=1)[:, k - 1]
-
-
 def _null_std(statistic, n: int, m: int, d: int, k: int, seed: int) -> float:
     """Return the standard deviation of `statistic(codes, draws)` when both come from the prior.
 
@@ -436,7 +394,7 @@ def _null_std(statistic, n: int, m: int, d: int, k: int, seed: int) -> float:
     """
     shrink = min(1.0, _NULL_SIZE / (n + m))
     small_n, small_m = (min(size, max(round(shrink * size), 10 * k)) for size in (n, m))
-    rng = _generator(seed, 4)
+    rng = prior_generator(seed, stream=4)
     values = [
         statistic(rng.standard_normal((small_n, d)), rng.standard_normal((small_m, d)))
         for _ in range(_NULL_REPETITIONS)
@@ -449,7 +407,7 @@ def _prior_distances(z, scale, k, num_draws, seed):
     scale = check_positive(scale, name="scale")
     n, d = z.shape
     m = n if num_draws is None else check_count("num_draws", num_draws, minimum=1)
-    rng = _generator(seed, 1)
+    rng = prior_generator(seed, stream=1)
     draws = scale * rng.standard_normal((m, d))
     others = scale * rng.standard_normal((n, d))
     return draws, nearest_distances(draws, z, k=k), nearest_distances(draws, others, k=k)
@@ -471,7 +429,7 @@ class _Search:
         if self.num_cells < 2:
             raise ValueError("num_rings and num_sectors make one cell: give at least two")
         n, d = self.z.shape
-        rng = _generator(seed, 3)
+        rng = prior_generator(seed, stream=3)
         pairs = np.stack(np.triu_indices(d, 1), axis=1)
         if len(pairs) > max_axis_pairs:
             pairs = pairs[np.sort(rng.choice(len(pairs), max_axis_pairs, replace=False))]

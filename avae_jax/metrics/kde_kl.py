@@ -3,7 +3,7 @@
 import numpy as np
 
 from avae_jax.density import kde_log_density
-from avae_jax.metrics.checks import check_codes, check_positive
+from avae_jax.metrics.checks import check_codes, check_matching, check_positive
 
 
 def kde_kl(z, centers, *, bandwidth, exclude=None) -> dict[str, float]:
@@ -32,13 +32,14 @@ def kde_kl(z, centers, *, bandwidth, exclude=None) -> dict[str, float]:
     Numerics:
       log q comes from the streamed float32 kernel, time O(n m d), memory O(n x block); log p and
       the mean are float64.
+
+    Example:
+      >>> z = np.random.default_rng(1).standard_normal((200, 2))
+      >>> round(kde_kl(z, z, bandwidth=0.5)["kl"], 1)
+      0.1
     """
     z = check_codes(z)
-    centers = check_codes(centers, name="centers")
-    if z.shape[1] != centers.shape[1]:
-        raise ValueError(
-            f"z has latent_dim {z.shape[1]} but centers have {centers.shape[1]}; they must agree"
-        )
+    centers = check_matching(z, centers, name="centers")
     bandwidth = check_positive(bandwidth, name="bandwidth")
     log_q = kde_log_density(
         z.astype(np.float32), centers.astype(np.float32), bandwidth=bandwidth, exclude=exclude

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes
+from avae_jax.metrics.checks import check_features
 
 # Rows of the Gram matrix held at once by the full-set estimate.
 _BLOCK = 512
@@ -39,10 +39,15 @@ def kid(
     Numerics:
       float64, time O(num_subsets subset_size^2 d), memory O(subset_size^2).
 
+    Example:
+      >>> x = np.array([[1.0], [-1.0]])
+      >>> kid(2.0 * x, x, num_subsets=1, subset_size=2)["kid"]
+      -53.0
+
     References:
       Binkowski et al., Demystifying MMD GANs, ICLR 2018.
     """
-    features, reference = _check_pair(features, reference)
+    features, reference = check_features(features, reference)
     n, m = features.shape[0], reference.shape[0]
     if not 2 <= subset_size <= min(n, m):
         raise ValueError(
@@ -84,10 +89,15 @@ def polynomial_mmd(features, reference) -> dict[str, float]:
     Numerics:
       float64, time O((n + m)^2 d), memory O((n + m) block).
 
+    Example:
+      >>> x = np.array([[1.0], [-1.0]])
+      >>> polynomial_mmd(2.0 * x, x)["polynomial_mmd"]
+      -53.0
+
     References:
       Gretton et al., A kernel two-sample test, JMLR 13 (2012), lemma 6 and theorem 12.
     """
-    features, reference = _check_pair(features, reference)
+    features, reference = check_features(features, reference)
     n, m = features.shape[0], reference.shape[0]
     within_x, _, _ = _gram_sums(features, features)
     within_y, _, _ = _gram_sums(reference, reference)
@@ -108,17 +118,6 @@ def polynomial_mmd(features, reference) -> dict[str, float]:
         "polynomial_mmd_null_std": math.sqrt(null_variance),
         "polynomial_mmd_stderr": math.sqrt(max(linear - null_variance, null_variance)),
     }
-
-
-def _check_pair(features, reference) -> tuple[np.ndarray, np.ndarray]:
-    features = check_codes(features, name="features", min_codes=2)
-    reference = check_codes(reference, name="reference", min_codes=2)
-    if features.shape[1] != reference.shape[1]:
-        raise ValueError(
-            f"features has {features.shape[1]} columns but reference has {reference.shape[1]}; "
-            "they must come from one feature extractor"
-        )
-    return features, reference
 
 
 def _cube(inner: np.ndarray, d: int) -> np.ndarray:

@@ -4,12 +4,8 @@ import math
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes, check_positive
-from avae_jax.metrics.mmd import check_reference, prior_generator
-
-_BLOCK = 512
-# float32 picks this many neighbours beyond the k-th, float64 then ranks them.
-_SPARE = 8
+from avae_jax.metrics.checks import check_codes, check_positive, check_reference, prior_generator
+from avae_jax.metrics.neighbors import nearest_neighbors
 
 
 def knn_kl(
@@ -57,8 +53,12 @@ def knn_kl(
         out of range.
 
     Numerics:
-      Neighbours are picked in float32, k + 8 of them, and their distances taken in float64. Time
-      O((1 + num_null) n (n + m) d), memory O(512 (n + m)).
+      float64, distances from differences: equal rows are at distance 0. Time
+      O((1 + num_null) n (n + m) d), memory O((n + m) (d + block)).
+
+    Example:
+      >>> round(knn_kl([[0.0], [1.0]], reference=[[2.0], [4.0]], k=1, num_null=0)["knn_kl"], 4)
+      1.0397
 
     References:
       Wang, Kulkarni and Verdu, Divergence estimation for multidimensional densities via
@@ -99,32 +99,10 @@ def knn_kl(
 
 def _divergence(x: np.ndarray, y: np.ndarray, k: int) -> float:
     n, d = x.shape
-    centre = y.mean(axis=0)
-    x, y = x - centre, y - centre
-    own = _neighbour_square_distance(x, x, k, skip_self=True)
-    other = _neighbour_square_distance(x, y, k, skip_self=False)
+    own = nearest_neighbors(x, x, k=k, exclude_own=True)[0][:, -1]
+    other = nearest_neighbors(x, y, k=k)[0][:, -1]
     if not own.all():
         return math.inf
     if not other.all():
         return -math.inf
-    return float(0.5 * d * np.mean(np.log(other / own)) + math.log(len(y) / (n - 1)))
-
-
-def _neighbour_square_distance(
-    x: np.ndarray, y: np.ndarray, k: int, *, skip_self: bool
-) -> np.ndarray:
-    """Return `[n]` squared distances from rows of x to their k-th nearest row of y."""
-    x32, y32 = x.astype(np.float32), y.astype(np.float32)
-    half_norm = 0.5 * np.sum(y32**2, axis=1)
-    picked = min(k + _SPARE, len(y) - skip_self)
-    result = np.empty(len(x))
-    for i in range(0, len(x), _BLOCK):
-        rows = np.arange(i, min(i + _BLOCK, len(x)))
-        # Half the squared distance, short of the row's own norm.
-        rank = half_norm - x32[rows] @ y32.T
-        if skip_self:
-            rank[np.arange(len(rows)), rows] = np.inf
-        near = np.argpartition(rank, picked - 1, axis=1)[:, :picked]
-        square = np.sum((x[rows, None] - y[near]) ** 2, axis=2)
-        result[rows] = np.partition(square, k - 1, axis=1)[:, k - 1]
-    return result
+    return float(d * np.mean(np.log(other / own)) + math.log(len(y) / (n - 1)))

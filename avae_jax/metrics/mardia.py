@@ -40,6 +40,12 @@ def mardia(z) -> dict[str, float]:
     Numerics:
       float64, time O(n^2 d), memory O(n d + n x block).
 
+    Example:
+      >>> z = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+      >>> result = mardia(z)
+      >>> round(result["mardia_skewness"], 4), round(result["mardia_kurtosis"], 4)
+      (0.0, 4.0)
+
     References:
       Mardia, Measures of multivariate skewness and kurtosis with applications, Biometrika 57
       (1970). Mardia, Applications of some measures of multivariate skewness and kurtosis in

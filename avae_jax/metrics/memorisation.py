@@ -4,10 +4,8 @@ import math
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes
-
-# Rows whose differences are formed at once when a distance is recomputed.
-_BLOCK = 1024
+from avae_jax.metrics.checks import check_flat
+from avae_jax.metrics.neighbors import nearest_neighbors
 
 
 def memorisation(samples, train, test) -> dict[str, float]:
@@ -39,6 +37,11 @@ def memorisation(samples, train, test) -> dict[str, float]:
     Numerics:
       float64, brute force: time O((n + m) num_train num_features), memory O(inputs). Pixels of
       large images are faster, and often better judged, through `fit_pca`.
+
+    Example:
+      >>> x = np.random.default_rng(0).standard_normal((300, 4))
+      >>> memorisation(x[:50], train=x[:200], test=x[200:])["copying_auc"]
+      0.0
 
     References:
       Meehan, Chaudhuri and Dasgupta, A non-parametric test to detect data-copying in generative
@@ -99,33 +102,19 @@ def nearest_training_neighbour(
 
     Numerics:
       float64; the distances come from differences, so an exact copy has distance 0. Memory
-      O(inputs): scikit-learn's brute force search streams the distances.
-    """
-    # scikit-learn is slow to import.
-    from sklearn.neighbors import NearestNeighbors
+      O(inputs + num_train block).
 
+    Example:
+      >>> nearest_training_neighbour([[1.0, 2.0]], [[1.0, 0.0], [1.0, 5.0]])
+      (array([[2.]]), array([[0]]))
+    """
     samples, train = np.asarray(samples), np.asarray(train)
     if samples.shape[1:] != train.shape[1:]:
         raise ValueError(
             f"{name} has shape {samples.shape} but train has {train.shape}; "
             "all but the first axis must agree"
         )
-    samples = check_codes(_flat(samples), name=name, min_codes=1)
-    train = check_codes(_flat(train), name="train", min_codes=1)
+    samples, train = check_flat(samples, name=name), check_flat(train, name="train")
     if not 1 <= num_neighbours <= train.shape[0]:
         raise ValueError(f"num_neighbours must lie in [1, {train.shape[0]}], got {num_neighbours}")
-    # Distances do not change, their cancellation error does.
-    centre = train.mean(axis=0)
-    search = NearestNeighbors(n_neighbors=num_neighbours, algorithm="brute").fit(train - centre)
-    indices = search.kneighbors(samples - centre, return_distance=False)
-    distances = np.empty(indices.shape)
-    for start in range(0, samples.shape[0], _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        for column in range(num_neighbours):
-            difference = samples[rows] - train[indices[rows, column]]
-            distances[rows, column] = np.linalg.norm(difference, axis=1)
-    return distances, indices
-
-
-def _flat(x: np.ndarray) -> np.ndarray:
-    return x.reshape(x.shape[0], -1) if x.ndim > 2 and x.shape[0] > 0 else x
+    return nearest_neighbors(samples, train, k=num_neighbours)

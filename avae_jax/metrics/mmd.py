@@ -2,14 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes, check_positive
+from avae_jax.metrics.checks import check_codes, check_positive, check_reference, prior_generator
+from avae_jax.metrics.neighbors import square_distances
 
-_BLOCK = 512
 # Pairs of prior draws behind the null's standard deviation, which they give to a few per cent.
 _NULL_PAIRS = 5_000
 # Step in log t of the quadrature over t; an error of about exp(-pi^2 / step).
@@ -61,7 +61,11 @@ def mmd(
         not positive.
 
     Numerics:
-      float64; time O((n + m)^2 d) (n^2 d / 2 against the prior), memory O(n x d).
+      float64; time O((n + m)^2 d) (n^2 d / 2 against the prior), memory O(n (d + block)).
+
+    Example:
+      >>> round(mmd([[0.0], [1.0]], reference=[[5.0], [6.0]], bandwidth=1.0)["mmd"], 4)
+      1.2129
 
     References:
       Gretton et al., A kernel two-sample test, JMLR 13 (2012). Tolstikhin et al., Wasserstein
@@ -163,94 +167,27 @@ class Discrepancy(NamedTuple):
     mean_pooled: float
 
 
-def check_reference(z: np.ndarray, reference) -> np.ndarray | None:
-    """Convert a reference sample and check that its rows are as long as those of z.
-
-    Args:
-      z: `[n, latent_dim]` checked codes.
-      reference: `[m, latent_dim]` or None.
-
-    Returns:
-      `[m, latent_dim]` NumPy float64, or None.
-
-    Raises:
-      ValueError: wrong shape, values that are not finite, or a different latent_dim.
-    """
-    if reference is None:
-        return None
-    reference = check_codes(reference, name="reference")
-    if reference.shape[1] != z.shape[1]:
-        raise ValueError(
-            f"z has latent_dim {z.shape[1]} but reference has {reference.shape[1]}; they must agree"
-        )
-    return reference
-
-
-def prior_generator(seed: int) -> np.random.Generator:
-    """Make the generator of prior draws.
-
-    It is not `default_rng(seed)`: codes that a caller drew from that would come back as their own
-    reference.
-
-    Args:
-      seed: >= 0.
-
-    Returns:
-      A generator on a stream of its own.
-    """
-    return np.random.default_rng([seed, 0x7072696F72])
-
-
-def square_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Yield the squared distances between rows of x and y, block by block.
-
-    Args:
-      x: `[n, latent_dim]` float64.
-      y: `[m, latent_dim]` float64; x itself for the upper triangle of blocks only.
-
-    Yields:
-      Rows, columns, and the `[rows, columns]` squared distances, free to be overwritten. Those
-      within round-off of zero are zero, so that equal rows are seen as such.
-    """
-    centre = y.mean(axis=0)
-    same = x is y
-    x = x - centre
-    y = x if same else y - centre
-    x2, y2 = np.sum(x**2, axis=1), np.sum(y**2, axis=1)
-    eps = 8.0 * np.finfo(np.float64).eps
-    for i in range(0, len(x), _BLOCK):
-        rows = slice(i, min(i + _BLOCK, len(x)))
-        for j in range(i if same else 0, len(y), 4 * _BLOCK):
-            columns = slice(j, min(j + 4 * _BLOCK, len(y)))
-            square = x[rows] @ y[columns].T
-            square *= -2.0
-            square += x2[rows, None]
-            square += y2[columns]
-            square[square < eps * (x2[rows].max() + y2[columns].max())] = 0.0
-            yield rows, columns, square
-
-
 def _pair_sums(x: np.ndarray, y: np.ndarray, kernel_fn) -> tuple[np.ndarray, np.ndarray, float]:
     """Sum a kernel over rows, over columns, and its square over all pairs; no pair (i, i)."""
+    same = x is y
+    centre = y.mean(axis=0)
+    x, y = x - centre, y - centre
     over_columns, over_rows, squares = np.zeros(len(x)), np.zeros(len(y)), 0.0
-    for rows, columns, square in square_distances(x, y):
+    for rows, square in square_distances(x, y, upper=same):
         value = kernel_fn(square)
-        if x is not y:
+        if not same:
             over_columns[rows] += value.sum(axis=1)
-            over_rows[columns] += value.sum(axis=0)
+            over_rows += value.sum(axis=0)
             squares += float(np.vdot(value, value))
             continue
         # A block of the upper triangle begins with its square on the diagonal.
-        corner = value[:, : rows.stop - rows.start].copy()
+        size = rows.stop - rows.start
+        corner, rest = value[:, :size], value[:, size:]
         np.fill_diagonal(corner, 0.0)
-        rest = value[:, rows.stop - rows.start :] if columns.start == rows.start else value
-        if columns.start == rows.start:
-            over_columns[rows] += corner.sum(axis=1)
-            squares += float(np.vdot(corner, corner))
-        over_columns[rows] += rest.sum(axis=1)
-        over_columns[columns.stop - rest.shape[1] : columns.stop] += rest.sum(axis=0)
-        squares += 2.0 * float(np.vdot(rest, rest))
-    return over_columns, over_columns if x is y else over_rows, squares
+        over_columns[rows] += value.sum(axis=1)
+        over_columns[rows.stop :] += rest.sum(axis=0)
+        squares += float(np.sum(corner**2) + 2.0 * np.sum(rest**2))
+    return over_columns, over_columns if same else over_rows, squares
 
 
 def discrepancy_from_prior(

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes
+from avae_jax.metrics.checks import check_flat
 
 
 class PCAFeatures(NamedTuple):
@@ -35,7 +35,7 @@ class PCAFeatures(NamedTuple):
         Raises:
           ValueError: the number of pixels is not the training images', or values are not finite.
         """
-        flat = _flat(images, "images")
+        flat = check_flat(images, name="images")
         if flat.shape[1] != self.mean.size:
             raise ValueError(
                 f"images have {flat.shape[1]} pixels but the components were fitted to "
@@ -74,7 +74,7 @@ def fit_pca(train_images, *, num_components: int = 50, seed: int = 0) -> PCAFeat
     # scikit-learn is slow to import.
     from sklearn.decomposition import PCA
 
-    flat = _flat(train_images, "train_images", min_codes=2)
+    flat = check_flat(train_images, name="train_images", min_codes=2)
     most = min(flat.shape[0] - 1, flat.shape[1])
     if not 1 <= num_components <= most:
         raise ValueError(
@@ -90,10 +90,3 @@ def fit_pca(train_images, *, num_components: int = 50, seed: int = 0) -> PCAFeat
     components = np.asarray(pca.components_)
     variance = np.asarray(pca.explained_variance_)
     return PCAFeatures(mean, components, variance, float(variance.sum() / total))
-
-
-def _flat(images, name: str, min_codes: int = 1) -> np.ndarray:
-    images = np.asarray(images)
-    if images.ndim > 2 and images.size:
-        images = images.reshape(images.shape[0], -1)
-    return check_codes(images, name=name, min_codes=min_codes)

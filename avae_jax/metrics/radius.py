@@ -26,6 +26,10 @@ def radial_ks(z, *, scale: float = 1.0) -> dict[str, float]:
     Raises:
       ValueError: wrong shape, no codes, values that are not finite, `scale` not positive.
 
+    Example:
+      >>> round(radial_ks(np.zeros((100, 8)))["radial_ks"], 4)
+      1.0
+
     References:
       Stephens, Use of the Kolmogorov-Smirnov, Cramer-Von Mises and related statistics without
       extensive tables, JRSS B 32 (1970), for the correction at small n.

@@ -11,7 +11,7 @@ GOOD = {
         "n": 2000, "claimed": 0.8, "live_dims": 8, "live_std_ratio": 1.01, "live_std_ratio_null": 1,
         "shift": 0.07, "shift_null": 0.063,
     },
-    "collapse": {"dims": 8, "num_collapsed": 0, "num_ignored": 0},
+    "collapse": {"dims": 8, "num_collapsed": 0, "num_collapsed_means": 0, "num_ignored": 0},
     "holes": {
         "n": 2000, "plane_num_cells": 48, "plane_min_fill": 0.6, "plane_min_fill_null": 0.55,
         "plane_min_fill_null_std": 0.05, "plane_max_chi2": 90.0, "plane_max_chi2_null": 95.0,
@@ -51,8 +51,9 @@ def test_codes_like_the_prior_are_called_so():
         ({"scale__live_std_ratio": 0.6}, "scale", "wrongly scaled"),
         ({"scale__shift": 1.4}, "location", "off centre"),
         ({"collapse__num_collapsed": 2}, "collapse", "partly collapsed"),
-        ({"holes__plane_min_fill": 0.05}, "holes", "holes"),
-        ({"holes__far_prior_share": 0.3}, "holes", "holes"),
+        ({"collapse__num_collapsed_means": 2}, "unused", "but part of the latent space"),
+        ({"holes__plane_min_fill": 0.05}, "holes", "holed"),
+        ({"holes__far_prior_share": 0.3}, "holes", "holed"),
     ],
 )
 def test_each_failure_is_named_alone(changes, name, word):

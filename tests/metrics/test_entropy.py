@@ -42,6 +42,12 @@ def test_reproduces_the_published_values_for_normal_codes(d, h_opt, expected, ca
     assert result["cap"] == pytest.approx(cap, abs=0.01)
 
 
+def test_codes_from_the_default_generator_are_not_their_own_null():
+    z = np.random.default_rng(0).standard_normal((300, 4))
+    result = whitened_entropy(z, h_opt=0.5, seed=0)
+    assert result["null"] != result["entropy"]
+
+
 def test_clusters_score_below_the_null():
     rng = np.random.default_rng(0)
     z = 4 * rng.standard_normal((10, 8))[rng.integers(10, size=1000)]

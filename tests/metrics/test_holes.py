@@ -2,17 +2,16 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
 from avae_jax.metrics.holes import (
     far_prior_share,
     hole_points,
-    nearest_distances,
     plane_holes,
     prior_coverage,
     worst_plane,
 )
+from avae_jax.metrics.neighbors import nearest_distances
 
 
 @pytest.fixture(autouse=True)
@@ -40,32 +39,6 @@ def _coverage_std(z, num_draws, seed):
 
 def _zscore(result, name):
     return (result[name] - result[name + "_null"]) / result[name + "_null_std"]
-
-
-@pytest.mark.parametrize(
-    ("n", "m", "d"), [(1, 8, 1), (511, 300, 4), (513, 255, 3), (600, 256, 64), (9, 1000, 2)]
-)
-@pytest.mark.parametrize("k", [1, 5, 8])
-def test_neighbour_distances_equal_scipy(n, m, d, k):
-    rng = np.random.default_rng(0)
-    queries, points = rng.standard_normal((n, d)), rng.standard_normal((m, d))
-    expected = np.sort(cdist(queries, points), axis=1)[:, k - 1]
-    np.testing.assert_allclose(nearest_distances(queries, points, k=k), expected, rtol=1e-9)
-
-
-@pytest.mark.parametrize("m", [7, 513, 1300])
-def test_neighbours_without_the_point_itself(m):
-    points = np.random.default_rng(0).standard_normal((m, 3))
-    expected = np.sort(cdist(points, points), axis=1)[:, 5]
-    result = nearest_distances(points, points, k=5, exclude_own=True)
-    np.testing.assert_allclose(result, expected, rtol=1e-9)
-
-
-def test_neighbours_in_one_group_of_columns():
-    # The nearest ones all sit 128 columns apart: one group holds several of them.
-    points = np.full((1280, 1), 100.0)
-    points[::128, 0] = np.arange(10)
-    assert nearest_distances(np.zeros((1, 1)), points, k=7) == pytest.approx(6.0)
 
 
 @pytest.mark.parametrize("k", [3, 5])
@@ -276,7 +249,7 @@ def test_bad_input_is_named():
         prior_coverage(z, k=0)
     with pytest.raises(ValueError, match="k is 300 but there are 299 neighbours"):
         nearest_distances(z, z, k=300, exclude_own=True)
-    with pytest.raises(ValueError, match="queries have latent_dim 2 but points have 3"):
+    with pytest.raises(ValueError, match="queries has latent_dim 2 but points has 3"):
         nearest_distances(z[:, :2], z, k=1)
     with pytest.raises(ValueError, match="z has 4 rows, at least 5"):
         hole_points(z[:4])

@@ -68,7 +68,7 @@ def test_single_code_has_no_standard_error():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="latent_dim 2 but centers have 3"):
+    with pytest.raises(ValueError, match="latent_dim 2 but centers has 3"):
         kde_kl(np.zeros((4, 2)), np.zeros((4, 3)), bandwidth=1.0)
     with pytest.raises(ValueError, match="bandwidth must be finite and positive, got 0"):
         kde_kl(np.zeros((4, 2)), np.zeros((4, 2)), bandwidth=0.0)

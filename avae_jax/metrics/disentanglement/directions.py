@@ -63,6 +63,13 @@ def find_directions(
 
     Numerics:
       float64. Time O(num_factors num_repeats (num_samples d^2 + d^3)), memory bounded by a block.
+
+    Example:
+      >>> grid = FactorGrid(("shape", "pos_x"), (3, 4))
+      >>> codes = grid.factors(np.arange(grid.num_points))
+      >>> abs(find_directions(codes, grid, num_repeats=5)).round(6)
+      array([[1., 0.],
+             [0., 1.]])
     """
     lookup = as_lookup(lookup, grid)
     positions = grid.positions(factors)
@@ -121,6 +128,12 @@ def factor_vae_score_along(
 
     Numerics:
       float64. Time O(num_votes (num_samples d^2 + d^3)), memory bounded by a block of votes.
+
+    Example:
+      >>> grid = FactorGrid(("shape", "pos_x"), (3, 4))
+      >>> codes = grid.factors(np.arange(grid.num_points))
+      >>> factor_vae_score_along(codes, grid, np.eye(2), num_votes=50)["factor_vae_along"]
+      1.0
     """
     lookup = as_lookup(lookup, grid)
     positions = grid.positions(factors)
@@ -166,6 +179,11 @@ def mig_along(codes, factors, directions, *, num_bins: int = 20) -> dict[str, fl
       TypeError: factors that are not integers.
       ValueError: wrong shapes, values that are not finite, a factor with one value only, or
         `num_bins` below 2.
+
+    Example:
+      >>> factors = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+      >>> round(mig_along(factors, factors, np.eye(2))["mig_along"], 6)
+      1.0
     """
     codes = check_codes(codes, name="codes", min_codes=2)
     directions = _check_directions(directions, codes.shape[1], None)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes
+from avae_jax.metrics.checks import check_codes, check_matching, prior_generator
 
 
 def check_factors(
@@ -153,7 +153,7 @@ def noise_null(
     """
     if num_null < 0:
         raise ValueError(f"num_null must not be negative, got {num_null}")
-    rng = np.random.default_rng(seed)
+    rng = prior_generator(seed)
     repeats = [estimate(rng) for _ in range(num_null)]
     null = {}
     for name in repeats[0] if repeats else ():
@@ -184,12 +184,7 @@ def check_split(
         value only among the training codes.
     """
     codes_train = check_codes(codes_train, name="codes_train", min_codes=2)
-    codes_test = check_codes(codes_test, name="codes_test")
-    if codes_train.shape[1] != codes_test.shape[1]:
-        raise ValueError(
-            f"codes_train have latent_dim {codes_train.shape[1]} but codes_test "
-            f"{codes_test.shape[1]}; they must agree"
-        )
+    codes_test = check_matching(codes_train, codes_test, name="codes_test", z_name="codes_train")
     factors_train = check_factors(factors_train, codes_train.shape[0], name="factors_train")
     factors_test = check_factors(
         factors_test, codes_test.shape[0], name="factors_test", allow_constant=True

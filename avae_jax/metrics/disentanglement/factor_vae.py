@@ -57,6 +57,12 @@ def factor_vae_score(
       float64. Time O((num_train + num_eval) batch_size latent_dim), memory bounded by a block of
       votes. All draws come from the whole grid, training images included.
 
+    Example:
+      >>> grid = FactorGrid(("shape", "pos_x"), (3, 4))
+      >>> codes = grid.factors(np.arange(grid.num_points))
+      >>> factor_vae_score(codes, grid, num_train=100, num_eval=100)["factor_vae"]
+      1.0
+
     References:
       Kim and Mnih, Disentangling by factorising, ICML 2018.
     """

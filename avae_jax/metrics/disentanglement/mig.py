@@ -32,6 +32,11 @@ def mig_per_factor(codes, factors, *, num_bins: int = 20) -> np.ndarray:
       TypeError: factors that are not integers.
       ValueError: wrong shapes, codes that are not finite, a factor with one value only, or
         `num_bins` below 2.
+
+    Example:
+      >>> factors = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+      >>> mig_per_factor(factors, factors).round(6)
+      array([1., 1.])
     """
     codes = check_codes(codes, name="codes", min_codes=2)
     factors = check_factors(factors, codes.shape[0])
@@ -69,6 +74,11 @@ def mig(
       float64. Time O(n latent_dim num_factors) for each of the 1 + num_null codes. The information
       is not corrected for its bias at finite n, which lowers the gap slightly. A value that lies on
       the edge of a bin can fall to either side by round-off.
+
+    Example:
+      >>> factors = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+      >>> round(mig(factors, factors, num_null=0)["mig"], 6)
+      1.0
 
     References:
       Chen et al., Isolating sources of disentanglement in VAEs, NeurIPS 2018.

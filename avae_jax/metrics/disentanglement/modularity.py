@@ -41,6 +41,11 @@ def modularity(
       ValueError: wrong shapes, codes that are not finite, a factor with one value only, `num_bins`
         below 2, or `num_null` negative.
 
+    Example:
+      >>> factors = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+      >>> round(modularity(factors, factors, num_null=0)["modularity"], 6)
+      1.0
+
     References:
       Ridgeway and Mozer, Learning deep disentangled embeddings with the F-statistic loss, NeurIPS
       2018.

@@ -53,6 +53,11 @@ def sap(
       float64. Without `continuous`, latent_dim machines per factor, each with one line per value:
       about 15 s of one core at 10,000 x 128 with the five factors of dSprites, 1 s at 10,000 x 10.
 
+    Example:
+      >>> factors = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+      >>> round(sap(factors, factors, factors, factors, continuous=True)["sap"], 6)
+      1.0
+
     References:
       Kumar et al., Variational inference of disentangled latent concepts from unlabeled
       observations, ICLR 2018.

@@ -111,7 +111,7 @@ def test_fewer_samples_than_dimensions():
 
 def test_bad_input_is_named():
     train, test = split()
-    with pytest.raises(ValueError, match="codes_train have latent_dim 3 but codes_test 2"):
+    with pytest.raises(ValueError, match="codes_train has latent_dim 3 but codes_test has 2"):
         dci(train * 1.0, train, test[:, :2] * 1.0, test)
     with pytest.raises(ValueError, match="factors_train have 3 columns but factors_test 2"):
         dci(train * 1.0, train, test * 1.0, test[:, :2])

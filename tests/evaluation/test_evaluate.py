@@ -1,0 +1,275 @@
+"""`evaluate_run` from end to end: what it writes, for every kind of run, and what it refuses."""
+
+import io
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avae_jax.data import ImageData, Splits, load_dataset
+from avae_jax.evaluation import evaluate_run
+from avae_jax.evaluation.classify import train_on
+from avae_jax.evaluation.compare import compare, comparison_page, flatten
+from avae_jax.evaluation.latent import describe_codes
+from avae_jax.evaluation.material import gather
+from avae_jax.features import InceptionWeights, inception_shapes, save_inception_npz
+from avae_jax.training import config as cfg
+
+from .conftest import train
+
+SECTIONS = {
+    "about", "verdict", "reconstruction", "latent", "likelihood", "samples", "disentanglement",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def evaluated(digits_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated")
+    lines = []
+    summary = evaluate_run(digits_run, output=folder, say=lines.append)
+    return summary, folder, lines
+
+
+def test_every_section_is_there_and_the_file_is_strict_json(evaluated):
+    summary, folder, lines = evaluated
+    assert set(summary) == SECTIONS
+
+    def refuse(text):
+        raise AssertionError(f"{text} is no JSON")
+
+    stored = json.loads((folder / "summary.json").read_text(), parse_constant=refuse)
+    assert set(stored) == SECTIONS
+    assert stored["latent"]["moments"]["std"] == summary["latent"]["moments"]["std"]
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "summary.json"]
+    assert len(lines) > 5
+
+
+def test_numbers_say_where_they_come_from(evaluated, digits_run):
+    about = evaluated[0]["about"]
+    assert about["split"] == "test"
+    assert about["num_images"] == 359
+    assert about["seed"] == 0
+    assert about["checkpoint_step"] == digits_run.step
+    assert re.fullmatch(r"[0-9a-f]{16}", about["config_hash"])
+    assert {"avae_jax", "jax", "numpy", "python"} <= set(about["versions"])
+    for section in ("reconstruction", "latent"):
+        assert evaluated[0][section]["n"] == 359
+    assert all("n" in s for s in evaluated[0]["samples"].values() if isinstance(s, dict))
+
+
+def test_numbers_stand_beside_their_nulls(evaluated):
+    latent = evaluated[0]["latent"]
+    for section, names in {
+        "density": ["kde_kl", "whitened_entropy"],
+        "moments": ["moment_kl", "radial_ks", "eig_min", "effective_rank"],
+        "distances": [
+            "sliced_w2", "max_sliced_w2", "mmd_rbf", "mmd_imq", "energy_distance", "knn_kl",
+            "c2st_auc",
+        ],
+        "normality": ["mardia_skewness", "mardia_kurtosis", "henze_zirkler"],
+        "dependence": ["total_correlation_gaussian", "dimension_kl_sum"],
+        "collapse": ["active_units", "relevant_directions"],
+        "holes": ["prior_coverage", "far_prior_share", "plane_max_chi2"],
+    }.items():  # fmt: skip
+        for name in names:
+            assert math.isfinite(latent[section][name]), name
+            assert f"{name}_null" in latent[section], name
+
+
+def test_samples_of_every_prior_stand_beside_the_floor(evaluated):
+    samples = evaluated[0]["samples"]["FD-pca50"]
+    priors = {"floor", "claimed", "standard_normal", "gaussian", "mixture_10"}
+    assert priors <= set(samples)
+    for name in priors:
+        assert {"FD-pca50", "kid", "precision", "recall", "prd_f8"} <= set(samples[name])
+    assert samples["floor"]["FD-pca50"] < 0.5
+    assert "distance_ratio" in evaluated[0]["samples"]["pixels"]["claimed"]
+
+
+def test_without_weights_fid_is_not_computed(evaluated):
+    assert evaluated[0]["samples"]["FID"].startswith("not computed")
+    text = (evaluated[1] / "report.html").read_text()
+    assert "not computed: give the Inception weights" in text
+
+
+def test_the_page_holds_all_figures(evaluated):
+    text = (evaluated[1] / "report.html").read_text()
+    assert text.count("data:image/png;base64,") >= 9
+    assert text.count("data:image/gif;base64,") == 2
+    for heading in ("Samples", "Reconstructions", "Radius", "Where no code is near", "All numbers"):
+        assert heading in text
+    assert not re.search(r"(src|href)=\"(?!data:)", text)
+
+
+def test_walks_move(evaluated):
+    import base64
+
+    text = (evaluated[1] / "report.html").read_text()
+    found = re.search(r"data:image/gif;base64,([^\"]+)", text)
+    assert found is not None
+    moving = Image.open(io.BytesIO(base64.b64decode(found[1])))
+    assert getattr(moving, "n_frames", 1) > 20
+    first = np.asarray(moving.convert("L"), float)
+    moving.seek(20)
+    assert np.abs(np.asarray(moving.convert("L"), float) - first).max() > 50
+
+
+def test_the_same_seed_gives_the_same_numbers(evaluated, digits_run):
+    again, _ = describe_codes(gather(digits_run))
+    a, b = flatten(evaluated[0]["latent"]), flatten(again)
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        np.testing.assert_allclose(b[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_the_papers_protocol(digits_run, tmp_path):
+    summary = evaluate_run(digits_run, protocol="paper", output=tmp_path, num_samples=100)
+    assert summary["about"]["split"] == "validation"
+    density = summary["latent"]["density"]
+    assert "kde_kl" not in density
+    np.testing.assert_allclose(
+        density["kde_kl_log10"] - density["kde_kl_log10_null"],
+        density["kl_excess"] / math.log(10),
+        rtol=1e-6,
+    )
+    assert set(summary["samples"]["FD-pca50"]) >= {"floor", "claimed"}
+    assert "mixture_10" not in summary["samples"]["FD-pca50"]
+
+
+def test_samples_are_truncated_to_8_bits_by_the_papers_protocol(digits_run):
+    from avae_jax.evaluation.samples import _as_shown
+
+    x = np.array([0.0, 0.5, 0.999, 1.0], np.float32)[:, None]
+    paper = gather(digits_run, protocol="paper", num_images=10)
+    np.testing.assert_allclose(255 * _as_shown(paper, x)[:, 0], [0, 127, 254, 255], atol=1e-4)
+    standard = gather(digits_run, num_images=10)
+    np.testing.assert_array_equal(_as_shown(standard, x), x)
+
+
+def test_a_stochastic_encoder_gets_its_elbo_taken_apart(vae_run, tmp_path):
+    summary = evaluate_run(vae_run, output=tmp_path, num_samples=50, iwae_samples=20)
+    surgery, bound = summary["likelihood"]["surgery"], summary["likelihood"]["bound"]
+    parts = surgery["mutual_information"] + surgery["marginal_kl"]
+    slack = 5 * surgery["identity_residual_stderr"]
+    assert abs(surgery["average_kl"] - parts) <= slack
+    assert bound["iwae"] >= bound["elbo"]
+    assert surgery["elbo"] == pytest.approx(surgery["reconstruction"] - surgery["average_kl"])
+    # The bound's own ELBO is of other images and draws, but of the same model.
+    assert abs(bound["elbo"] - surgery["elbo"]) < 5 * bound["elbo_stderr"] + 1.0
+
+
+def test_a_deterministic_encoder_has_no_elbo(evaluated):
+    assert "deterministic" in evaluated[0]["likelihood"]
+    assert "not known" in evaluated[0]["disentanglement"]
+
+
+def test_features_of_a_classifier_and_of_inception(digits_run, tmp_path):
+    net = train_on(load_dataset("digits"), num_epochs=2)
+    net.save(tmp_path / "lenet.npz")
+    summary = evaluate_run(
+        digits_run, classifier=tmp_path / "lenet.npz", output=tmp_path, num_samples=60
+    )
+    section = summary["samples"]["FD-lenet-digits"]
+    assert section["classifier_hash"] == net.hash[:16]
+    assert section["classifier_test_accuracy"] == pytest.approx(net.test_accuracy)
+    assert section["claimed"]["FD-lenet-digits"] > 0
+
+
+@pytest.mark.slow
+def test_fid_with_weights(digits_run, tmp_path):
+    rng = np.random.default_rng(0)
+    params = {
+        name: (np.ones(shape) if name.endswith(("scale", "var")) else 0.05 * rng.normal(size=shape))
+        for name, shape in inception_shapes().items()
+    }
+    params = {name: a.astype(np.float32) for name, a in params.items()}
+    save_inception_npz(InceptionWeights(params, "0" * 64, "0" * 64), tmp_path / "weights.npz")
+    summary = evaluate_run(
+        digits_run, inception_weights=tmp_path / "weights.npz", output=tmp_path,
+        num_images=12, num_samples=12,
+    )  # fmt: skip
+    assert summary["samples"]["FID"]["resize"] == "legacy_pytorch"
+    assert math.isfinite(summary["samples"]["FID"]["claimed"]["FID"])
+
+
+def test_plain_data_gets_a_report_too(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = np.split(np.arange(600, dtype=np.int32), [400, 480])
+    x = rng.normal(size=(600, 3)).astype(np.float32) @ rng.normal(size=(3, 6)).astype(np.float32)
+    dataset = ImageData("rows", x, None, Splits(*rows))
+    config = cfg.Config(
+        model=cfg.ModelConfig(architecture="mlp", latent_dim=3, width=0.1, activation="linear"),
+        centers=cfg.CentersConfig(num_centers=200),
+        optimization=cfg.OptimizationConfig(batch_size=96, num_epochs=5),
+    )
+    run = train(tmp_path / "run", config, dataset=dataset)
+    summary = evaluate_run(run, dataset=dataset, output=tmp_path / "out")
+    assert summary["about"]["num_images"] == 120
+    assert "ssim" not in summary["reconstruction"]
+    assert "FID" not in summary["samples"]
+    with pytest.raises(ValueError, match="are no images"):
+        evaluate_run(
+            run, dataset=dataset, output=tmp_path / "other", classifier=_classifier(tmp_path)
+        )
+    assert not (tmp_path / "other").exists()
+
+
+def _classifier(folder):
+    path = folder / "net.npz"
+    train_on(load_dataset("digits"), num_epochs=1).save(path)
+    return path
+
+
+def test_runs_side_by_side(evaluated, vae_run, tmp_path):
+    first = evaluated[0]
+    second = json.loads(json.dumps(first))
+    second["about"] |= {"training_seed": 1, "folder": "runs/other"}
+    second["reconstruction"]["mse"] = first["reconstruction"]["mse"] + 0.002
+    columns, rows = compare([first, second])
+    assert len(columns) == 1
+    assert columns[0].endswith("(2 seeds)")
+    mean, spread = rows["reconstruction/mse"][0].split(" ± ")
+    assert float(mean) == pytest.approx(first["reconstruction"]["mse"] + 0.001, rel=1e-2)
+    assert float(spread) == pytest.approx(0.002 / math.sqrt(2), rel=1e-2)
+
+    third = evaluate_run(vae_run, output=tmp_path, num_samples=50, iwae_samples=5)
+    columns, rows = compare([first, second, third])
+    assert len(columns) == 2
+    assert rows["likelihood/surgery/elbo"][0] == "–"
+    page = comparison_page([first, second, third])
+    assert page.count('class="verdict') == 3
+    assert "(2 seeds)" in page
+
+
+def test_another_configuration_is_another_group(evaluated):
+    first = evaluated[0]
+    second = json.loads(json.dumps(first))
+    second["about"] |= {"config_hash_without_seed": "x" * 16, "folder": "runs/other"}
+    columns, _ = compare([first, second])
+    assert len(set(columns)) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_images": 1}, "num_images=1"),
+        ({"classifier": "nowhere.npz"}, "nowhere.npz does not exist"),
+        ({"inception_weights": "nowhere.npz"}, "nowhere.npz"),
+    ],
+)
+def test_bad_input_is_refused_before_the_work(digits_run, changes, message, tmp_path):
+    with pytest.raises((ValueError, OSError), match=message):
+        evaluate_run(digits_run, output=tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_codes_that_are_not_finite_are_refused(digits_run, tmp_path):
+    from .conftest import with_codes
+
+    broken = with_codes(digits_run, lambda z: z.at[0, 0].set(float("nan")), lambda z: z)
+    with pytest.raises(ValueError, match="not finite"):
+        evaluate_run(broken, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
