@@ -83,6 +83,8 @@ class _Evaluate:
     """A classifier that `avae classifier` wrote, for distances in its features."""
     iwae_samples: int = 500
     """Draws an image of the importance-weighted bound (stochastic encoders)."""
+    dci: bool = False
+    """Compute DCI where factors are known: minutes for many factor values."""
     output: Path | None = None
     """Folder to write summary.json and report.html to; RUN/evaluation when not given, and
     evaluation/ for the comparison of several runs."""
@@ -356,6 +358,7 @@ def _evaluate(arguments: list[str]) -> int:
                 inception_weights=wanted.inception_weights,
                 classifier=wanted.classifier,
                 iwae_samples=wanted.iwae_samples,
+                dci=wanted.dci,
                 output=output,
                 say=say,
             )

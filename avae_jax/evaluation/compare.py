@@ -11,7 +11,10 @@ from avae_jax.evaluation import html
 from avae_jax.evaluation.verdict import Finding
 
 # What tells two groups of runs apart; runs that differ in their seed alone form a group.
-_SAME = ("experiment", "method", "dataset", "latent_dim", "protocol", "split")
+_SAME = (
+    "experiment", "method", "dataset", "latent_dim", "protocol", "split", "num_images",
+    "num_samples", "seed", "config_hash_without_seed",
+)  # fmt: skip
 
 
 def flatten(summary: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -31,10 +34,15 @@ def group_runs(summaries: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[i
     Returns:
       (name, indices into `summaries`) a group, in the order of their first runs.
     """
-    keys = [_identity(summary["about"]) for summary in summaries]
     groups: dict[Any, list[int]] = {}
-    for index, key in enumerate(keys):
-        groups.setdefault(key, []).append(index)
+    seen: dict[Any, int] = {}
+    for index, summary in enumerate(summaries):
+        about = summary["about"]
+        key = tuple(about[name] for name in _SAME)
+        # One seed twice is no second sample: it makes a group of its own.
+        trained = (*key, about["training_seed"])
+        seen[trained] = seen.get(trained, -1) + 1
+        groups.setdefault((key, seen[trained]), []).append(index)
     names = []
     for indices in groups.values():
         about = summaries[indices[0]]["about"]
@@ -47,10 +55,6 @@ def group_runs(summaries: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[i
         if names.count(name) > 1:
             names[k] = f"{name} ({Path(summaries[indices[0]]['about']['folder']).name})"
     return list(zip(names, groups.values(), strict=True))
-
-
-def _identity(about: Mapping[str, Any]):
-    return (*(about[name] for name in _SAME), about["config_hash_without_seed"])
 
 
 def compare(summaries: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, list[str]]]:
@@ -69,7 +73,9 @@ def compare(summaries: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str
     names = list(dict.fromkeys(name for flat in flats for name in flat))
     rows: dict[str, list[str]] = {}
     for name in names:
-        if name.endswith(("_null_std", "/n")):
+        if name.endswith("_null_std"):
+            continue
+        if name.endswith("/n") and len({flat.get(name) for flat in flats}) == 1:
             continue
         cells = []
         for _, indices in groups:

@@ -13,7 +13,7 @@ NOT_COMPUTED = "not computed: the factors of this data set are not known"
 
 
 def describe_disentanglement(
-    material: Material, say: Callable[[str], None] = lambda line: None
+    material: Material, say: Callable[[str], None] = lambda line: None, *, with_dci: bool = False
 ) -> tuple[dict[str, Any] | str, dict[str, np.ndarray]]:
     """Score the codes of the full factor grid, along axes and along found directions.
 
@@ -23,6 +23,7 @@ def describe_disentanglement(
     Args:
       material: what is evaluated.
       say: receives a line of progress.
+      with_dci: whether to train the classifiers of DCI, minutes for many factor values.
 
     Returns:
       (scores with null and ceiling, or why there are none; factor -> direction `[latent_dim]`).
@@ -42,7 +43,7 @@ def describe_disentanglement(
     say("disentanglement: encoding points of the factor grid")
     num_bins = (10,) if material.protocol == "paper" else (10, 20)
     found = scores.disentanglement_scores(
-        lookup, grid, num_bins=num_bins, with_dci=True, with_sap=True, seed=material.seed
+        lookup, grid, num_bins=num_bins, with_dci=with_dci, with_sap=True, seed=material.seed
     )
     directions = scores.find_directions(lookup, grid, seed=material.seed)
     named = dict(zip(grid.names, directions, strict=True))

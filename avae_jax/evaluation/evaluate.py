@@ -35,6 +35,7 @@ def evaluate_run(
     inception_weights: str | os.PathLike | None = None,
     classifier: str | os.PathLike | None = None,
     iwae_samples: int = 500,
+    dci: bool = False,
     output: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def evaluate_run(
       inception_weights: file of the Inception weights for FID and KID in its features.
       classifier: file of a classifier that `avae classifier` wrote, for features of the data set.
       iwae_samples: draws a image of the importance-weighted bound, for stochastic encoders.
+      dci: whether to compute DCI where factors are known, which trains a classifier a factor.
       output: folder to write to; None is `RUN/evaluation`.
       say: receives a line of progress.
 
@@ -82,7 +84,7 @@ def evaluate_run(
     say("decoding draws of the prior")
     priors = draw_priors(material, min(num_samples, len(material.index), len(material.train_index)))
     samples, curves = describe_samples(material, [*spaces, pixel_features(material)], priors, say)
-    factors, directions = describe_disentanglement(material, say)
+    factors, directions = describe_disentanglement(material, say, with_dci=dci)
 
     summary = {
         "about": {**describe(material), "num_samples": len(next(iter(priors.values())))},
@@ -124,10 +126,10 @@ def _file_spaces(inception_weights, classifier) -> list[FeatureSpace]:
 
 
 def _fitting(spaces: list[FeatureSpace], material: Material) -> list[FeatureSpace]:
-    if spaces and not material.is_images:
+    if spaces and not (material.is_images and material.value_range):
+        what = "have no bounds" if material.is_images else "are no images"
         raise ValueError(
-            f"the data of {material.run.path} are no images: leave classifier and "
-            "inception_weights out"
+            f"the data of {material.run.path} {what}: leave classifier and inception_weights out"
         )
     for space in spaces:
         # A file that does not fit must say so before minutes of work.

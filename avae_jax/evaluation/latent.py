@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from avae_jax import metrics
-from avae_jax.density import Bandwidth, find_bandwidth
+from avae_jax.density import find_bandwidth, null_kl
 from avae_jax.evaluation.material import Material
 from avae_jax.evaluation.verdict import COLLAPSED_SHARE
+from avae_jax.metrics.checks import prior_generator
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,29 +103,19 @@ def describe_codes(
     spectrum = metrics.relevance_spectrum(decode, material.z, seed=seed)
     relevant = collapse["relevant_directions"]
     if math.isfinite(relevant):
-        collapse["num_ignored"] = max(d - num_unused - int(relevant), 0)
+        # 99% of an even response are carried by 99% of the directions.
+        collapse["num_ignored"] = max(math.ceil(0.99 * d) - num_unused - int(relevant), 0)
     numbers["collapse"] = collapse
 
     say("holes")
     live = eigenvalues >= dead
+    numbers["scale"] = _scale(mean, eigenvalues, live, n, scale, seed)
     white, back = _whiten(z, mean, eigenvalues, vectors, live)
-    numbers["holes"], plane = _holes(z, white, back, scale, seed)
+    ratio = numbers["scale"]["live_std_ratio"]
+    rescaled = (z - mean) / (scale * (ratio if ratio > 0.0 else 1.0))
+    numbers["holes"], plane = _holes(rescaled, white, back, seed)
+    numbers["shape"] = _shape(white, seed)
     far = metrics.hole_points(z, scale=scale, seed=seed, k=min(5, n))
-
-    ratio = math.sqrt(eigenvalues[live].mean()) / scale if live.any() else math.nan
-    numbers["scale"] = {
-        "n": n,
-        "claimed": scale,
-        "live_dims": int(live.sum()),
-        "live_std_ratio": ratio,
-        "live_std_ratio_null": 1.0,
-        "shift": float(np.linalg.norm(mean)) / scale,
-        "shift_null": math.sqrt(d / n),
-    }
-    shape: dict[str, Any] = {}
-    if white.shape[1] and n > 2 * white.shape[1]:
-        shape |= metrics.max_sliced_w2(white, seed=seed) | metrics.radial_ks(white)
-    numbers["shape"] = shape
     lengths = np.linalg.norm(spectrum.displacements, axis=1, keepdims=True)
     walked = lengths[:, 0] > 0.0
     return numbers, LatentArrays(
@@ -141,7 +132,11 @@ def describe_codes(
 def _density(material: Material) -> dict[str, Any]:
     """Return the KDE's numbers: KL to the prior beside its null, and the paper's entropy."""
     run, z, centers = material.run, material.z, material.z_train
-    bandwidth = _bandwidth(material)
+    d = run.model.latent_dim
+    # The bandwidth is that for the centers evaluated with, whatever the run was trained with; the
+    # null is that of codes at the scale the run claims.
+    bandwidth = find_bandwidth(d, len(centers), seed=material.seed)
+    null = null_kl(d, len(centers), bandwidth=bandwidth.h_corr, scale=run.scale("claimed"))
     kl = metrics.kde_kl(z, centers, bandwidth=bandwidth.h_corr)
     unit = math.log(10.0) if material.protocol == "paper" else 1.0
     name = "kde_kl_log10" if material.protocol == "paper" else "kde_kl"
@@ -149,9 +144,9 @@ def _density(material: Material) -> dict[str, Any]:
     return {
         name: kl["kl"] / unit,
         f"{name}_stderr": kl["stderr"] / unit,
-        f"{name}_null": bandwidth.null_kl / unit,
+        f"{name}_null": null / unit,
         # In nats whatever the protocol: what the verdict reads.
-        "kl_excess": kl["kl"] - bandwidth.null_kl,
+        "kl_excess": kl["kl"] - null,
         "kl_excess_stderr": kl["stderr"],
         "num_centers": len(centers),
         "bandwidth": bandwidth.h_corr,
@@ -166,12 +161,6 @@ def _density(material: Material) -> dict[str, Any]:
 def _mmd(z, kernel: str, scale: float, seed: int) -> dict[str, float]:
     found = metrics.mmd(z, kernel=kernel, scale=scale, seed=seed)
     return {key.replace("mmd", f"mmd_{kernel}", 1): value for key, value in found.items()}
-
-
-def _bandwidth(material: Material) -> Bandwidth:
-    """Return the bandwidth for the centers evaluated with, whatever the run trained with."""
-    latent_dim, num_centers = material.run.model.latent_dim, len(material.z_train)
-    return find_bandwidth(latent_dim, num_centers, seed=material.seed)
 
 
 def _decoder(run) -> Callable[[jax.Array], jax.Array]:
@@ -194,20 +183,86 @@ def _whiten(z, mean, eigenvalues, vectors, live) -> tuple[np.ndarray, np.ndarray
     return root, vectors[:, live]
 
 
-def _holes(z, white, back, scale, seed) -> tuple[dict[str, Any], np.ndarray | None]:
-    """Search for holes in the rescaled codes: a wrong scale is told by itself."""
+def _scale(mean, eigenvalues, live, n, scale, seed) -> dict[str, Any]:
+    """Return the codes' standard deviations relative to the prior's, directions in use only."""
+    d, num_live = len(eigenvalues), int(live.sum())
+    values: dict[str, Any] = {
+        "n": n,
+        "claimed": scale,
+        "dims": d,
+        "live_dims": num_live,
+        "live_std_ratio": math.nan,
+        "live_std_ratio_null": 1.0,
+        # The mean of n draws lies sqrt(d / n) from the centre.
+        "shift": math.sqrt(float(mean @ mean)) / scale,
+        "shift_null": math.sqrt(d / n),
+        "unevenness": math.nan,
+        "unevenness_null": math.nan,
+    }
+    if not num_live:
+        return values
+    stds = np.sqrt(eigenvalues[live]) / scale
+    rng = prior_generator(seed, stream=17)
+    null = np.linalg.eigvalsh(np.atleast_2d(np.cov(rng.standard_normal((n, num_live)).T)))
+    return values | {
+        "live_std_ratio": float(np.sqrt(np.mean(np.square(stds)))),
+        "live_std_min": float(stds.min()),
+        "live_std_max": float(stds.max()),
+        "unevenness": _spread(stds),
+        "unevenness_null": _spread(np.sqrt(np.maximum(null, 1e-12))),
+    }
+
+
+def _spread(stds: np.ndarray) -> float:
+    """Return the root mean square of the logarithms of standard deviations about their mean."""
+    return float(np.std(np.log(stds)))
+
+
+def _shape(white: np.ndarray, seed: int) -> dict[str, Any]:
+    """Compare codes without location and scale with draws that were whitened like them."""
     n, d = white.shape
-    holes: dict[str, Any] = {"n": n, **metrics.prior_coverage(z, scale=scale, seed=seed)}
+    if not d or n <= 2 * d:
+        return {}
+    draws = prior_generator(seed, stream=18).standard_normal((n, d))
+    centred = draws - draws.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(centred, rowvar=False)))
+    draws = centred @ (vectors / np.sqrt(values)) @ vectors.T
+    shape: dict[str, Any] = {"n": n, "dims": d}
+    for name, measure in (
+        ("max_sliced_w2", lambda x: metrics.max_sliced_w2(x, num_null=1, seed=seed)),
+        ("radial_ks", metrics.radial_ks),
+    ):
+        shape[name] = measure(white)[name]
+        shape[f"{name}_null"] = measure(draws)[name]
+    return shape
+
+
+def _holes(rescaled, white, back, seed) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Search codes for holes: rescaled by one number, and with unit covariance.
+
+    A wrong scale is told by itself. A hole changes the covariance too, so that it can vanish in
+    whitened codes; without whitening a narrow direction looks like one.
+    """
+    n, d = white.shape
+    holes: dict[str, Any] = {"n": n}
     plane = None
     if d >= 1:
+        holes |= metrics.prior_coverage(white, seed=seed)
         holes |= metrics.far_prior_share(white, seed=seed)
     if d >= 2:
         rings, sectors = _cells(n)
-        cells = {"num_rings": rings, "num_sectors": sectors, "seed": seed}
+        cells: dict[str, Any] = {"num_rings": rings, "num_sectors": sectors, "seed": seed}
         holes |= metrics.plane_holes(white, **cells)
         holes["plane_num_cells"] = rings * sectors
+        raw = metrics.plane_holes(rescaled, **cells)
+        holes["plane_min_fill_rescaled"] = raw["plane_min_fill"]
+        holes["plane_min_fill_rescaled_null"] = raw["plane_min_fill_null"]
+        holes["plane_min_fill_rescaled_null_std"] = raw["plane_min_fill_null_std"]
         if math.isfinite(holes["plane_min_fill"]):
-            plane = _orthonormal(metrics.worst_plane(white, **cells).directions @ back.T)
+            if raw["plane_min_fill"] < holes["plane_min_fill"]:
+                plane = _orthonormal(metrics.worst_plane(rescaled, **cells).directions)
+            else:
+                plane = _orthonormal(metrics.worst_plane(white, **cells).directions @ back.T)
     return holes, plane
 
 

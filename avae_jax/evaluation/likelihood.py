@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from avae_jax import losses, metrics, models
-from avae_jax.evaluation.material import Material
+from avae_jax.evaluation.material import Material, evenly
 
 NOT_COMPUTED = (
     "not computed: a deterministic encoder has no posterior, and I(x; z) is the logarithm of the "
@@ -63,7 +63,7 @@ def describe_likelihood(
     )
     surgery = metrics.elbo_surgery(loc, log_var, recon_log_prob=recon, seed=material.seed)
     say(f"importance-weighted bound, {num_samples} draws an image")
-    images = material.x[:_BOUND_IMAGES]
+    images = material.x[evenly(len(material.x), _BOUND_IMAGES)]
     bound = metrics.iwae_bound(
         images,
         encode=posterior,

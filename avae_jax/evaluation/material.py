@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import platform
 from importlib import metadata
 from typing import Any, Literal
@@ -182,4 +181,12 @@ def describe(material: Material) -> dict[str, Any]:
 
 def _some(index: np.ndarray, most: int) -> np.ndarray:
     """Return at most `most` entries, evenly spaced."""
-    return index[:: math.ceil(len(index) / most)]
+    return index[evenly(len(index), most)]
+
+
+def evenly(n: int, most: int) -> np.ndarray:
+    """Return at most `most` of the rows 0..n-1, evenly spaced.
+
+    The first rows would not do: splits are sorted, and many data sets by class.
+    """
+    return np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 from avae_jax.evaluation import figures as fig
 from avae_jax.evaluation.html import Picture
 from avae_jax.evaluation.latent import LatentArrays
-from avae_jax.evaluation.material import Material
+from avae_jax.evaluation.material import Material, evenly
 from avae_jax.metrics import nearest_training_neighbour
 from avae_jax.training import figures
 
@@ -43,7 +43,7 @@ def draw(
 
 def _images(material: Material, priors, curves) -> list[Picture]:
     value_range = material.value_range
-    shown = _evenly(len(material.x), 24)
+    shown = evenly(len(material.x), 24)
     groups = {name.replace("_", " "): x[:36] for name, x in list(priors.items())[:2]}
     pictures = [
         Picture(
@@ -167,7 +167,3 @@ def _walks(material: Material, arrays: LatentArrays, directions) -> list[Picture
             Picture(f"Along {name}", "The same walks as strips.", fig.to_png(strips)),
         ]
     return pictures
-
-
-def _evenly(n: int, most: int) -> np.ndarray:
-    return np.linspace(0, n - 1, min(n, most)).round().astype(int)

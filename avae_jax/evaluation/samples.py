@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from avae_jax import metrics
-from avae_jax.evaluation.material import Material
+from avae_jax.evaluation.material import Material, evenly
 
 NOT_COMPUTED = "not computed: give the Inception weights as --inception-weights FILE"
 
@@ -96,30 +96,34 @@ def describe_samples(
     real = material.to_unit(material.x)
     train = material.to_unit(material.x_train)
     most = min(len(real), len(train), *(len(x) for x in priors.values()))
-    groups = {"floor": train[:most]}
+    real = real[evenly(len(real), most)]
+    groups = {"floor": train[evenly(len(train), most)]}
     groups |= {name: _as_shown(material, x[:most]) for name, x in priors.items()}
     numbers: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     for space in spaces:
         say(f"samples in {space.name}")
-        reference = space.extract(real[:most])
+        reference = space.extract(real)
         section: dict[str, Any] = {"n": most, **space.about}
         for name, images in groups.items():
             features = space.extract(images)
             section[name] = _compare(space.name, features, reference, material.seed)
-            curve = metrics.prd_curve(features, reference, seed=material.seed)
+            curve = metrics.prd_curve(
+                features, reference, num_clusters=_num_clusters(most), seed=material.seed
+            )
             label = "floor: training images" if name == "floor" else name.replace("_", " ")
             curves[label] = (curve.precision, curve.recall)
         numbers[space.name] = section
     if not any(space.name == "FID" for space in spaces) and material.is_images:
         numbers["FID"] = NOT_COMPUTED
     say("samples in pixels")
-    numbers["pixels"] = _pixels(material, groups, real[:most], train)
+    numbers["pixels"] = _pixels(material, groups, real, train)
     return numbers, curves
 
 
 def _compare(name: str, features, reference, seed: int) -> dict[str, float]:
     n = len(reference)
+    clusters = _num_clusters(n)
     found = metrics.frechet_distance(features, reference)
     found |= metrics.frechet_infinity(features, reference, seed=seed)
     values = {
@@ -128,9 +132,14 @@ def _compare(name: str, features, reference, seed: int) -> dict[str, float]:
     }
     values |= metrics.kid(features, reference, seed=seed, subset_size=min(1000, n))
     # The floor stands beside it: a null by relabelling would take ten times as long.
-    values |= metrics.prd(features, reference, num_null=0, seed=seed)
+    values |= metrics.prd(features, reference, num_null=0, num_clusters=clusters, seed=seed)
     values |= metrics.precision_recall(features, reference, k=3 if n > 3 else n - 1)
     return values
+
+
+def _num_clusters(n: int) -> int:
+    """Return the paper's 20 clusters, fewer where they would hold single images."""
+    return max(2, min(20, n // 2))
 
 
 def _pixels(material: Material, groups, real, train) -> dict[str, Any]:

@@ -6,24 +6,31 @@ from typing import Any, Literal, NamedTuple, get_args
 
 Level = Literal["fault", "notice", "good"]
 
-# A direction of the codes is collapsed below this share of the prior's variance (the threshold of
-# Burda et al. 2016 for active units, relative to the prior).
-COLLAPSED_SHARE = 0.01
+# A direction is collapsed below this share of the prior's variance, a fifth of its standard
+# deviation: draws of the prior lie five times as far out as the codes.
+COLLAPSED_SHARE = 0.04
 
 # Relative differences of the codes' scale from the sampler's: named, and named a fault.
 SCALE_NOTICE, SCALE_FAULT = 0.05, 0.2
 
+# The same for how much directions differ from each other: spread of the log standard deviations.
+UNEVEN_NOTICE, UNEVEN_FAULT = 0.15, 0.4
+
 # Distances of the mean from the centre, in the prior's standard deviations.
-LOCATION_NOTICE, LOCATION_FAULT = 0.3, 1.0
+LOCATION_NOTICE, LOCATION_FAULT = 0.3, 0.8
 
 # A cell of a plane is empty below this share of the codes the prior would put there.
-EMPTY_SHARE = 0.25
+EMPTY_SHARE = 0.15
 
-# The share of the prior's draws that may lie far from all codes; by chance it is 0.01.
-FAR_SHARE = 0.1
+# The share of the prior's draws that may lie far from all codes (by chance 0.01), and that may have
+# no code in their neighbourhood beyond what chance gives.
+FAR_SHARE, UNCOVERED_NOTICE, UNCOVERED_FAULT = 0.1, 0.05, 0.12
 
 # The shape's distance from a Gaussian beyond its null, relative to the null; and nats of KL.
 SHAPE_EXCESS, KL_NOTICE = 3.0, 0.25
+
+# Fewer codes a dimension have collapsed directions by chance.
+LEAST_CODES_A_DIMENSION = 2
 
 _NULLED = ("", "_null", "_null_std")
 
@@ -57,13 +64,17 @@ def judge(latent: Mapping[str, Any]) -> list[Finding]:
     Returns:
       At least one finding, the gravest first.
     """
-    findings = [
-        *_location(latent["scale"]),
-        *_scale(latent["scale"]),
-        *_collapse(latent["collapse"]),
-        *_holes(latent["holes"]),
-        *_shape(latent["shape"], latent["density"]),
-    ]
+    scale, collapse = latent["scale"], latent["collapse"]
+    if scale["n"] < LEAST_CODES_A_DIMENSION * scale["dims"]:
+        text = (
+            f"too few codes: {scale['n']} in {scale['dims']} dimensions say little about scale, "
+            f"collapse or holes; give at least {LEAST_CODES_A_DIMENSION * scale['dims']}"
+        )
+        return [Finding("shape", "notice", text)]
+    findings = [*_location(scale), *_scale(scale), *_collapse(collapse)]
+    # Codes that are narrow in some direction leave cells empty without having holes.
+    even = all(finding.level != "fault" for finding in findings if finding.name != "unused")
+    findings += [*_holes(latent["holes"], even), *_shape(latent["shape"], latent["density"])]
     return sorted(findings, key=lambda finding: get_args(Level).index(finding.level))
 
 
@@ -91,8 +102,10 @@ def headline(findings: list[Finding]) -> str:
 
 
 def _location(scale: Mapping[str, Any]) -> list[Finding]:
-    shift, null = scale["shift"], scale["shift_null"]
-    if not shift > max(LOCATION_NOTICE, 3.0 * null):
+    # |mean|^2 of n draws is chi-square over n.
+    null, spread = scale["shift_null"] ** 2, math.sqrt(2.0 * scale["dims"]) / scale["n"]
+    shift = math.sqrt(max(scale["shift"] ** 2 - null, 0.0))
+    if shift < LOCATION_NOTICE or scale["shift"] ** 2 < null + 5.0 * spread:
         return []
     text = (
         f"location: the mean of the codes lies {shift:.2g} standard deviations of the prior from "
@@ -108,14 +121,29 @@ def _scale(scale: Mapping[str, Any]) -> list[Finding]:
     # Standard error of the logarithm of a root mean square over n d normal values.
     chance = 5.0 / math.sqrt(2.0 * num_codes * dims)
     off = abs(math.log(ratio))
+    uneven = math.sqrt(max(scale["unevenness"] ** 2 - scale["unevenness_null"] ** 2, 0.0))
     claimed = scale["claimed"]
-    said = f"the codes are {ratio:.2f} times as wide as the prior they are sampled from"
-    said += f" (standard deviation {ratio * claimed:.3g}, sampled at {claimed:.3g})"
+    said = (
+        f"the codes are {ratio:.2f} times as wide as the prior they are sampled from (standard "
+        f"deviation {ratio * claimed:.3g}, sampled at {claimed:.3g})"
+    )
+    apart = (
+        f"directions of the codes are {scale.get('live_std_min', math.nan):.2f} to "
+        f"{scale.get('live_std_max', math.nan):.2f} times as wide as the prior"
+    )
     if off > max(math.log1p(SCALE_FAULT), chance):
-        advice = "wrong scale: " + said + "; sample with --scale measured or fix the training"
-        return [Finding("scale", "fault", advice)]
+        text = f"wrong scale: {said}; sample with --scale measured or mend the training"
+        return [Finding("scale", "fault", text)]
+    if uneven > UNEVEN_FAULT:
+        text = f"wrong scale: {apart}; sample with --scale covariance or mend the training"
+        return [Finding("scale", "fault", text)]
+    noticed = []
     if off > max(math.log1p(SCALE_NOTICE), chance):
-        return [Finding("scale", "notice", "scale: " + said)]
+        noticed.append(said)
+    if uneven > UNEVEN_NOTICE:
+        noticed.append(apart)
+    if noticed:
+        return [Finding("scale", "notice", "scale: " + "; ".join(noticed))]
     return [Finding("scale", "good", f"scale: within {100 * math.expm1(off):.1f}% of the prior's")]
 
 
@@ -124,18 +152,21 @@ def _collapse(collapse: Mapping[str, Any]) -> list[Finding]:
         collapse[name] for name in ("dims", "num_collapsed", "num_collapsed_means")
     )
     threshold = f"below {100 * COLLAPSED_SHARE:g}% of the prior's"
+    found = []
     if empty:
         text = (
             f"collapse: the codes have next to no variance in {empty} of {dims} directions "
             f"({threshold}), where draws of the prior lie away from all codes"
         )
-        return [Finding("collapse", "fault", text)]
-    if unused:
+        found.append(Finding("collapse", "fault", text))
+    if unused > empty:
         text = (
             f"posterior collapse: in {unused} of {dims} directions the means of the codes hardly "
             f"vary from image to image ({threshold}); they carry nothing about the image"
         )
-        return [Finding("unused", "fault", text)]
+        found.append(Finding("unused", "fault", text))
+    if found:
+        return found
     ignored = collapse.get("num_ignored", 0)
     if ignored:
         text = (
@@ -146,24 +177,34 @@ def _collapse(collapse: Mapping[str, Any]) -> list[Finding]:
     return [Finding("collapse", "good", f"collapse: none, all {dims} directions are in use")]
 
 
-def _holes(holes: Mapping[str, Any]) -> list[Finding]:
-    found = []
-    fill, null, spread = (holes.get(f"plane_min_fill{end}", math.nan) for end in _NULLED)
-    if fill < EMPTY_SHARE and fill < null - 4.0 * spread:
+def _holes(holes: Mapping[str, Any], even: bool) -> list[Finding]:
+    found, noticed = [], []
+    emptiest = []
+    for name in ("plane_min_fill", *(("plane_min_fill_rescaled",) if even else ())):
+        fill, null, spread = (holes.get(f"{name}{end}", math.nan) for end in _NULLED)
+        if fill < EMPTY_SHARE and fill < null - 6.0 * spread:
+            emptiest.append(fill)
+    if emptiest:
         expected = holes["n"] / holes["plane_num_cells"]
         found.append(
             f"in one plane of the latent space a region that should hold {expected:.0f} of "
-            f"{holes['n']:,} codes holds {fill * expected:.0f}"
+            f"{holes['n']:,} codes holds {min(emptiest) * expected:.0f}"
         )
     far, _, spread = (holes.get(f"far_prior_share{end}", math.nan) for end in _NULLED)
     if holes.get("far_prior_share_is_meaningful") and far > FAR_SHARE + 4.0 * spread:
-        found.append(f"{100 * far:.0f}% of the prior's draws have no code near them")
+        found.append(f"{100 * far:.0f}% of the prior's draws lie far from all codes")
+    coverage, null, spread = (holes.get(f"prior_coverage{end}", math.nan) for end in _NULLED)
+    bare = null - coverage
+    if bare > max(UNCOVERED_NOTICE, 5.0 * spread):
+        text = f"{100 * bare:.0f}% more of the prior than by chance has no code in its surroundings"
+        (found if bare > UNCOVERED_FAULT else noticed).append(text)
     if found:
         return [Finding("holes", "fault", "holes: " + "; ".join(found))]
     chi2, null, spread = (holes.get(f"plane_max_chi2{end}", math.nan) for end in _NULLED)
     if chi2 > null + 5.0 * spread:
-        text = "holes: none found, but in some plane the codes are less even than the prior's draws"
-        return [Finding("holes", "notice", text)]
+        noticed.append("in some plane the codes are less even than draws of the prior")
+    if noticed:
+        return [Finding("holes", "notice", "holes: no empty region, but " + "; ".join(noticed))]
     if math.isnan(chi2) and math.isnan(far):
         return []
     return [Finding("holes", "good", "holes: none found")]

@@ -1,6 +1,7 @@
 """First and second moments of the codes against the prior's."""
 
 import numpy as np
+from scipy import special
 
 from avae_jax.metrics.checks import check_codes, check_positive
 
@@ -24,7 +25,8 @@ def code_moments(z, *, scale: float | None = None) -> dict[str, float]:
       Each has a `_null`, its leading-order expectation for n draws from N(0, I) (for the scaled
       moment KL, from N(0, scale^2 I)): `sqrt(d/n)`, 1, `(1 -+ sqrt(d/n))^2` (Marchenko-Pastur
       edges), for the median `1 - d/(3n)` (within .01 of the law's median for d < n; 0 for d >= 2n,
-      left out between), `min(d, n) exp(-min(d, n) / (2 max(d, n)))`, `d (d + 3) / (4 n)`.
+      left out between), `min(d, n) exp(-min(d, n) / (2 max(d, n)))`; exact for the moment
+      KL, about `d (d + 3) / (4 n)`.
 
     Raises:
       ValueError: wrong shape, fewer than two codes, values that are not finite, or `scale` not
@@ -62,7 +64,7 @@ def code_moments(z, *, scale: float | None = None) -> dict[str, float]:
         "effective_rank": _effective_rank(eigenvalues),
         "effective_rank_null": float(min(d, n) * np.exp(-min(d, n) / (2.0 * max(d, n)))),
         "moment_kl": _moment_kl(mean, eigenvalues, n, 1.0),
-        "moment_kl_null": d * (d + 3) / (4.0 * n),
+        "moment_kl_null": _moment_kl_null(n, d),
     }
     if not 1.0 <= aspect < 2.0:
         moments["eig_median_null"] = 1.0 - aspect / 3.0 if aspect < 1.0 else 0.0
@@ -79,6 +81,14 @@ def _effective_rank(eigenvalues: np.ndarray) -> float:
         return 0.0
     share = eigenvalues[eigenvalues > 0.0] / total
     return float(np.exp(-np.sum(share * np.log(share))))
+
+
+def _moment_kl_null(n: int, d: int) -> float:
+    """Return the mean of the moment KL over n draws of the prior, by the Wishart's log det."""
+    if n <= d:
+        return float("inf")
+    log_det = np.sum(special.digamma(0.5 * (n - np.arange(1, d + 1)))) + d * np.log(2.0 / (n - 1))
+    return float(0.5 * (d / n - log_det))
 
 
 def _moment_kl(mean: np.ndarray, eigenvalues: np.ndarray, n: int, scale: float) -> float:

@@ -213,11 +213,12 @@ def _null_samples(z, reference, scale, num_null, rng) -> Iterator[tuple]:
 def _random_directions(d: int, count: int, rng) -> np.ndarray:
     """Draw `[d, count]` unit vectors: Haar orthonormal bases, the last one cut short."""
     bases = []
-    for _ in range(-(-count // d)):
-        q, r = np.linalg.qr(rng.standard_normal((d, d)))
+    for start in range(0, count, d):
+        # No more columns than are wanted: a whole basis of an image's pixels would take minutes.
+        q, r = np.linalg.qr(rng.standard_normal((d, min(d, count - start))))
         # Without these signs q does not follow the Haar measure.
         bases.append(q * np.sign(np.diag(r)))
-    return np.concatenate(bases, axis=1)[:, :count]
+    return np.concatenate(bases, axis=1)
 
 
 def _normal_bin_means(n: int) -> np.ndarray:
