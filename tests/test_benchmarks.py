@@ -50,3 +50,11 @@ def test_kernel_results_hold_the_targets():
     for exponent in report["exponents"]["pairs"].values():
         assert abs(exponent - 1) < 0.1
     assert report["work_per_device"]["work_ratio"] >= 7
+
+
+def test_latent_metrics_take_less_than_a_minute():
+    report = json.loads((FOLDER / "results" / "latent_metrics.json").read_text())
+    assert (report["codes"], report["dims"]) == (10_000, 128)
+    assert report["total_first_s"] < 60
+    # Less than one matrix of all pairs in float32.
+    assert report["peak_growth_bytes"] < 4 * 10_000**2

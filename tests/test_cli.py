@@ -1,6 +1,7 @@
 """The command line: what it prints, where it writes, and how it refuses."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -246,3 +247,58 @@ def test_bench_names_its_benchmarks(arguments, message, capsys):
     error = refused(["bench", *arguments], capsys)
     assert message in error
     assert "give kernel" in error
+
+
+def test_evaluate_writes_a_report_and_prints_the_verdict(run_dir, capsys, tmp_path):
+    arguments = [
+        "evaluate",
+        str(run_dir),
+        "--num-samples",
+        "100",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert cli.run(arguments) == 0
+    captured = capsys.readouterr()
+    assert "The codes" in captured.out
+    assert "not computed: give the Inception weights" in captured.out
+    assert "report.html" in captured.out
+    assert "encoding" in captured.err
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"report.html", "summary.json"}
+
+
+def test_evaluate_puts_runs_side_by_side(run_dir, capsys, tmp_path):
+    copy = tmp_path / "again"
+    shutil.copytree(run_dir, copy)
+    arguments = ["evaluate", str(run_dir), str(copy), "--num-images", "120", "--num-samples", "60"]
+    assert cli.run([*arguments, "--output", str(tmp_path / "out")]) == 0
+    assert "reconstruction/mse" in capsys.readouterr().out
+    assert (tmp_path / "out" / "comparison.html").exists()
+    assert (tmp_path / "out" / "again" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate"], "run"),
+        (["evaluate", "nowhere"], "nowhere is not a run folder"),
+        (["evaluate", "RUN", "RUN"], "a run is named twice"),
+        (["evaluate", "RUN", "--inception-weights", "nowhere.npz"], "nowhere.npz"),
+        (["evaluate", "RUN", "--classifier", "nowhere.npz"], "nowhere.npz does not exist"),
+        (["evaluate", "RUN", "--protocol", "mine"], "invalid choice 'mine'"),
+        (["classifier", "digits", "--output", "net.pkl"], "must end in .npz"),
+        (["classifier", "digits", "--output", "no/such/net.npz"], "there is no folder"),
+        (["classifier", "digtis"], "did you mean 'digits'"),
+    ],
+)
+def test_evaluate_and_classifier_refuse_in_one_line(arguments, message, run_dir, capsys):
+    arguments = [str(run_dir) if argument == "RUN" else argument for argument in arguments]
+    assert message in refused(arguments, capsys)
+
+
+def test_classifier_is_written_and_not_overwritten(tmp_path, capsys):
+    output = str(tmp_path / "net.npz")
+    assert cli.run(["classifier", "digits", "--num-epochs", "1", "--output", output]) == 0
+    assert "lenet-digits: test accuracy" in capsys.readouterr().out
+    assert "exists" in refused(["classifier", "digits", "--output", output], capsys)
