@@ -9,6 +9,8 @@ from avae_jax.data.factors import FACTORS, load_factors
 from avae_jax.evaluation.material import Material
 from avae_jax.metrics import disentanglement as scores
 
+_SAID_EVERY = 100_000
+
 NOT_COMPUTED = "not computed: the factors of this data set are not known"
 
 
@@ -36,7 +38,13 @@ def describe_disentanglement(
         grid.indices(load_factors(name, data_dir=material.run.config.data.data_dir))
     )
 
+    encoded = 0
+
     def encode(indices):
+        nonlocal encoded
+        before, encoded = encoded, encoded + len(indices)
+        if encoded // _SAID_EVERY > before // _SAID_EVERY:
+            say(f"disentanglement: encoded {encoded:,} of {grid.num_points:,} points")
         return material.run.encode(material.dataset.images[row_of[indices]])
 
     lookup = scores.CodeLookup(encode, grid)

@@ -45,9 +45,9 @@ h3 { font-size:1rem; margin:24px 0 6px; }
 .verdict.good { border-color:var(--good); }
 .verdict p { font-size:1.15rem; font-weight:600; margin:0 0 8px; }
 .verdict ul { margin:0; padding:0; list-style:none; }
-.verdict li { margin:5px 0; padding-left:5.4em; text-indent:-5.4em; }
-.tag { display:inline-block; width:4.9em; margin-right:.5em; font-size:.78rem; font-weight:600;
-  text-align:center; text-indent:0; border-radius:10px; color:#fff; padding:1px 0; }
+.verdict li { display:flex; gap:.6em; align-items:baseline; margin:5px 0; }
+.tag { flex:0 0 4.9em; font-size:.78rem; font-weight:600; text-align:center; border-radius:10px;
+  color:#fff; padding:1px 0; }
 .tag.fault { background:var(--fault); } .tag.notice { background:var(--notice); }
 .tag.good { background:var(--good); }
 .cards { display:flex; flex-wrap:wrap; gap:12px; margin:22px 0 0; padding:0; list-style:none; }
@@ -105,7 +105,7 @@ def make_page(
     for finding in findings:
         text = html.escape(_sentence(finding.text))
         tag = f'<span class="tag {finding.level}">{finding.level}</span>'
-        parts.append(f"<li>{tag}{text}</li>")
+        parts.append(f"<li>{tag}<span>{text}</span></li>")
     parts.append("</ul></section>")
     if cards:
         parts.append('<ul class="cards">')
@@ -121,8 +121,8 @@ def make_page(
         parts.append("<h2>All numbers</h2>")
         parts.append(
             '<p class="note">null: what the same estimator gives for as many draws of the prior '
-            "(or its floor, where the heading says so), with its standard deviation. A dash: not "
-            "defined here.</p>"
+            "or of noise codes, with its standard deviation; for reconstructions the mean image. "
+            "Floor: training images in place of samples. A dash: not defined here.</p>"
         )
     for heading, numbers in tables.items():
         parts.append(f"<h3>{html.escape(heading)}</h3>")
@@ -215,14 +215,14 @@ def _figure(picture: Picture) -> str:
     )
 
 
-_SUFFIXES = ("_null_std", "_null", "_stderr")
+_SUFFIXES = ("_null_std", "_null", "_stderr", "_ceiling")
 
 
 def _table(numbers: Mapping[str, Any]) -> str:
     rows = _rows(numbers, "")
-    has = [any(row[column] for row in rows) for column in range(5)]
-    names = ("", "value", "± s.e.", "null", "± s.d.")
-    kept = [column for column in range(5) if has[column] or column < 2]
+    has = [any(row[column] for row in rows) for column in range(6)]
+    names = ("", "value", "± s.e.", "null", "± s.d.", "ceiling")
+    kept = [column for column in range(6) if has[column] or column < 2]
     heads = (f"<th{' class=n' if c else ''}>{names[c]}</th>" for c in kept)
     lines = [f"<tr>{''.join(heads)}</tr>"]
     for row in rows:
@@ -234,19 +234,20 @@ def _table(numbers: Mapping[str, Any]) -> str:
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
-def _rows(numbers: Mapping[str, Any], prefix: str) -> list[tuple[str, Any, str, str, str]]:
-    rows: list[tuple[str, Any, str, str, str]] = []
+def _rows(numbers: Mapping[str, Any], prefix: str) -> list[tuple[str, Any, str, str, str, str]]:
+    rows: list[tuple[str, Any, str, str, str, str]] = []
     for name, value in numbers.items():
         if isinstance(value, Mapping):
-            rows.append((prefix + name.replace("_", " "), None, "", "", ""))
+            rows.append((prefix + name.replace("_", " "), None, "", "", "", ""))
             rows += _rows(value, prefix)
             continue
         owners = [name.removesuffix(end) for end in _SUFFIXES if name.endswith(end)]
         if any(owner in numbers for owner in owners):
             continue
-        stderr, null, spread = (
+        stderr, null, spread, ceiling = (
             number(numbers[f"{name}{end}"]) if f"{name}{end}" in numbers else ""
-            for end in ("_stderr", "_null", "_null_std")
+            for end in ("_stderr", "_null", "_null_std", "_ceiling")
         )
-        rows.append((prefix + name.replace("_", " "), number(value), stderr, null, spread))
+        label = prefix + name.replace("_", " ")
+        rows.append((label, number(value), stderr, null, spread, ceiling))
     return rows

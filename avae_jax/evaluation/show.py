@@ -27,8 +27,9 @@ def print_evaluation(summary: Mapping[str, Any], folder: Path) -> None:
         "samples of the claimed prior": _samples(summary["samples"]),
     }
     if isinstance(summary["disentanglement"], Mapping):
-        scores = {k: v for k, v in summary["disentanglement"].items() if isinstance(v, float)}
-        shown["disentanglement"] = scores
+        scores = summary["disentanglement"]
+        names = [name.removesuffix("_ceiling") for name in scores if name.endswith("_ceiling")]
+        shown["disentanglement (null: noise)"] = _plain(scores, names)
     print(format_summary({name: values for name, values in shown.items() if values}))
     print()
     print(summary["verdict"]["headline"])
