@@ -12,7 +12,7 @@ import numpy as np
 from avae_jax import metrics
 from avae_jax.density import find_bandwidth, null_kl
 from avae_jax.evaluation.material import Material
-from avae_jax.evaluation.verdict import COLLAPSED_SHARE
+from avae_jax.evaluation.verdict import COLLAPSED_SHARE, IGNORED_SHARE, LOCATION_NOTICE
 from avae_jax.metrics.checks import prior_generator
 
 
@@ -101,10 +101,9 @@ def describe_codes(
     decode = _decoder(run)
     collapse |= metrics.relevance(decode, material.z, seed=seed)
     spectrum = metrics.relevance_spectrum(decode, material.z, seed=seed)
-    relevant = collapse["relevant_directions"]
-    if math.isfinite(relevant):
-        # 99% of an even response are carried by 99% of the directions.
-        collapse["num_ignored"] = max(math.ceil(0.99 * d) - num_unused - int(relevant), 0)
+    if np.all(np.isfinite(spectrum.directions)):
+        ignored = spectrum.directions < IGNORED_SHARE * spectrum.directions.mean()
+        collapse["num_ignored"] = max(int(np.count_nonzero(ignored)) - num_unused, 0)
     numbers["collapse"] = collapse
 
     say("holes")
@@ -112,7 +111,9 @@ def describe_codes(
     numbers["scale"] = _scale(mean, eigenvalues, live, n, scale, seed)
     white, back = _whiten(z, mean, eigenvalues, vectors, live)
     ratio = numbers["scale"]["live_std_ratio"]
-    rescaled = (z - mean) / (scale * (ratio if ratio > 0.0 else 1.0))
+    # A hole moves the mean a little; taking that out would smear its edges over other cells.
+    moved = numbers["scale"]["shift"] ** 2 - d / n > LOCATION_NOTICE**2
+    rescaled = (z - mean if moved else z) / (scale * (ratio if ratio > 0.0 else 1.0))
     numbers["holes"], plane = _holes(rescaled, white, back, seed)
     numbers["shape"] = _shape(white, seed)
     far = metrics.hole_points(z, scale=scale, seed=seed, k=min(5, n))

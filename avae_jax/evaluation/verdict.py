@@ -10,6 +10,9 @@ Level = Literal["fault", "notice", "good"]
 # deviation: draws of the prior lie five times as far out as the codes.
 COLLAPSED_SHARE = 0.04
 
+# The decoder ignores a direction below this share of what the mean direction moves.
+IGNORED_SHARE = 0.01
+
 # Relative differences of the codes' scale from the sampler's: named, and named a fault.
 SCALE_NOTICE, SCALE_FAULT = 0.05, 0.2
 
@@ -170,8 +173,8 @@ def _collapse(collapse: Mapping[str, Any]) -> list[Finding]:
     ignored = collapse.get("num_ignored", 0)
     if ignored:
         text = (
-            f"collapse: {ignored} of {dims} directions of the codes hardly reach the pixels "
-            "(together under 1% of the decoder's response)"
+            f"collapse: {ignored} of {dims} directions of the codes hardly reach the pixels (each "
+            f"under {100 * IGNORED_SHARE:g}% of the mean direction's share)"
         )
         return [Finding("unused", "notice", text)]
     return [Finding("collapse", "good", f"collapse: none, all {dims} directions are in use")]
