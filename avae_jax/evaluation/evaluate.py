@@ -63,13 +63,15 @@ def evaluate_run(
       ValueError: no run folder, images that were trained on, a file of features that does not fit.
     """
     start = time.monotonic()
-    if num_images < 2 or num_samples < 2:
-        raise ValueError(
-            f"num_images={num_images} and num_samples={num_samples}: give at least 2 of each"
-        )
+    least = {"num_images": 20, "num_samples": 20, "iwae_samples": 1, "seed": 0}
+    given = {"num_images": num_images, "num_samples": num_samples, "iwae_samples": iwae_samples}
+    for name, value in {**given, "seed": seed}.items():
+        if value < least[name]:
+            raise ValueError(f"{name}={value}: give at least {least[name]}")
     if not isinstance(run, Run):
         run = load_run(run)
     folder = Path(output) if output is not None else run.path / "evaluation"
+    _check_folder(folder)
     # Files are read before the work that needs them at its end.
     spaces = _file_spaces(inception_weights, classifier)
     say(f"encoding {run.path}")
@@ -106,6 +108,17 @@ def evaluate_run(
     html.write_text(folder / SUMMARY_FILE, json.dumps(_strict(summary), indent=2) + "\n")
     html.write_text(folder / REPORT_FILE, page)
     return summary
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written to before the work whose result it is to hold."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"output={folder}: {place} is a file, not a folder; choose another")
+    if not os.access(place, os.W_OK):
+        raise ValueError(f"output={folder}: no write permission in {place}; choose another")
 
 
 def _file_spaces(inception_weights, classifier) -> list[FeatureSpace]:

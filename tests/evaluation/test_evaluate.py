@@ -189,7 +189,7 @@ def test_fid_with_weights(digits_run, tmp_path):
     save_inception_npz(InceptionWeights(params, "0" * 64, "0" * 64), tmp_path / "weights.npz")
     summary = evaluate_run(
         digits_run, inception_weights=tmp_path / "weights.npz", output=tmp_path,
-        num_images=12, num_samples=12,
+        protocol="paper", num_images=20, num_samples=20,
     )  # fmt: skip
     assert summary["samples"]["FID"]["resize"] == "legacy_pytorch"
     assert math.isfinite(summary["samples"]["FID"]["claimed"]["FID"])
@@ -255,7 +255,10 @@ def test_another_configuration_is_another_group(evaluated):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_images": 1}, "num_images=1"),
+        ({"num_images": 1}, "num_images=1: give at least 20"),
+        ({"num_samples": 5}, "num_samples=5: give at least 20"),
+        ({"iwae_samples": 0}, "iwae_samples=0: give at least 1"),
+        ({"seed": -1}, "seed=-1: give at least 0"),
         ({"classifier": "nowhere.npz"}, "nowhere.npz does not exist"),
         ({"inception_weights": "nowhere.npz"}, "nowhere.npz"),
     ],
@@ -264,6 +267,13 @@ def test_bad_input_is_refused_before_the_work(digits_run, changes, message, tmp_
     with pytest.raises((ValueError, OSError), match=message):
         evaluate_run(digits_run, output=tmp_path / "out", **changes)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_output_is_refused(digits_run, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match="is a file, not a folder"):
+        evaluate_run(digits_run, output=tmp_path / "out" / "deeper")
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_codes_that_are_not_finite_are_refused(digits_run, tmp_path):
