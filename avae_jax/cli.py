@@ -83,8 +83,8 @@ class _Evaluate:
     """A classifier that `avae classifier` wrote, for distances in its features."""
     iwae_samples: int = 500
     """Draws an image of the importance-weighted bound (stochastic encoders)."""
-    dci: bool = False
-    """Compute DCI where factors are known: minutes for many factor values."""
+    factors: Literal["none", "scores", "dci"] = "scores"
+    """Data with known factors: scores encodes most of their grid; dci adds DCI, minutes long."""
     output: Path | None = None
     """Folder to write summary.json and report.html to; RUN/evaluation when not given, and
     evaluation/ for the comparison of several runs."""
@@ -330,6 +330,12 @@ def _evaluate(arguments: list[str]) -> int:
         raise ConfigError("no run given: name one or more run folders")
     if len({path.resolve() for path in wanted.runs}) < len(wanted.runs):
         raise ConfigError("runs: a run is named twice")
+    names = [path.resolve().name for path in wanted.runs]
+    if wanted.output is not None and len(set(names)) < len(names):
+        raise ConfigError(
+            f"runs: two folders have one name ({', '.join(names)}), and with --output each run "
+            "needs its own; leave --output out or rename one"
+        )
     _quiet()
     import avae_jax as av
     from avae_jax.evaluation import evaluate_run
@@ -358,7 +364,7 @@ def _evaluate(arguments: list[str]) -> int:
                 inception_weights=wanted.inception_weights,
                 classifier=wanted.classifier,
                 iwae_samples=wanted.iwae_samples,
-                dci=wanted.dci,
+                factors=wanted.factors,
                 output=output,
                 say=say,
             )

@@ -270,6 +270,10 @@ def test_evaluate_writes_a_report_and_prints_the_verdict(run_dir, capsys, tmp_pa
 
 def test_evaluate_puts_runs_side_by_side(run_dir, capsys, tmp_path):
     copy = tmp_path / "again"
+    twin = tmp_path / run_dir.name
+    twin.mkdir()
+    output = ["--output", str(tmp_path / "out")]
+    assert "one name" in refused(["evaluate", str(run_dir), str(twin), *output], capsys)
     shutil.copytree(run_dir, copy)
     arguments = ["evaluate", str(run_dir), str(copy), "--num-images", "120", "--num-samples", "60"]
     assert cli.run([*arguments, "--output", str(tmp_path / "out")]) == 0

@@ -51,10 +51,11 @@ def group_runs(summaries: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[i
             name = Path(about["folder"]).name
         names.append(name)
     # Groups with one name differ in some other field: their folders tell them apart.
-    for k, (name, indices) in enumerate(zip(names, groups.values(), strict=True)):
-        if names.count(name) > 1:
-            names[k] = f"{name} ({Path(summaries[indices[0]]['about']['folder']).name})"
-    return list(zip(names, groups.values(), strict=True))
+    whole = [
+        f"{name} ({summaries[indices[0]]['about']['folder']})" if names.count(name) > 1 else name
+        for name, indices in zip(names, groups.values(), strict=True)
+    ]
+    return list(zip(whole, groups.values(), strict=True))
 
 
 def compare(summaries: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, list[str]]]:
@@ -93,10 +94,15 @@ HEADLINES = (
     "reconstruction/mse",
     "latent/density/kde_kl",
     "latent/density/kde_kl_null",
+    "latent/density/kde_kl_log10",
+    "latent/density/kde_kl_log10_null",
     "latent/moments/moment_kl",
     "latent/scale/live_std_ratio",
     "latent/collapse/num_collapsed",
+    "latent/collapse/num_collapsed_means",
     "latent/holes/prior_coverage",
+    "likelihood/surgery/elbo",
+    "likelihood/bound/iwae",
 )
 """Numbers that a table of several runs starts with."""
 
@@ -127,6 +133,14 @@ def comparison_page(summaries: Sequence[Mapping[str, Any]]) -> str:
             listed.append((section.replace("/", ": ").replace("_", " "), ()))
             heading = section
         listed.append((rest.replace("_", " "), cells))
+    abouts = [summary["about"] for summary in summaries]
+    facts = {
+        name: ", ".join(dict.fromkeys(str(about[key]) for about in abouts))
+        for name, key in (
+            ("protocol", "protocol"), ("split", "split"), ("images", "num_images"),
+            ("samples", "num_samples"), ("evaluation seed", "seed"),
+        )
+    }  # fmt: skip
     verdicts = [
         (
             str(summary["about"]["folder"]),
@@ -136,7 +150,8 @@ def comparison_page(summaries: Sequence[Mapping[str, Any]]) -> str:
     ]
     return html.make_comparison(
         title=f"{len(summaries)} runs side by side",
-        about="A cell of several seeds holds mean ± standard deviation over them.",
+        about="; ".join(f"{name} {value}" for name, value in facts.items())
+        + ". A cell of several seeds holds mean ± standard deviation over them.",
         columns=columns,
         rows=listed,
         verdicts=verdicts,

@@ -1,7 +1,7 @@
 """Disentanglement scores of runs on data sets whose factors are known."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -9,13 +9,19 @@ from avae_jax.data.factors import FACTORS, load_factors
 from avae_jax.evaluation.material import Material
 from avae_jax.metrics import disentanglement as scores
 
+Factors = Literal["none", "scores", "dci"]
+
 _SAID_EVERY = 100_000
 
 NOT_COMPUTED = "not computed: the factors of this data set are not known"
+SKIPPED = "not computed: skipped by --factors none"
 
 
 def describe_disentanglement(
-    material: Material, say: Callable[[str], None] = lambda line: None, *, with_dci: bool = False
+    material: Material,
+    say: Callable[[str], None] = lambda line: None,
+    *,
+    factors: Factors = "scores",
 ) -> tuple[dict[str, Any] | str, dict[str, np.ndarray]]:
     """Score the codes of the full factor grid, along axes and along found directions.
 
@@ -25,7 +31,8 @@ def describe_disentanglement(
     Args:
       material: what is evaluated.
       say: receives a line of progress.
-      with_dci: whether to train the classifiers of DCI, minutes for many factor values.
+      factors: "none" to skip, "dci" to train the classifiers of DCI too, minutes for many factor
+        values.
 
     Returns:
       (scores with null and ceiling, or why there are none; factor -> direction `[latent_dim]`).
@@ -33,6 +40,8 @@ def describe_disentanglement(
     name = material.dataset.name
     if name not in FACTORS:
         return NOT_COMPUTED, {}
+    if factors == "none":
+        return SKIPPED, {}
     grid = FACTORS[name]
     row_of = np.argsort(
         grid.indices(load_factors(name, data_dir=material.run.config.data.data_dir))
@@ -51,7 +60,12 @@ def describe_disentanglement(
     say("disentanglement: encoding points of the factor grid")
     num_bins = (10,) if material.protocol == "paper" else (10, 20)
     found = scores.disentanglement_scores(
-        lookup, grid, num_bins=num_bins, with_dci=with_dci, with_sap=True, seed=material.seed
+        lookup,
+        grid,
+        num_bins=num_bins,
+        with_dci=factors == "dci",
+        with_sap=True,
+        seed=material.seed,
     )
     directions = scores.find_directions(lookup, grid, seed=material.seed)
     named = dict(zip(grid.names, directions, strict=True))

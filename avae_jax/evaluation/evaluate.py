@@ -13,7 +13,7 @@ import numpy as np
 from avae_jax import metrics
 from avae_jax.data import ImageData
 from avae_jax.evaluation import html, pictures
-from avae_jax.evaluation.disentangled import describe_disentanglement
+from avae_jax.evaluation.disentangled import Factors, describe_disentanglement
 from avae_jax.evaluation.latent import describe_codes
 from avae_jax.evaluation.likelihood import describe_likelihood
 from avae_jax.evaluation.material import Material, Protocol, describe, gather
@@ -35,7 +35,7 @@ def evaluate_run(
     inception_weights: str | os.PathLike | None = None,
     classifier: str | os.PathLike | None = None,
     iwae_samples: int = 500,
-    dci: bool = False,
+    factors: Factors = "scores",
     output: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -51,7 +51,8 @@ def evaluate_run(
       inception_weights: file of the Inception weights for FID and KID in its features.
       classifier: file of a classifier that `avae classifier` wrote, for features of the data set.
       iwae_samples: draws a image of the importance-weighted bound, for stochastic encoders.
-      dci: whether to compute DCI where factors are known, which trains a classifier a factor.
+      factors: for data with known factors: "scores" encodes most of their grid and computes the
+        disentanglement scores, "dci" adds DCI, which trains a classifier a factor, "none" skips.
       output: folder to write to; None is `RUN/evaluation`.
       say: receives a line of progress.
 
@@ -86,7 +87,7 @@ def evaluate_run(
     say("decoding draws of the prior")
     priors = draw_priors(material, min(num_samples, len(material.index), len(material.train_index)))
     samples, curves = describe_samples(material, [*spaces, pixel_features(material)], priors, say)
-    factors, directions = describe_disentanglement(material, say, with_dci=dci)
+    disentanglement, directions = describe_disentanglement(material, say, factors=factors)
 
     summary = {
         "about": {**describe(material), "num_samples": len(next(iter(priors.values())))},
@@ -98,7 +99,7 @@ def evaluate_run(
         "latent": latent,
         "likelihood": likelihood,
         "samples": samples,
-        "disentanglement": factors,
+        "disentanglement": disentanglement,
     }
     say("figures")
     drawn = pictures.draw(material, arrays, priors, curves, directions)
@@ -178,11 +179,15 @@ def _page(summary: Mapping[str, Any], findings: list[Finding], drawn) -> str:
         f"{about['checkpoint_step']:,}; {about['num_images']:,} {about['split']} images, "
         f"{about['num_samples']:,} samples, seed {about['seed']}, protocol {about['protocol']}"
     )
-    tables, notes = {}, {}
+    tables: dict[str, Any] = {}
+    notes: dict[str, str] = {}
     for name, heading in _HEADINGS.items():
         section = summary[name]
         if not isinstance(section, Mapping):
             notes[heading], section = str(section), {}
+        elif "note" in section:
+            notes[heading] = section["note"]
+            section = {key: value for key, value in section.items() if key != "note"}
         tables[heading] = section
     return html.make_page(
         title=f"{about['experiment']}: {about['method']} evaluated",
@@ -208,7 +213,7 @@ def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     name = "kde_kl" if "kde_kl" in density else "kde_kl_log10"
     cards.append(
         (
-            "KL to the prior (KDE)",
+            "KL to the prior (KDE), " + ("nats" if name == "kde_kl" else "base 10"),
             html.number(density[name]),
             f"null {html.number(density[f'{name}_null'])}",
         )

@@ -100,13 +100,8 @@ def make_page(
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="about">{html.escape(about)}</p>',
         f'<section class="verdict {level}" aria-label="Verdict">',
-        f"<p>{html.escape(headline(list(findings)))}</p><ul>",
+        f"<p>{html.escape(headline(list(findings)))}</p>{_listed(findings)}</section>",
     ]
-    for finding in findings:
-        text = html.escape(_sentence(finding.text))
-        tag = f'<span class="tag {finding.level}">{finding.level}</span>'
-        parts.append(f"<li>{tag}<span>{text}</span></li>")
-    parts.append("</ul></section>")
     if cards:
         parts.append('<ul class="cards">')
         for label, value, beside in cards:
@@ -128,7 +123,8 @@ def make_page(
         parts.append(f"<h3>{html.escape(heading)}</h3>")
         if heading in notes:
             parts.append(f'<p class="note">{html.escape(notes[heading])}</p>')
-        parts.append(_table(numbers))
+        if numbers:
+            parts.append(_table(numbers))
     parts.append("</main></body></html>")
     return "\n".join(parts) + "\n"
 
@@ -158,7 +154,7 @@ def make_comparison(
         level = findings[0].level if findings else "good"
         said = html.escape(headline(list(findings)))
         parts.append(f"<h3>{html.escape(name)}</h3>")
-        parts.append(f'<section class="verdict {level}"><p>{said}</p></section>')
+        parts.append(f'<section class="verdict {level}"><p>{said}</p>{_listed(findings)}</section>')
     heads = "".join(f'<th class="n">{html.escape(column)}</th>' for column in columns)
     parts.append(f'<h2>Side by side</h2><div class="scroll"><table><tr><th></th>{heads}</tr>')
     for name, cells in rows:
@@ -199,6 +195,14 @@ def number(value: Any) -> str:
     return text.replace("-", "−")
 
 
+def _listed(findings: Sequence[Finding]) -> str:
+    items = []
+    for finding in findings:
+        tag = f'<span class="tag {finding.level}">{finding.level}</span>'
+        items.append(f"<li>{tag}<span>{html.escape(_sentence(finding.text))}</span></li>")
+    return f"<ul>{''.join(items)}</ul>"
+
+
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
@@ -215,6 +219,8 @@ def _figure(picture: Picture) -> str:
     )
 
 
+# Longer cells are text.
+_LONGEST_NUMBER = 18
 _SUFFIXES = ("_null_std", "_null", "_stderr", "_ceiling")
 
 
@@ -228,6 +234,10 @@ def _table(numbers: Mapping[str, Any]) -> str:
     for row in rows:
         if row[1] is None:
             lines.append(f'<tr><th colspan="{len(kept)}">{html.escape(row[0])}</th></tr>')
+            continue
+        if len(row[1]) > _LONGEST_NUMBER:
+            text = f'<td colspan="{len(kept) - 1}">{html.escape(row[1])}</td>'
+            lines.append(f"<tr><td>{html.escape(row[0])}</td>{text}</tr>")
             continue
         cells = (f"<td{' class=n' if c else ''}>{html.escape(row[c] or '')}</td>" for c in kept)
         lines.append(f"<tr>{''.join(cells)}</tr>")

@@ -147,8 +147,8 @@ def _density(material: Material) -> dict[str, Any]:
         f"{name}_stderr": kl["stderr"] / unit,
         f"{name}_null": null / unit,
         # In nats whatever the protocol: what the verdict reads.
-        "kl_excess": kl["kl"] - null,
-        "kl_excess_stderr": kl["stderr"],
+        "kl_excess_nats": kl["kl"] - null,
+        "kl_excess_nats_stderr": kl["stderr"],
         "num_centers": len(centers),
         "bandwidth": bandwidth.h_corr,
         "bandwidth_trained_with": None if run.bandwidth is None else run.bandwidth.h_corr,

@@ -44,12 +44,18 @@ def draw(
 def _images(material: Material, priors, curves) -> list[Picture]:
     value_range = material.value_range
     shown = evenly(len(material.x), 24)
-    groups = {name.replace("_", " "): x[:36] for name, x in list(priors.items())[:2]}
+    beside = [name for name in ("standard_normal", "gaussian") if name in priors][:1]
+    groups = {name.replace("_", " "): priors[name][:36] for name in ("claimed", *beside)}
+    other = {
+        "standard_normal": ", beside N(0, I); the same noise in both",
+        "gaussian": ", beside a Gaussian with the codes' mean and covariance; the same noise",
+    }
     pictures = [
         Picture(
             "Samples",
-            "Decoded draws of the prior, at the scale the method claims and from N(0, I) where "
-            "that is another; the same noise in both.",
+            "Decoded draws of the prior at the scale the method claims"
+            + "".join(other[name] for name in beside)
+            + ".",
             fig.to_png(figures.make_samples(groups, value_range=value_range)),
         ),
         Picture(

@@ -24,6 +24,7 @@ def print_evaluation(summary: Mapping[str, Any], folder: Path) -> None:
             ("sliced_w2", "max_sliced_w2", "mmd_rbf", "energy_distance", "knn_kl", "c2st_auc"),
         ),
         "holes": _plain(latent["holes"], ("prior_coverage", "far_prior_share", "plane_max_chi2")),
+        "likelihood": _likelihood(summary["likelihood"]),
         "samples of the claimed prior": _samples(summary["samples"]),
     }
     if isinstance(summary["disentanglement"], Mapping):
@@ -61,6 +62,13 @@ def _plain(section: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
             if f"{name}_null" in section:
                 kept[f"{name}_null"] = section[f"{name}_null"]
     return kept
+
+
+def _likelihood(section: Mapping[str, Any] | str) -> dict[str, Any]:
+    if isinstance(section, str):
+        return {}
+    surgery = _plain(section["surgery"], ("elbo", "mutual_information", "marginal_kl"))
+    return {**surgery, "iwae": section["bound"]["iwae"]}
 
 
 def _samples(samples: Mapping[str, Any]) -> dict[str, Any]:

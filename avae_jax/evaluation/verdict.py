@@ -226,8 +226,8 @@ def _shape(shape: Mapping[str, Any], density: Mapping[str, Any]) -> list[Finding
             f"rescaled, the codes are {max(ratios):.1f} times as far from a Gaussian as its own "
             "draws are"
         )
-    excess = density["kl_excess"]
-    if excess > max(KL_NOTICE, 5.0 * density["kl_excess_stderr"]):
+    excess = density["kl_excess_nats"]
+    if excess > max(KL_NOTICE, 5.0 * density["kl_excess_nats_stderr"]):
         noticed.append(f"the density of the codes is {excess:.2g} nats from the prior's")
     if noticed:
         return [Finding("shape", "notice", "shape: " + "; ".join(noticed))]

@@ -30,13 +30,17 @@ def read_npz(content: bytes, source: str) -> dict[str, np.ndarray]:
     Raises:
       ValueError: the bytes are not an `.npz`, or hold Python objects.
     """
+    if not content.startswith(b"PK"):
+        raise ValueError(f"{source} is not a readable .npz: it is no zip archive of arrays")
     try:
         stored = np.load(io.BytesIO(content), allow_pickle=False)
         if isinstance(stored, np.ndarray):
             raise ValueError("it holds one bare array")
         return {key: stored[key] for key in stored.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{source} is not a readable .npz: {first_line(error)}") from error
+        # NumPy's own words advise to load such a file unsafely.
+        why = "it holds Python objects" if "pickle" in str(error) else first_line(error)
+        raise ValueError(f"{source} is not a readable .npz: {why}") from error
 
 
 def first_line(error: BaseException) -> str:

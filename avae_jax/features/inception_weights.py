@@ -115,8 +115,9 @@ def _read_pth(content: bytes, source: str) -> dict:
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        # torch's own words advise to run what is in the file.
         raise ValueError(
-            f"{source} is not a file of tensors by name: {first_line(error)}"
+            f"{source} is not a file of tensors by name, or holds other objects; nothing was run"
         ) from error
     if not isinstance(state, Mapping):
         raise ValueError(f"{source} holds a {type(state).__name__}, not tensors by name")

@@ -246,7 +246,7 @@ def _linear_variance(features, reference, root, reference_root) -> float:
     """
     shift = features.mean(axis=0) - reference.mean(axis=0)
     left, values, right = np.linalg.svd(root @ reference_root.T, full_matrices=False)
-    kept = values > values.size * np.finfo(np.float64).eps * values[0]
+    kept = values > values.size * np.finfo(np.float64).eps * max(values, default=0.0)
     scale = np.sqrt(values[kept])[:, None]
     # T = R2' V D^-1 V' R2 for R1 R2' = U D V'.
     half_maps = (right[kept] @ reference_root / scale, left[:, kept].T @ root / scale)

@@ -29,7 +29,8 @@ def kid(
 
     Returns:
       `kid`, negative about half of the time for a perfect sampler; `kid_null`, 0; `kid_std`, the
-      standard deviation over the subsets (divided by num_subsets). The subsets overlap: `kid_std /
+      standard deviation over the subsets (divided by num_subsets), NaN where they cannot
+      differ. The subsets overlap: `kid_std /
       sqrt(num_subsets)` is not a standard error; `polynomial_mmd` has one.
 
     Raises:
@@ -63,7 +64,10 @@ def kid(
         y = reference[rng.choice(m, subset_size, replace=False)]
         within = _off_diagonal_mean(_kernel(x, x)) + _off_diagonal_mean(_kernel(y, y))
         values.append(within - 2.0 * _kernel(x, y).mean())
-    return {"kid": float(np.mean(values)), "kid_null": 0.0, "kid_std": float(np.std(values))}
+    # One subset has no spread, and subsets of all rows are one and the same.
+    varied = num_subsets > 1 and (subset_size < n or subset_size < m)
+    spread = float(np.std(values)) if varied else math.nan
+    return {"kid": float(np.mean(values)), "kid_null": 0.0, "kid_std": spread}
 
 
 def polynomial_mmd(features, reference) -> dict[str, float]:

@@ -21,7 +21,7 @@ GOOD = {
         "plane_min_fill_rescaled_null": 0.55, "plane_min_fill_rescaled_null_std": 0.05,
         "prior_coverage": 0.965, "prior_coverage_null": 0.969, "prior_coverage_null_std": 0.004,
     },
-    "density": {"kl_excess": 0.05, "kl_excess_stderr": 0.02},
+    "density": {"kl_excess_nats": 0.05, "kl_excess_nats_stderr": 0.02},
     "shape": {
         "max_sliced_w2": 0.05, "max_sliced_w2_null": 0.05,
         "radial_ks": 0.02, "radial_ks_null": 0.02,
@@ -85,7 +85,7 @@ def test_several_failures_are_named_together():
         {"holes__prior_coverage": 0.9},
         {"scale__unevenness": 0.25},
         {"shape__max_sliced_w2": 0.4},
-        {"density__kl_excess": 0.6},
+        {"density__kl_excess_nats": 0.6},
     ],
 )
 def test_what_can_be_measured_but_hardly_matters_is_a_notice(changes):

@@ -211,7 +211,7 @@ def test_unreadable_files_are_named(tmp_path):
         with pytest.raises(ValueError, match=message):
             load_inception_weights(path)
     np.savez(tmp_path / "objects.npz", a=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="not a readable .npz: Object arrays"):
+    with pytest.raises(ValueError, match="not a readable .npz: it holds Python objects"):
         load_inception_weights(tmp_path / "objects.npz")
     with open(tmp_path / "bare.npz", "wb") as file:
         np.save(file, np.zeros(3))

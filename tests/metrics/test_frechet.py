@@ -170,3 +170,10 @@ def test_bad_input_is_named():
         frechet_distance_from_moments(np.zeros(2), -np.eye(2), np.zeros(2), np.eye(2))
     with pytest.raises(ValueError, match="mean has 3 features"):
         frechet_distance_from_moments(np.zeros(3), np.eye(3), np.zeros(2), np.eye(2))
+
+
+@pytest.mark.parametrize("constant", [0, 1])
+def test_constant_features_have_no_errors_of_other_libraries(constant):
+    sets = [np.random.default_rng(1).standard_normal((60, 4)) for _ in range(2)]
+    sets[constant] = np.ones((60, 4))
+    assert np.isfinite(frechet_infinity(*sets)["frechet_infinity"])

@@ -1,3 +1,4 @@
+import math
 import tracemalloc
 
 import numpy as np
@@ -28,7 +29,7 @@ def test_equals_a_naive_double_loop():
     expected = naive_mmd(x, y)
     whole = kid(x, y, num_subsets=1, subset_size=50)
     assert whole["kid"] == pytest.approx(expected, abs=1e-10)
-    assert whole["kid_std"] == 0.0
+    assert math.isnan(whole["kid_std"])
     assert polynomial_mmd(x, y)["polynomial_mmd"] == pytest.approx(expected, abs=1e-10)
 
 
@@ -113,3 +114,10 @@ def test_bad_input_is_named():
         kid(x, x[:, :1], subset_size=2)
     with pytest.raises(ValueError, match="not finite"):
         polynomial_mmd(x, x * np.nan)
+
+
+def test_subsets_that_cannot_differ_have_no_spread():
+    x, y = np.random.default_rng(0).standard_normal((2, 30, 4))
+    assert math.isnan(kid(x, y, subset_size=30)["kid_std"])
+    assert math.isnan(kid(x, y, subset_size=10, num_subsets=1)["kid_std"])
+    assert kid(x, y, subset_size=10, num_subsets=5)["kid_std"] > 0
