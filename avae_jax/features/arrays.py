@@ -30,7 +30,7 @@ def read_npz(content: bytes, source: str) -> dict[str, np.ndarray]:
     Raises:
       ValueError: the bytes are not an `.npz`, or hold Python objects.
     """
-    if not content.startswith(b"PK"):
+    if not content.startswith((b"PK", b"\x93NUMPY")):
         raise ValueError(f"{source} is not a readable .npz: it is no zip archive of arrays")
     try:
         stored = np.load(io.BytesIO(content), allow_pickle=False)
