@@ -1,7 +1,7 @@
 """Several evaluated runs side by side, with mean and standard deviation over seeds."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,14 @@ _SAME = (
 )  # fmt: skip
 
 
-def flatten(summary: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+def flatten(summary: Mapping[str, Any], prefix: str = "") -> dict[str, int | float]:
     """Return the numbers of a summary by their path, "latent/moments/std"."""
-    flat: dict[str, float] = {}
+    flat: dict[str, int | float] = {}
     for name, value in summary.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name}/")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            flat[prefix + name] = float(value)
+            flat[prefix + name] = value
     return flat
 
 
@@ -71,23 +71,35 @@ def compare(summaries: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str
     flats = [flatten({k: v for k, v in s.items() if k != "about"}) for s in summaries]
     groups = group_runs(summaries)
     columns = [name + (f" ({len(i)} seeds)" if len(i) > 1 else "") for name, i in groups]
-    names = list(dict.fromkeys(name for flat in flats for name in flat))
     rows: dict[str, list[str]] = {}
-    for name in names:
-        if name.endswith("_null_std"):
+    for name in _ordered(name for flat in flats for name in flat):
+        if name.endswith(("_null_std", "_stderr")):
             continue
         if name.endswith("/n") and len({flat.get(name) for flat in flats}) == 1:
             continue
         cells = []
         for _, indices in groups:
             values = np.array([flats[i].get(name, math.nan) for i in indices])
-            if len(values) == 1 or np.isnan(values).any():
-                cells.append(html.number(float(values.mean())))
+            if len(indices) == 1:
+                cells.append(html.number(flats[indices[0]].get(name)))
+            elif np.isnan(values).any():
+                cells.append(html.number(None))
             else:
                 mean, spread = float(values.mean()), float(values.std(ddof=1))
                 cells.append(f"{html.number(mean)} ± {html.number(spread)}")
         rows[name] = cells
     return columns, rows
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    """Return each name once, its null right after it."""
+    known = dict.fromkeys(names)
+    ordered: dict[str, None] = {}
+    for name in known:
+        ordered[name] = None
+        if f"{name}_null" in known:
+            ordered[f"{name}_null"] = None
+    return list(ordered)
 
 
 HEADLINES = (
@@ -110,7 +122,9 @@ HEADLINES = (
 def comparison_table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
     """Return the numbers that matter most as text, a line a number."""
     names = [name for name in HEADLINES if name in rows]
-    names += [name for name in rows if name.startswith("samples/") and "/claimed/F" in name]
+    # "samples/FD-pca50/claimed/FD-pca50": the distance itself, of each feature space.
+    paths = [name.split("/") for name in rows if name.startswith("samples/")]
+    names += ["/".join(path) for path in paths if path[1:] == [path[1], "claimed", path[1]]]
     cells = [["", *columns], *([name, *rows[name]] for name in names)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(columns) + 1)]
     return "\n".join(

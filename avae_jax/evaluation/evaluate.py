@@ -172,6 +172,22 @@ _HEADINGS = {
 }
 
 
+_NOTES = {
+    "reconstruction": "mse per pixel in [0, 1]; sse summed over an image in its own units; psnr in "
+    "dB; ssim 1 for equal images.",
+    "latent": "Moments and holes are in units of the prior's standard deviation. kde kl: held out, "
+    "nats; tail share: codes beyond the reach of the centers; knn kl detects rather than measures "
+    "in many dimensions; fill: codes in the emptiest cell of any plane over those expected; far "
+    "prior share and Henze-Zirkler mean little where their flag is 0; relevant directions carry "
+    "99% of the decoder's response; unevenness: spread of the log standard deviations.",
+    "samples": "Floor: training images in place of samples. FD and kid: 0 is best; precision, "
+    "recall and the others: 1 is best. copying z below -3 says that samples copy training images, "
+    "above 3 that they are farther from them than test images are.",
+    "disentanglement": "null: noise codes; ceiling: the factors themselves as codes. along: in "
+    "directions found with labels, on other draws than those scored.",
+}
+
+
 def _page(summary: Mapping[str, Any], findings: list[Finding], drawn) -> str:
     about = summary["about"]
     line = (
@@ -188,6 +204,8 @@ def _page(summary: Mapping[str, Any], findings: list[Finding], drawn) -> str:
         elif "note" in section:
             notes[heading] = section["note"]
             section = {key: value for key, value in section.items() if key != "note"}
+        elif name in _NOTES:
+            notes[heading] = _NOTES[name]
         tables[heading] = section
     return html.make_page(
         title=f"{about['experiment']}: {about['method']} evaluated",

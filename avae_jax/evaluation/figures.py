@@ -108,7 +108,11 @@ def make_spectrum(eigenvalues, *, scale: float, relevance=None) -> Figure:
     figure = new_figure(7.4 if relevance is not None else 4.2, 3.3)
     panels = figure.subplots(1, 1 if relevance is None else 2, squeeze=False)[0]
     order = np.arange(1, len(values) + 1)
-    panels[0].semilogy(order, np.maximum(values, 1e-12), "o-", ms=3, color=BLUE, label="codes")
+    panels[0].plot(order, np.maximum(values, 1e-12), "o-", ms=3, color=BLUE, label="codes")
+    if values[0] > 30.0 * values[-1]:
+        panels[0].set_yscale("log")
+    else:
+        panels[0].set_ylim(0.0, 1.1 * max(values[0], scale**2))
     panels[0].axhline(scale**2, color=ORANGE, label="prior")
     panels[0].set(xlabel="direction", ylabel="variance")
     panels[0].legend(loc="best")

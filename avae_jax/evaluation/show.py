@@ -25,7 +25,7 @@ def print_evaluation(summary: Mapping[str, Any], folder: Path) -> None:
         ),
         "holes": _plain(latent["holes"], ("prior_coverage", "far_prior_share", "plane_max_chi2")),
         "likelihood": _likelihood(summary["likelihood"]),
-        "samples of the claimed prior": _samples(summary["samples"]),
+        "samples of the claimed prior (null: training images)": _samples(summary["samples"]),
     }
     if isinstance(summary["disentanglement"], Mapping):
         scores = summary["disentanglement"]

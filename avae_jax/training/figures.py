@@ -723,6 +723,8 @@ def tile_figure(stacks, titles, notes=(), row_names=None) -> Figure:
     shrink = min(1.0, 128.0 / stacks[0]["tile"])
     sizes = [tuple(shrink * s for s in stack["picture"].shape[:2]) for stack in stacks]
     left, right, top, bottom, between = (128 if row_names else 16), 16, 44, 16, 40
+    if not any(titles):
+        top = 8
     # A line of notes is 12 points high.
     top += round(12 * len(notes) * _DPI / 72)
     # A title is about 8 pixels a letter: leave room for the longest.
