@@ -1,6 +1,7 @@
 """How good the decoded draws of a prior are, beside the floor that real images give."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -68,8 +69,6 @@ def _mixture_draws(z: np.ndarray, num_samples: int, seed: int) -> np.ndarray:
     # A singular component would have no density.
     ridge = 1e-6 * max(float(z.var()), 1e-12)
     mixture = GaussianMixture(min(10, len(z)), reg_covar=ridge, random_state=seed, max_iter=200)
-    import warnings
-
     with warnings.catch_warnings():
         # Stopped at its limit of steps it is a mixture all the same.
         warnings.simplefilter("ignore")
