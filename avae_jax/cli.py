@@ -384,10 +384,7 @@ def _classifier(arguments: list[str]) -> int:
     output = wanted.output or Path(f"lenet-{wanted.dataset}.npz")
     if output.suffix != ".npz":
         raise ConfigError(f"output={output}: the name must end in .npz")
-    if not output.absolute().parent.is_dir():
-        raise ConfigError(f"output={output}: there is no folder {output.parent}")
-    if output.exists() and not wanted.overwrite:
-        raise ConfigError(f"output={output} exists: choose another --output, or add --overwrite")
+    (output,) = _outputs(dataclasses.replace(wanted, output=output), ".npz")
     dataset = data.load_dataset(
         wanted.dataset, path=wanted.data_path, data_dir=wanted.data_dir, seed=wanted.seed
     )
@@ -516,14 +513,14 @@ def _bench(arguments: list[str]) -> int:
     return subprocess.call([sys.executable, str(folder / BENCHMARKS[name]), *arguments[1:]])
 
 
-def _outputs(wanted: "_Sample | _Encode | _Reconstruct", *suffixes: str) -> list[Path]:
+def _outputs(wanted: Any, *suffixes: str) -> list[Path]:
     """Return the files to write, after checking that they can be and that nothing is lost."""
     output = wanted.output
     if not output.parent.is_dir():
         raise ConfigError(f"output={output}: there is no folder {output.parent}")
     if not os.access(output.parent, os.W_OK):
         raise ConfigError(f"output={output}: no write permission in {output.parent}")
-    stem = output.with_suffix("") if output.suffix in (".npy", ".png") else output
+    stem = output.with_suffix("") if output.suffix in (".npy", ".png", *suffixes) else output
     files = [stem.with_name(stem.name + suffix) for suffix in suffixes]
     for file in files:
         if file.exists() and not wanted.overwrite:

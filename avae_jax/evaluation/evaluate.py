@@ -1,14 +1,10 @@
 """The evaluation of a run: numbers with their nulls, a verdict in words, one page to read."""
 
-import json
-import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from avae_jax import metrics
 from avae_jax.data import ImageData
@@ -19,6 +15,7 @@ from avae_jax.evaluation.likelihood import describe_likelihood
 from avae_jax.evaluation.material import Material, Protocol, describe, gather
 from avae_jax.evaluation.samples import FeatureSpace, describe_samples, draw_priors, pixel_features
 from avae_jax.evaluation.verdict import Finding, headline, judge
+from avae_jax.training.logging import strict_json
 from avae_jax.training.run import Run, load_run
 
 SUMMARY_FILE, REPORT_FILE = "summary.json", "report.html"
@@ -77,7 +74,7 @@ def evaluate_run(
     spaces = _file_spaces(inception_weights, classifier)
     say(f"encoding {run.path}")
     material = gather(run, dataset, protocol=protocol, num_images=num_images, seed=seed)
-    spaces = _fitting(spaces, material)
+    _check_fit(spaces, material)
 
     latent, arrays = describe_codes(material, say)
     findings = judge(latent)
@@ -106,7 +103,7 @@ def evaluate_run(
     summary["about"]["seconds"] = round(time.monotonic() - start, 1)
     page = _page(summary, findings, drawn)
     folder.mkdir(parents=True, exist_ok=True)
-    html.write_text(folder / SUMMARY_FILE, json.dumps(_strict(summary), indent=2) + "\n")
+    html.write_text(folder / SUMMARY_FILE, strict_json(summary))
     html.write_text(folder / REPORT_FILE, page)
     return summary
 
@@ -139,16 +136,15 @@ def _file_spaces(inception_weights, classifier) -> list[FeatureSpace]:
     return spaces
 
 
-def _fitting(spaces: list[FeatureSpace], material: Material) -> list[FeatureSpace]:
+def _check_fit(spaces: list[FeatureSpace], material: Material) -> None:
+    """Refuse files that do not fit the data before minutes of work."""
     if spaces and not (material.is_images and material.value_range):
         what = "have no bounds" if material.is_images else "are no images"
         raise ValueError(
             f"the data of {material.run.path} {what}: leave classifier and inception_weights out"
         )
     for space in spaces:
-        # A file that does not fit must say so before minutes of work.
         space.extract(material.to_unit(material.x[:2]))
-    return spaces
 
 
 def _reconstruction(material: Material) -> dict[str, float]:
@@ -244,16 +240,3 @@ def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             value, floor = section["claimed"][space], section["floor"][space]
             cards.append((space, html.number(value), f"real images {html.number(floor)}"))
     return cards
-
-
-def _strict(value: Any) -> Any:
-    """Replace non-finite numbers by None: strict JSON has none."""
-    if isinstance(value, Mapping):
-        return {name: _strict(entry) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(entry) for entry in value]
-    if isinstance(value, np.generic):
-        return _strict(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -64,7 +64,6 @@ th,td { padding:4px 14px 4px 0; text-align:left; border-bottom:1px solid var(--l
 th { font-weight:600; color:var(--quiet); } td.n { text-align:right;
   font-variant-numeric:tabular-nums; white-space:nowrap; } th.n { text-align:right; }
 .note { color:var(--quiet); font-size:.9rem; margin:2px 0 8px; }
-nav a { margin-right:16px; } a { color:#2c5fa8; }
 @media (prefers-reduced-motion: reduce) { .moving { display:none; } }
 """
 
@@ -93,12 +92,7 @@ def make_page(
     """
     level = findings[0].level if findings else "good"
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main>",
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="about">{html.escape(about)}</p>',
+        *_head(title, about),
         f'<section class="verdict {level}" aria-label="Verdict">',
         f"<p>{html.escape(headline(list(findings)))}</p>{_listed(findings)}</section>",
     ]
@@ -143,12 +137,7 @@ def make_comparison(
       verdicts: (run, its findings).
     """
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main>",
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="about">{html.escape(about)}</p>',
+        *_head(title, about),
     ]
     for name, findings in verdicts:
         level = findings[0].level if findings else "good"
@@ -193,6 +182,17 @@ def number(value: Any) -> str:
     else:
         text = f"{value:#.3g}".rstrip(".")
     return text.replace("-", "−")
+
+
+def _head(title: str, about: str) -> list[str]:
+    return [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main>",
+        f"<h1>{html.escape(title)}</h1>",
+        f'<p class="about">{html.escape(about)}</p>',
+    ]
 
 
 def _listed(findings: Sequence[Finding]) -> str:

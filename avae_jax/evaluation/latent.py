@@ -5,8 +5,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from avae_jax import metrics
@@ -98,9 +96,8 @@ def describe_codes(
         "num_collapsed_means": num_unused,
         **metrics.active_units(loc),
     }
-    decode = _decoder(run)
-    collapse |= metrics.relevance(decode, material.z, seed=seed)
-    spectrum = metrics.relevance_spectrum(decode, material.z, seed=seed)
+    collapse |= metrics.relevance(run.decode_batch, material.z, seed=seed)
+    spectrum = metrics.relevance_spectrum(run.decode_batch, material.z, seed=seed)
     if np.all(np.isfinite(spectrum.directions)):
         ignored = spectrum.directions < IGNORED_SHARE * spectrum.directions.mean()
         collapse["num_ignored"] = max(int(np.count_nonzero(ignored)) - num_unused, 0)
@@ -164,14 +161,6 @@ def _mmd(z, kernel: str, scale: float, seed: int) -> dict[str, float]:
     return {key.replace("mmd", f"mmd_{kernel}", 1): value for key, value in found.items()}
 
 
-def _decoder(run) -> Callable[[jax.Array], jax.Array]:
-    def decode(z):
-        x = run.model.decode(run.variables, z, train=False)[0]
-        return jax.nn.sigmoid(x) if run.config.objective.likelihood == "bernoulli" else x
-
-    return jax.jit(lambda z: decode(jnp.asarray(z, jnp.float32)))
-
-
 def _whiten(z, mean, eigenvalues, vectors, live) -> tuple[np.ndarray, np.ndarray]:
     """Return the codes with unit covariance in the directions in use, and how they lie.
 
@@ -225,9 +214,8 @@ def _shape(white: np.ndarray, seed: int) -> dict[str, Any]:
     if not d or n <= 2 * d:
         return {}
     draws = prior_generator(seed, stream=18).standard_normal((n, d))
-    centred = draws - draws.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(centred, rowvar=False)))
-    draws = centred @ (vectors / np.sqrt(values)) @ vectors.T
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(draws, rowvar=False)))
+    draws, _ = _whiten(draws, draws.mean(axis=0), values, vectors, np.ones(d, bool))
     shape: dict[str, Any] = {"n": n, "dims": d}
     for name, measure in (
         ("max_sliced_w2", lambda x: metrics.max_sliced_w2(x, num_null=1, seed=seed)),

@@ -42,7 +42,7 @@ from avae_jax.metrics.mardia import mardia
 from avae_jax.metrics.memorisation import memorisation, nearest_training_neighbour
 from avae_jax.metrics.mmd import mmd
 from avae_jax.metrics.pca_features import PCAFeatures, fit_pca
-from avae_jax.metrics.prd import PRDCurve, prd, prd_curve, prd_from_histograms
+from avae_jax.metrics.prd import PRDCurve, prd, prd_curve, prd_from_histograms, prd_scores
 from avae_jax.metrics.precision_recall import precision_recall
 from avae_jax.metrics.radius import radial_ks
 from avae_jax.metrics.reconstruction import reconstruction_error
@@ -88,6 +88,7 @@ __all__ = [
     "prd",
     "prd_curve",
     "prd_from_histograms",
+    "prd_scores",
     "precision_recall",
     "prior_coverage",
     "radial_ks",

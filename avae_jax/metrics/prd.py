@@ -68,8 +68,7 @@ def prd(
       Sajjadi et al., Assessing generative models via precision and recall, NeurIPS 2018.
     """
     labels, n = _cluster(features, reference, num_clusters, num_runs, seed)
-    f8, f1_8 = _f_scores(_mean_curve(labels, n, num_clusters, num_angles))
-    scores = {"prd_f8": f8, "prd_f1_8": f1_8}
+    scores = prd_scores(_mean_curve(labels, n, num_clusters, num_angles))
     if num_null > 0:
         rng = np.random.default_rng(seed)
         null = []
@@ -117,6 +116,24 @@ def prd_curve(
     """
     labels, n = _cluster(features, reference, num_clusters, num_runs, seed)
     return _mean_curve(labels, n, num_clusters, num_angles)
+
+
+def prd_scores(curve: PRDCurve) -> dict[str, float]:
+    """Return the two scores of `prd` from a curve that is already there.
+
+    Args:
+      curve: as `prd_curve` returns it.
+
+    Returns:
+      `prd_f8` (recall) and `prd_f1_8` (precision) in [0, 1].
+
+    Example:
+      >>> scores = prd_scores(prd_from_histograms([1.0, 0.0], [0.5, 0.5]))
+      >>> {name: round(value, 4) for name, value in scores.items()}
+      {'prd_f8': 0.5039, 'prd_f1_8': 0.9848}
+    """
+    f8, f1_8 = _f_scores(curve)
+    return {"prd_f8": f8, "prd_f1_8": f1_8}
 
 
 def prd_from_histograms(p, q, *, num_angles: int = 1001) -> PRDCurve:

@@ -667,3 +667,21 @@ def _duration(seconds: float) -> str:
     minutes, seconds = divmod(int(round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def strict_json(summary: Mapping[str, Any]) -> str:
+    """Return a summary as strict JSON, indented: numbers that are not finite become null."""
+    return json.dumps(_strict(summary), indent=2) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    """Replace non-finite numbers by None: strict JSON has none."""
+    if isinstance(value, Mapping):
+        return {name: _strict(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return _strict(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from avae_jax.data import ImageData
 from avae_jax.density import kde_log_density, log_tail_density
 from avae_jax.training import figures
 from avae_jax.training.config import max_cdf
-from avae_jax.training.logging import create_default_writer, read_metrics
+from avae_jax.training.logging import create_default_writer, read_metrics, strict_json
 from avae_jax.training.run import CODES_FILE, Run, code_scale, load_run, run_data
 
 MAX_CODES = 10_000
@@ -77,7 +76,7 @@ def write_report(
         "images_per_second": last.get("images_per_second"),
     }
     new = _summarised_step(run.path) != run.step
-    (run.path / "summary.json").write_text(json.dumps(_strict(summary), indent=2) + "\n")
+    (run.path / "summary.json").write_text(strict_json(summary))
     _write_figures(run, dataset, x, x_recon, z, rows, to_tensorboard=new)
     return summary
 
@@ -193,12 +192,3 @@ def _save_arrays(path: Path, **arrays: Any) -> None:
     with scratch.open("wb") as file:
         np.savez(file, **arrays)
     os.replace(scratch, path)
-
-
-def _strict(value: Any) -> Any:
-    """Replace non-finite numbers by None: strict JSON has none."""
-    if isinstance(value, Mapping):
-        return {name: _strict(entry) for name, entry in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

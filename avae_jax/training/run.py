@@ -118,7 +118,7 @@ class Run:
             raise ValueError(
                 f"codes have shape {z.shape}: this model takes [n, {self.model.latent_dim}]"
             )
-        return self._in_chunks(self._decode, z)
+        return self._in_chunks(self.decode_batch, z)
 
     def reconstruct(self, x: np.ndarray) -> np.ndarray:
         """Encode and decode images `[n, ...]`."""
@@ -203,7 +203,9 @@ class Run:
         return jax.jit(encode)
 
     @functools.cached_property
-    def _decode(self):
+    def decode_batch(self) -> Callable[[jax.Array], jax.Array]:
+        """Maps codes `[k, latent_dim]` to images `[k, ...]` in JAX, differentiable, not chunked."""
+
         def decode(z):
             x = self.model.decode(self.variables, z, train=False)[0]
             return jax.nn.sigmoid(x) if self.config.objective.likelihood == "bernoulli" else x

@@ -15,15 +15,11 @@ def material(z, z_train, *, scale=1.0, loc=None) -> Any:
     """Stand for a run with a linear decoder whose codes are given."""
     d = z.shape[1]
     mix = jnp.eye(d, 2 * d)
-    model = SimpleNamespace(
-        latent_dim=d, stochastic=False, decode=lambda variables, z, train: (z @ mix, None)
-    )
     run = SimpleNamespace(
-        model=model,
-        variables={},
+        model=SimpleNamespace(latent_dim=d, stochastic=False),
         bandwidth=None,
         scale=lambda name: scale,
-        config=SimpleNamespace(objective=SimpleNamespace(likelihood="gaussian")),
+        decode_batch=lambda z: z @ mix,
     )
     z, z_train = z.astype(np.float32), z_train.astype(np.float32)
     loc = z if loc is None else loc.astype(np.float32)
