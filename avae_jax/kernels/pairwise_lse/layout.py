@@ -159,7 +159,7 @@ def sums(
         return arriving, merge_sums(total, new)
 
     x, y, log_weights, shift = _all_varying(x, y, log_weights, shift)
-    shape = (bandwidths.shape[0], x.shape[1], x.shape[0])
+    shape = (bandwidths.shape[0], *x.shape)
     nothing = stream.empty_sums(shape, x, mean=mean, moments=moments)
     last = layout.num_shards - 1
     (y, log_weights), total = jax.lax.fori_loop(0, last, add, ((y, log_weights), nothing))

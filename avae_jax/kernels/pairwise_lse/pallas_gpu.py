@@ -149,7 +149,7 @@ def sums(
       interpret: passed to `plgpu.kernel`.
 
     Returns:
-      Sums, [1, n] and [1, d, n].
+      Sums, [1, n] and [1, n, d].
 
     Raises:
       NotImplementedError: moments, several bandwidths, a type other than float32, or more
@@ -208,7 +208,7 @@ def sums(
     if not mean:
         return sums
     weighted = jnp.sum(weighted[0][:, :n, :d] * factors[..., None], axis=0) / scale
-    return sums._replace(weighted=weighted.T[None])
+    return sums._replace(weighted=weighted[None])
 
 
 def _add_tile(carry, products, bias, column, left_out, parts, times_centers):

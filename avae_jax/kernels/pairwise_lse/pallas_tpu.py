@@ -195,7 +195,7 @@ def sums(
       blocks: sizes instead of the chosen ones, so that tests can be small; multiples of 128.
 
     Returns:
-      Sums, [k, n] and [k, d, n].
+      Sums, [k, n] and [k, n, d].
 
     Raises:
       NotImplementedError: an array is not float32, or d is too large for the memory of a TPU core
@@ -332,7 +332,7 @@ def _call(x, y, bandwidths, log_weights, exclude, shift, variant, blocks, interp
         if v.rounds_weights:
             # Makes it a mean over the rounded weights: wrong by a part of the spread, not of y.
             weighted *= (result.total / jnp.sum(out["rounded"], axis=1))[:, None]
-        result = result._replace(weighted=weighted)
+        result = result._replace(weighted=jnp.swapaxes(weighted, 1, 2))
     if v.moments:
         first, second = (jnp.sum(out[name], axis=1) for name in ("first", "second"))
         return result._replace(first=first, second=second)

@@ -15,8 +15,7 @@ class Sums(NamedTuple):
       top: [k, n], the level the sums are taken relative to, nats; at most `empty_level` where no
         center is included.
       total: [k, n], sum_j exp(logit_j - top).
-      weighted: [k, d, n], sum_j exp(logit_j - top) (y_j - shift), in the caller's unit; dimensions
-        before queries, as the product that makes it is fastest.
+      weighted: [k, n, d], sum_j exp(logit_j - top) (y_j - shift), in the caller's unit.
       first: [k, n], sum_j exp(logit_j - top) l_j, l without log weights.
       second: [k, n], sum_j exp(logit_j - top) l_j^2.
     """
@@ -62,6 +61,15 @@ def merge_sums(a: Sums, b: Sums) -> Sums:
     return Sums(top, *jax.tree.map(jnp.add, _relative_to(a, top), _relative_to(b, top)))
 
 
+def renormalized(sums: Sums) -> Sums:
+    """Return the same sums relative to their own log-sum-exp: `total` is 1, or its rounding.
+
+    A total of 0, of no center or of ones far below the level, stays.
+    """
+    level = sums.top + jnp.log(jnp.where(sums.total > 0, sums.total, 1.0))
+    return Sums(level, *_relative_to(sums, level))
+
+
 def merge_sums_over(sums: Sums, axis_name) -> Sums:
     """Add the sums that the devices along a mapped axis hold for the same queries."""
     top = jax.lax.pmax(sums.top, axis_name)
@@ -76,7 +84,7 @@ def scatter_sums_over(sums: Sums, axis_name) -> Sums:
     top = jax.lax.pmax(sums.top, axis_name)
 
     def scatter(a):
-        return jax.lax.psum_scatter(a, axis_name, scatter_dimension=a.ndim - 1, tiled=True)
+        return jax.lax.psum_scatter(a, axis_name, scatter_dimension=1, tiled=True)
 
     scattered = jax.tree.map(scatter, _relative_to(sums, top))
     num_rows = scattered[0].shape[1]
@@ -89,7 +97,7 @@ def _relative_to(sums: Sums, top) -> tuple:
     factor = jnp.exp(sums.top - top)
 
     def rescale(a):
-        return a * (factor[..., None, :] if a.ndim > factor.ndim else factor)
+        return a * (factor[..., None] if a.ndim > factor.ndim else factor)
 
     return jax.tree.map(rescale, tuple(sums[1:]))
 
@@ -110,7 +118,7 @@ def merge_stats(a: PairwiseStats, b: PairwiseStats) -> PairwiseStats:
     inverse = jnp.where(empty, 0.0, 1.0 / merged.total)
     return PairwiseStats(
         lse=jnp.where(empty, -jnp.inf, merged.top + jnp.log(merged.total)),
-        mean=jnp.swapaxes(merged.weighted * inverse[..., None, :], -1, -2),
+        mean=merged.weighted * inverse[..., None],
         logit_mean=merged.first * inverse,
         logit_sq_mean=merged.second * inverse,
     )
@@ -121,7 +129,7 @@ def _as_sums(stats: PairwiseStats) -> Sums:
     return Sums(
         top=jnp.where(empty, masked_level(stats.lse.dtype), stats.lse),
         total=1.0 - empty.astype(stats.lse.dtype),
-        weighted=jnp.swapaxes(stats.mean, -1, -2),
+        weighted=stats.mean,
         first=stats.logit_mean,
         second=stats.logit_sq_mean,
     )

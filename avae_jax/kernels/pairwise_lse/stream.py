@@ -7,14 +7,26 @@ before it. Nothing here is meant to be differentiated (a loop would store every 
 the derivatives.
 """
 
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from avae_jax.kernels.pairwise_lse.exponential import stored_exp
 from avae_jax.kernels.pairwise_lse.form import Form
 from avae_jax.kernels.pairwise_lse.precision import matmul
-from avae_jax.kernels.pairwise_lse.stats import Sums, empty_level, masked_level, merge_sums
+from avae_jax.kernels.pairwise_lse.stats import (
+    Sums,
+    empty_level,
+    masked_level,
+    merge_sums,
+    renormalized,
+)
+from avae_jax.kernels.pairwise_lse.tile import Side, Tile, TileSums, make_centers, make_side
 from avae_jax.kernels.pairwise_lse.tiles import tile_sizes
 
 
@@ -65,43 +77,178 @@ def _loop(count: int, body, init):
 
 
 def empty_sums(shape: tuple[int, int, int], like, *, mean: bool, moments: bool) -> Sums:
-    """Return the sums `[k, d, n] = shape` over no center, varying over mapped axes like `like`."""
-    k, d, n = shape
+    """Return the sums `[k, n, d] = shape` over no center, varying over mapped axes like `like`."""
+    k, n, d = shape
     zeros = _varying_zeros((k, n), like)
     return Sums(
         top=zeros + masked_level(like.dtype),
         total=zeros,
-        weighted=_varying_zeros((k, d, n), like) if mean else None,
+        weighted=_varying_zeros((k, n, d), like) if mean else None,
         first=zeros if moments else None,
         second=zeros if moments else None,
     )
 
 
-class _Side(NamedTuple):
-    """A tile of points with the parts of the logit they own."""
+# Coordinates of the centers that are copied at a time.
+_SPAN_SIZE = 2**20
 
-    centred: jax.Array  # [rows, d], divided by the bandwidth
-    operand: Any  # what form.product takes
-    terms: jax.Array  # [rows]
-
-
-def _side(form: Form, points, shift, bandwidth) -> _Side:
-    centred = (points - shift) / bandwidth
-    return _Side(centred, form.operand(points, centred), form.point_terms(centred))
+# Centers, evenly spread, whose log-sum-exp is the first level.
+_SAMPLE = 256
 
 
-def _centers(form: Form, y, log_weights, is_new, shift, bandwidth) -> tuple[_Side, jax.Array]:
-    """Return a tile of centers and its bias `[rows]`: log weights, masked columns at the floor."""
-    floor = masked_level(y.dtype)
-    bias = jnp.zeros(y.shape[:1], y.dtype)
-    if log_weights is not None:
-        # A masked center may hold anything: it must not reach a product.
-        masked = log_weights == -jnp.inf
-        y = jnp.where(masked[:, None], shift, y)
-        bias = jnp.where(masked, floor, log_weights)
-    if is_new is not None:
-        bias = jnp.where(is_new, bias, floor)
-    return _side(form, y, shift, bandwidth), bias
+def _knows_levels(num_centers: int) -> bool:
+    """Return whether tiles are summed at a level that is known before them.
+
+    That saves the pass over a tile that finds its maximum, and XLA on a CPU then makes one loop of
+    product, exponential and sum, which stores no tile at all. On a GPU the branch that looks after
+    the level would wait for the host.
+    """
+    return jax.default_backend() == "cpu" and num_centers >= 4 * _SAMPLE
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """A tile of queries, and the centers that stream past it.
+
+    Attributes:
+      tile_sums: what is summed.
+      query: the queries.
+      left_out: [queries] int32 row of the center each leaves out, or None.
+      y: [m, d].
+      log_weights: [m] or None.
+      shift: [d].
+      bandwidth: scalar, at which logits are computed.
+      ratios: [k], the factors that bring them to the bandwidths asked for.
+      tiles: how the centers are cut.
+    """
+
+    tile_sums: TileSums
+    query: Side
+    left_out: jax.Array | None
+    y: jax.Array
+    log_weights: jax.Array | None
+    shift: jax.Array
+    bandwidth: jax.Array
+    ratios: jax.Array
+    tiles: _Tiles
+
+    def sums(self, nothing: Sums) -> Sums:
+        """Return the sums over all centers, [k, ...], given those over none."""
+        if not _knows_levels(self.tiles.total):
+            return _loop(self.tiles.count, self.add_tile, nothing)
+        spans = self.spans()
+        add_span = functools.partial(self.add_span, spans)
+        total, _ = _loop(spans.count, add_span, self.at_first_levels(nothing))
+        return total
+
+    def tile(self, tiles: _Tiles, j) -> Tile:
+        """Return tile j of the centers beside the queries."""
+        rows = tiles.start(j) + jnp.arange(tiles.size, dtype=jnp.int32)
+        cut = tiles.cut(self.y, j), tiles.cut(self.log_weights, j), tiles.is_new(j)
+        return self.beside(*cut, rows)
+
+    def beside(self, y, log_weights, is_new, rows) -> Tile:
+        """Return a tile of the queries and some centers."""
+        form = self.tile_sums.form
+        center, bias = make_centers(form, y, log_weights, is_new, self.shift, self.bandwidth)
+        if not self.tile_sums.pure:
+            bias += center.terms
+        return Tile(self.query, center, bias, rows, self.left_out)
+
+    def per_bandwidth(self, function: Callable, *trees):
+        """Map (what brings logits to a bandwidth, its part of the trees) over the bandwidths."""
+        if len(self.ratios) == 1:
+            one = function(lambda logits: logits, *jax.tree.map(lambda a: a[0], trees))
+            return jax.tree.map(lambda a: a[None], one)
+
+        def at_ratio(args):
+            ratio, *one = args
+            return function(lambda logits: logits * ratio, *one)
+
+        return jax.lax.map(at_ratio, (self.ratios, *trees))
+
+    def add_tile(self, j, total: Sums) -> Sums:
+        """Add tile j, at the level of its own maximum if that is higher."""
+        return self.add_at_maximum(total, self.tile(self.tiles, j))
+
+    def add_at_maximum(self, total: Sums, tile: Tile) -> Sums:
+        """Add a tile as `add_tile` does."""
+        logits = self.tile_sums.logits(tile, self.bandwidth)
+        return self.per_bandwidth(
+            lambda scaled, one: self.tile_sums.add(one, tile, scaled(logits)), total
+        )
+
+    def at_first_levels(self, nothing: Sums) -> tuple[Sums, jax.Array]:
+        """Return what `add_span` carries before the first span.
+
+        The levels are the log-sum-exp of a few centers; where two halves of them differ by more
+        than the headroom, they are not expected to hold.
+        """
+        step = self.tiles.total // _SAMPLE
+
+        def half(first):
+            rows = slice(first * step, step * _SAMPLE, 2 * step)
+            weights = None if self.log_weights is None else self.log_weights[rows]
+            index = jnp.arange(rows.start, rows.stop, rows.step, dtype=jnp.int32)
+            tile = self.beside(self.y[rows], weights, None, index)
+            return renormalized(self.add_at_maximum(nothing, tile))
+
+        def compared(scaled, one, other):
+            del scaled
+            apart = jnp.abs(one.top - other.top) > self.tile_sums.form.headroom
+            return renormalized(merge_sums(one, other)).top, ~jnp.any(apart)
+
+        levels, holds = self.per_bandwidth(compared, half(0), half(1))
+        return nothing._replace(top=levels), holds
+
+    def spans(self) -> _Tiles:
+        """Return the centers that are summed at once at a known level, some tiles at a time.
+
+        One, where it is stored or may have to be taken tile by tile for what it leaves out.
+        """
+        tiles, asked, d = self.tiles, self.tile_sums, self.y.shape[1]
+        count = 1
+        stored = asked.pure or asked.mean or d > asked.form.fused_dims
+        if not stored and self.left_out is None:
+            count = max(1, _SPAN_SIZE // (d * tiles.size))
+        size = min(count * tiles.size, tiles.total)
+        return _Tiles(size, -(-tiles.total // size), tiles.total)
+
+    def add_span(self, spans: _Tiles, j, carry):
+        """Add span j of the centers to (sums, whether their levels are expected to hold) [k]."""
+        span, tile_sums = self.tile(spans, j), self.tile_sums
+        several = len(self.ratios) > 1
+        # Several bandwidths share a stored product; one computes it where it is fused.
+        stored = tile_sums.logits(span, self.bandwidth) if several else None
+        complete = True
+        if self.left_out is not None:
+            ahead = self.left_out - spans.start(j)
+            complete = ~jnp.any((ahead >= 0) & (ahead < spans.size))
+        headroom = tile_sums.form.headroom
+
+        def add(scaled, total, holds):
+            def at_level():
+                logits = tile_sums.logits(span, self.bandwidth) if stored is None else stored
+                new = tile_sums.at(total.top, span, scaled(logits))
+                return new, ~jnp.any(new.total > math.exp(headroom))
+
+            def at_maximum():
+                if several:
+                    new = tile_sums.add(total, span, scaled(stored))
+                else:
+                    count = -(-spans.size // self.tiles.size)
+                    last = jnp.minimum((j + 1) * count, self.tiles.count)
+                    new = jax.tree.map(lambda a: a[None], total)
+                    new = jax.lax.fori_loop(j * count, last, self.add_tile, new)
+                    new = jax.tree.map(lambda a: a[0], new)
+                new = renormalized(new)
+                return new, ~jnp.any(new.top - total.top > headroom)
+
+            not_tried = functools.partial(lambda total, holds: (total, holds & False), total, holds)
+            new, fits = jax.lax.cond(holds & complete, at_level, not_tried)
+            return jax.lax.cond(fits, lambda: (merge_sums(total, new), holds), at_maximum)
+
+        return self.per_bandwidth(add, *carry)
 
 
 def sums(
@@ -138,6 +285,57 @@ def sums(
     Numerics:
       n * m * d multiplications per product; temporaries O(n d + one tile).
     """
+
+    @jax.custom_batching.custom_vmap
+    def whole(x, y, bandwidths, log_weights, exclude, shift):
+        return _sums(
+            form, x, y, bandwidths, log_weights, exclude, shift,
+            mean=mean, moments=moments, precision=precision,
+        )  # fmt: skip
+
+    @whole.def_vmap
+    def batch(size, in_batched, x, *others):
+        sums = _sums_of_batch(whole, size, in_batched, x, *others)
+        return sums, jax.tree.map(lambda a: True, sums)
+
+    return whole(x, y, bandwidths, log_weights, exclude, shift)
+
+
+def _sums_of_batch(whole, size: int, in_batched, *args) -> Sums:
+    """Return the sums of a batch: of queries as of more queries, of anything else one by one.
+
+    Its tiles would be as many times as large, and nothing would be fused.
+    """
+    x, y, _, _, exclude, _ = args
+    of_x, of_y, *of_others, of_exclude, of_shift = in_batched
+    if of_x and not (of_y or any(of_others) or of_shift):
+        if exclude is not None and not of_exclude:
+            exclude = jnp.broadcast_to(exclude, (size, *exclude.shape))
+        x, exclude = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (x, exclude))
+        sums = whole(x, *args[1:4], exclude, args[5])
+        return jax.tree.map(
+            lambda a: jnp.moveaxis(a.reshape(a.shape[0], size, -1, *a.shape[2:]), 1, 0), sums
+        )
+    num_centers = y.shape[1] if of_y else y.shape[0]
+    axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(in_batched))
+    if not _knows_levels(num_centers):
+        return jax.vmap(whole.fun, axes, axis_size=size)(*args)
+
+    def one(batched):
+        merged = [
+            b if is_batched else a
+            for a, b, is_batched in zip(args, batched, in_batched, strict=True)
+        ]
+        return whole(*merged)
+
+    batched = [a if b else None for a, b in zip(args, in_batched, strict=True)]
+    return jax.lax.map(one, batched)
+
+
+def _sums(
+    form: Form, x, y, bandwidths, log_weights, exclude, shift, *, mean, moments, precision
+) -> Sums:
+    """Return the sums as `sums` does, but for batches."""
     (n, d), m, k = x.shape, y.shape[0], bandwidths.shape[0]
     query_size, center_size = tile_sizes(n, m, d)
     query_tiles, center_tiles = _cut_evenly(n, query_size), _cut_evenly(m, center_size)
@@ -146,73 +344,33 @@ def sums(
     usable = jnp.isfinite(bandwidths) & (bandwidths > 0)
     bandwidth = bandwidths[0] if k == 1 else jnp.min(jnp.where(usable, bandwidths, jnp.inf))
     ratios = jnp.square(bandwidth / bandwidths)
+    tile_sums = TileSums(form, precision, mean, moments, pure=moments or k > 1)
 
     def query_rows(i):
-        query = _side(form, query_tiles.cut(x, i), shift, bandwidth)
-        left_out = query_tiles.cut(exclude, i)
-        pure = moments or k > 1
-
-        def add_tile(j, carry):
-            center, bias = _centers(
-                form, center_tiles.cut(y, j), center_tiles.cut(log_weights, j),
-                center_tiles.is_new(j), shift, bandwidth,
-            )  # fmt: skip
-            # Centers down, queries across: the queries' columns are contiguous for the whole inner
-            # loop, which on the CPU is what vectorises the difference form.
-            logits = form.product(center.operand, query.operand, bandwidth, precision)
-            if pure:
-                logits += center.terms[:, None] + query.terms
-            else:
-                bias += center.terms
-            is_left_out = None
-            if left_out is not None:
-                row = center_tiles.start(j) + jnp.arange(center_tiles.size, dtype=jnp.int32)
-                is_left_out = row[:, None] == left_out
-
-            def add(carry, ratio):
-                scaled = logits if k == 1 else logits * ratio
-                biased = scaled + bias[:, None]
-                if is_left_out is not None:
-                    biased = jnp.where(is_left_out, masked_level(x.dtype), biased)
-                top = jnp.maximum(carry.top, jnp.max(biased, axis=0))
-                # Base e: XLA itself writes exp2 as an exp.
-                weights = jnp.exp(biased - top)
-                weighted_logits: Any = weights * scaled if moments else None
-                new = Sums(
-                    top=top,
-                    total=jnp.sum(weights, axis=0),
-                    weighted=matmul(center.centred.T, weights, precision) if mean else None,
-                    first=jnp.sum(weighted_logits, axis=0) if moments else None,
-                    second=jnp.sum(weighted_logits * scaled, axis=0) if moments else None,
-                )
-                return merge_sums(carry, new)
-
-            if k == 1:
-                one = add(jax.tree.map(lambda a: a[0], carry), None)
-                return jax.tree.map(lambda a: a[None], one)
-            return jax.lax.map(lambda pair: add(*pair), (carry, ratios))
-
-        init = empty_sums((k, d, query_tiles.size), query.centred, mean=mean, moments=moments)
-        result = _loop(center_tiles.count, add_tile, init)
-        empty = result.top <= empty_level(x.dtype)
-        if not pure:
-            result = result._replace(top=jnp.where(empty, result.top, result.top + query.terms))
+        query = make_side(form, query_tiles.cut(x, i), shift, bandwidth)
+        rows = _Rows(
+            tile_sums, query, query_tiles.cut(exclude, i),
+            y, log_weights, shift, bandwidth, ratios, center_tiles,
+        )  # fmt: skip
+        shape = (k, query_tiles.size, d)
+        total = rows.sums(empty_sums(shape, query.centred, mean=mean, moments=moments))
+        empty = total.top <= empty_level(x.dtype)
+        if not tile_sums.pure:
+            total = total._replace(top=jnp.where(empty, total.top, total.top + query.terms))
         if mean:
-            result = result._replace(weighted=result.weighted * bandwidth)
-        return result
+            total = total._replace(weighted=total.weighted * bandwidth)
+        return total
 
     if query_tiles.count == 1:
         return query_rows(0)
 
     def write_tile(i, buffers):
         def write(buffer, a):
-            return jax.lax.dynamic_update_slice_in_dim(
-                buffer, a, query_tiles.start(i), axis=buffer.ndim - 1
-            )
+            return jax.lax.dynamic_update_slice_in_dim(buffer, a, query_tiles.start(i), axis=1)
 
         return jax.tree.map(write, buffers, query_rows(i))
 
-    buffers = empty_sums((k, d, n), x, mean=mean, moments=moments)
+    buffers = empty_sums((k, n, d), x, mean=mean, moments=moments)
     return jax.lax.fori_loop(0, query_tiles.count, write_tile, buffers)
 
 
@@ -246,7 +404,7 @@ def center_gradients(
     query_tiles, center_tiles = _cut_evenly(n, query_size), _cut_evenly(m, center_size)
 
     def center_rows(j):
-        center, center_bias = _centers(
+        center, center_bias = make_centers(
             form, center_tiles.cut(y, j), center_tiles.cut(log_weights, j), None, shift, bandwidth
         )
         center_bias += center.terms
@@ -260,7 +418,7 @@ def center_gradients(
             is_new = query_tiles.is_new(i)
             if is_new is not None:
                 idle |= ~is_new
-            query = _side(form, jnp.where(idle[:, None], shift, points), shift, bandwidth)
+            query = make_side(form, jnp.where(idle[:, None], shift, points), shift, bandwidth)
             # Added to the rest of the logit it gives the log of the softmax weight.
             bias = jnp.where(idle, floor, query.terms - lse_tile)
             # Queries down, centers across, as the product below wants it.
@@ -268,7 +426,7 @@ def center_gradients(
             logits += bias[:, None] + center_bias
             if left_out is not None:
                 logits = jnp.where(left_out[:, None] == row, floor, logits)
-            weights = jnp.exp(logits) * jnp.where(idle, 0.0, g)[:, None]
+            weights = stored_exp(logits) * jnp.where(idle, 0.0, g)[:, None]
             return (
                 weighted + matmul(query.centred.T, weights, precision),
                 total + jnp.sum(weights, axis=0),

@@ -57,9 +57,9 @@ def _rows(
 
     rows = _Rows(row(jnp.where(empty, -jnp.inf, sums.top + jnp.log(sums.total))))
     if sums.weighted is not None:
-        origin = shift[:, None] if mean == "absolute" else (shift - x).T
-        means = jnp.where(empty[:, None, :], 0.0, sums.weighted * inverse[:, None, :] + origin)
-        rows = rows._replace(mean=jnp.swapaxes(row(means), 1, 2))
+        origin = shift if mean == "absolute" else shift - x
+        means = jnp.where(empty[..., None], 0.0, sums.weighted * inverse[..., None] + origin)
+        rows = rows._replace(mean=jnp.where(finite[:, None], means, jnp.nan))
     if sums.first is not None and sums.second is not None:
         # Selected, not multiplied by 0: the sums of an empty row overflow.
         rows = rows._replace(

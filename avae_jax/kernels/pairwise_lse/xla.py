@@ -23,4 +23,11 @@ def _product(x, y, bandwidth, precision):
     return sum(parts, start=total)
 
 
-MATRIX_FORM = Form(point_terms=_point_terms, operand=_operand, product=_product)
+MATRIX_FORM = Form(
+    point_terms=_point_terms,
+    operand=_operand,
+    product=_product,
+    summed_exp=jnp.exp,
+    fused_dims=LONGEST_CHAIN,
+    headroom=60.0,
+)

@@ -1,5 +1,6 @@
 """How far values, statistics and gradients may be from NumPy float64, per accuracy class."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -8,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avae_jax.kernels.pairwise_lse import merge_stats, stream, xla
+from avae_jax.kernels.pairwise_lse import merge_stats, stream, tile, xla
 from avae_jax.kernels.pairwise_lse.direct import DIFFERENCE_FORM
-from avae_jax.kernels.pairwise_lse.form import Form
 from avae_jax.kernels.pairwise_lse.implementations import IMPLEMENTATIONS, Implementation
 from avae_jax.kernels.pairwise_lse.precision import PRECISIONS, matmul
 from avae_jax.kernels.pairwise_lse.tiles import tile_sizes
@@ -221,11 +221,11 @@ def bfloat16_products(monkeypatch):
     XLA's CPU takes the bfloat16 algorithms but computes all of them in float32. The forms are new
     objects: no function that jit has kept of the real ones is used, and none is left to them.
     """
-    monkeypatch.setattr(stream, "matmul", _bfloat16_matmul)
+    monkeypatch.setattr(tile, "matmul", _bfloat16_matmul)
     monkeypatch.setattr(xla, "matmul", _bfloat16_matmul)
     for name, real in (("xla", xla.MATRIX_FORM), ("direct", DIFFERENCE_FORM)):
         product = functools.partial(real.product)
-        form = Form(real.point_terms, real.operand, product)
+        form = dataclasses.replace(real, product=product)
         entry = Implementation(functools.partial(stream.sums, form), form)
         monkeypatch.setitem(IMPLEMENTATIONS, name, entry)
 

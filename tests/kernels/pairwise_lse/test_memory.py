@@ -16,6 +16,7 @@ SIZES = [
     (16_384, 65_536, 64),
 ]
 BYTES = 4  # of a float32
+SPAN = 2**20  # coordinates
 
 
 def temporary(fn, *shapes):
@@ -28,10 +29,12 @@ def pair_of_tiles(n, m, d):
     """Return the bytes of a pair of tiles.
 
     That is two tiles of logits, say the logits and their weights, and the points of both sides as
-    they are cut and as they are centred.
+    they are cut and as they are centred; centers may be cut in spans of many tiles, no logits of
+    which are stored.
     """
     queries, centers = tile_sizes(n, m, d)
-    return 2 * BYTES * (queries * centers + (queries + centers) * d)
+    span = max(centers, min(SPAN // max(d, 1), m))
+    return 2 * BYTES * (queries * centers + (queries + span) * d)
 
 
 def allowance(rows, n, m, d):

@@ -136,8 +136,8 @@ def assert_agrees(sums, problem, bandwidth, precision, mean):
     if not mean:
         assert actual.weighted is None
         return
-    assert actual.weighted.shape == (1, x.shape[1], len(x))
-    mean = np.asarray(actual.weighted[0], np.float64).T / total[:, None] + shift
+    assert actual.weighted.shape == (1, *x.shape)
+    mean = np.asarray(actual.weighted[0], np.float64) / total[:, None] + shift
     error = np.linalg.norm(mean - expected.mean, axis=1)[~empty]
     spread = softmax_spread(problem, bandwidth, expected)
     limit = (2 * limit * spread + 8 * UNIT * np.sqrt(np.max(radii)))[~empty]

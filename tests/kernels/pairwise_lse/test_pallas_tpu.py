@@ -74,7 +74,7 @@ def result(sums, b, shift) -> Result:
     with np.errstate(invalid="ignore", over="ignore"):
         return Result(
             np.where(empty, -np.inf, sums.top + np.log(sums.total)),
-            None if sums.weighted is None else (sums.weighted / sums.total).T + shift,
+            None if sums.weighted is None else sums.weighted / sums.total[:, None] + shift,
             None if sums.first is None else sums.first / sums.total,
             None if sums.second is None else sums.second / sums.total,
         )
@@ -287,7 +287,7 @@ def test_queries_sharded_over_eight_devices(check_vma):
         return sums
 
     per_query: Any = PartitionSpec(None, "queries")
-    weighted: Any = PartitionSpec(None, None, "queries")
+    weighted: Any = PartitionSpec(None, "queries")
     sharded = jax.jit(
         jax.shard_map(
             local,
@@ -315,7 +315,7 @@ def test_bandwidths_that_do_not_fit_together_are_taken_in_turn(monkeypatch):
         mean=True, moments=False, precision="highest", interpret=True,
     )  # fmt: skip
     assert sums.weighted is not None
-    assert sums.weighted.shape == (3, 16, 8)
+    assert sums.weighted.shape == (3, 8, 16)
     assert_agrees(sums, shift, x, y, bandwidths, options)
 
 

@@ -1,5 +1,6 @@
 """Queries and centers spread over eight devices: every layout, by every way to call it."""
 
+import dataclasses
 import functools
 import re
 from typing import NamedTuple
@@ -18,7 +19,6 @@ from avae_jax.kernels.pairwise_lse import (
     sharded_pairwise_lse,
     sharded_pairwise_lse_stats,
 )
-from avae_jax.kernels.pairwise_lse.form import Form
 from avae_jax.kernels.pairwise_lse.implementations import IMPLEMENTATIONS, Implementation
 
 from .contract import (
@@ -473,7 +473,7 @@ def test_each_device_does_its_share_of_the_work(name, argnums, monkeypatch):
         corner = tile[0, 0]
         return tile + jax.pure_callback(count, jax.ShapeDtypeStruct((), tile.dtype), corner)
 
-    form = Form(real.form.point_terms, real.form.operand, product)
+    form = dataclasses.replace(real.form, product=product)
     sums = functools.partial(real.sums.func, form)
     # Under a name of its own, as the wrapper keeps what it has traced for a name.
     counted = f"counted, {name}, {argnums}"
