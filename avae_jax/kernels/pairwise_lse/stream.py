@@ -357,7 +357,7 @@ def _sums(
         empty = total.top <= empty_level(x.dtype)
         if not tile_sums.pure:
             total = total._replace(top=jnp.where(empty, total.top, total.top + query.terms))
-        if mean:
+        if total.weighted is not None:
             total = total._replace(weighted=total.weighted * bandwidth)
         return total
 

@@ -87,9 +87,8 @@ class TileSums:
 
     def logits(self, tile: Tile, bandwidth) -> jax.Array:
         """Return the logits of a tile, but for the queries' terms and the bias unless pure."""
-        sides = (tile.query, tile.center) if self.mean else (tile.center, tile.query)
-        operands = (side.operand for side in sides)
-        logits = self.form.product(*operands, bandwidth, self.precision)
+        down, across = (tile.query, tile.center) if self.mean else (tile.center, tile.query)
+        logits = self.form.product(down.operand, across.operand, bandwidth, self.precision)
         if self.pure:
             logits += self.of_centers(tile.center.terms) + self.of_queries(tile.query.terms)
         return logits
