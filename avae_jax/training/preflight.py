@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from clu import parameter_overview
 
 from avae_jax.training.config import Config
 from avae_jax.training.run import code_scale
@@ -169,7 +168,7 @@ def _time_refresh(trainer: Trainer, state: TrainState) -> float:
 
 def _num_parameters(setup: Setup) -> int:
     shapes = jax.eval_shape(setup.model.init, jax.random.key(0))
-    return parameter_overview.count_parameters(shapes["params"])
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
 
 
 def _bytes(number: int) -> str:
