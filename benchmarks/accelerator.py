@@ -192,6 +192,10 @@ class Measurement:
             # Other libraries share the device.
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         }
+        if self.options.smoke:
+            # Most of a smoke test is compiling.
+            flags = os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"
+            added["XLA_FLAGS"] = " ".join(filter(None, flags))
         if name not in _COMPILES_COLD:
             added["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
         return os.environ | added
