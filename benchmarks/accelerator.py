@@ -182,12 +182,8 @@ class Measurement:
         return process.returncode if in_time else None
 
     def _environment(self, name: str, folder: Path) -> dict[str, str]:
-        inherited = os.environ.get("PYTHONPATH")
         added = {
-            # The checkout need not be installed.
-            "PYTHONPATH": os.pathsep.join(
-                [str(ROOT), str(SCRIPT.parent), *filter(None, [inherited])]
-            ),
+            "PYTHONPATH": python_path(),
             "AVAE_CACHE_DIR": str(folder / "cache"),
             # Other libraries share the device.
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -223,6 +219,12 @@ class Measurement:
         path = self.path()
         if path is not None and self.report["machine"] is not None:
             write_whole(path, json.dumps(self.report, indent=1) + "\n")
+
+
+def python_path() -> str:
+    """Return PYTHONPATH with the checkout, which need not be installed, and these scripts in it."""
+    folders = [str(ROOT), str(SCRIPT.parent), os.environ.get("PYTHONPATH", "")]
+    return os.pathsep.join(filter(None, folders))
 
 
 def end(process: subprocess.Popen) -> None:
@@ -343,8 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if options.pack_mnist is not None:
         command = [sys.executable, str(SCRIPT), "pack-mnist", "--mnist", str(options.pack_mnist)]
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        return subprocess.run(command, env=os.environ | {"PYTHONPATH": path}).returncode
+        return subprocess.run(command, env=os.environ | {"PYTHONPATH": python_path()}).returncode
     measurement = Measurement(options)
     report = measurement.run()
     path = measurement.path()

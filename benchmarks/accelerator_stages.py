@@ -492,7 +492,8 @@ def pack_mnist(folder: Path) -> None:
 
     dataset = load_dataset("mnist")
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(folder / "images.npz", images=dataset.images, labels=dataset.labels)
+    arrays: dict[str, Any] = {"images": dataset.images, "labels": dataset.labels}
+    np.savez_compressed(folder / "images.npz", **arrays)
     dataset.splits.save(folder / "splits.npz")
     size = sum(path.stat().st_size for path in folder.glob("*.npz"))
     print(f"{len(dataset.images):,} images, {size / 2**20:.0f} MiB")

@@ -9,6 +9,7 @@ benchmarks/results/train_step.json. Without MNIST the images are random, which c
 
 import argparse
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -59,8 +60,9 @@ class Runner:
         self.trainer, self.steps = trainer, steps
         self.state = trainer.init() if state is None else state
         self.metrics = trainer.program.empty_metrics
-        self.centers = trainer.setup.config.centers
-        self.reencode = trainer.objective.uses_centers and self.centers.refresh == "reencode"
+        options = trainer.setup.config.centers
+        self.refresh_every = options.refresh_every
+        self.reencode = trainer.objective.uses_centers and options.refresh == "reencode"
         self.batches = list(trainer.dispatches(self.state))
 
     def round(self) -> float:
@@ -68,8 +70,9 @@ class Runner:
         start = time.perf_counter()
         taken = 0
         for batches in self.batches:
-            if self.reencode and taken % self.centers.refresh_every == 0:
-                index = np.asarray(self.state.centers.index)
+            centers = self.state.centers
+            if self.reencode and centers is not None and taken % self.refresh_every == 0:
+                index = np.asarray(centers.index)
                 self.state = self.trainer.refresh(self.state, index, step=int(self.state.step))
             fetched = self.trainer.fetch(batches)
             self.state, self.metrics = self.trainer.advance(self.state, self.metrics, fetched)
@@ -80,9 +83,9 @@ class Runner:
         return (time.perf_counter() - start) / taken
 
 
-def measure(runners: dict[str, Runner], rounds: int) -> dict[str, list[float]]:
+def measure(runners: dict[Any, Runner], rounds: int) -> dict[Any, list[float]]:
     """Return the seconds of a step of each runner, round by round; they take turns."""
-    times: dict[str, list[float]] = {name: [] for name in runners}
+    times: dict[Any, list[float]] = {name: [] for name in runners}
     for number in range(rounds + 1):
         for name, runner in runners.items():
             seconds = runner.round()
