@@ -1,6 +1,6 @@
 """The stages of `accelerator.py`: each runs in a process of its own and writes what it finds.
 
-    python benchmarks/accelerator_stages.py STAGE --part FILE [--report FILE] [--seconds 60]
+    python benchmarks/accelerator_stages.py STAGE --part FILE [--report FILE] [--until TIME]
 
 A stage is a function of its `Part`, the JSON file that it adds to as it goes, and of the options.
 It looks at the time between two steps of its work and ends by itself; `accelerator.py` ends one
@@ -73,7 +73,7 @@ GRID = (
     (128, ((4096, 65_536),)),
 )
 SMOKE_GRID = ((64, ((64, 256),)), (2, ((64, 256),)))
-TILE_DIMS = (64, 16, 256, 2, 1024, 8)
+TILE_DIMS = (64, 16, 256, 2, 8, 1024)
 # "direct" takes 2 d operations a pair on the vector units.
 MOST_DIRECT_DIMS = 64
 
@@ -413,8 +413,9 @@ def tiles(part: Part, options: argparse.Namespace) -> None:
     if options.smoke:
         size, near, widths, dims = (256, 1024), [(128, 256), (256, 512)], (512, 1024), (64, 2)
     chosen, rows, took = {}, [], 0.0
-    for d in dims:
-        if part.left() < 1.2 * took:
+    for last, d in zip((dims[0], *dims), dims, strict=False):
+        # Where points are large, drawing them takes the longest.
+        if part.left() < 1.2 * took * max(1.0, d / last):
             break
         start = time.perf_counter()
         repeats = 1 if options.smoke else 5
@@ -458,9 +459,12 @@ def grid(part: Part, options: argparse.Namespace) -> None:
             if ours.implementation != "direct" or d <= MOST_DIRECT_DIMS
         }
         settings = parse_options(["--shapes", f"{shape[0]}x{shape[1]}", "--dims", str(d)])
-        settings.contenders = [*here, *PEERS]
-        # The later cells get what the earlier ones leave.
-        share = time.perf_counter() + part.left() / min(len(cells) - number, 4)
+        # torch compiles for half a minute.
+        peers = [peer for peer in PEERS if number == 0 or peer != "torch_compile"]
+        settings.contenders = [*here, *peers]
+        # The first cell has all contenders, the later ones get what the earlier ones leave.
+        share = 0.45 if number == 0 else 1 / min(len(cells) - number, 4)
+        share = time.perf_counter() + share * part.left()
         benchmark = Benchmark(settings, rates, share, ours=here, before=part.begin)
         benchmark.run()
         for row in benchmark.rows:
@@ -740,7 +744,7 @@ def main(argv=None) -> None:
     parser.add_argument("stage", choices=[*STAGES, "pack-mnist"])
     parser.add_argument("--part", type=Path, help="JSON file to add to")
     parser.add_argument("--report", type=Path, help="what the stages before have found")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--until", type=float, help="end by then, in seconds since the epoch")
     parser.add_argument("--mnist", type=Path, help="folder that pack-mnist made")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--write-tiles", action="store_true")
@@ -750,7 +754,7 @@ def main(argv=None) -> None:
         pack_mnist(options.mnist)
         return
     options.report = json.loads(options.report.read_text()) if options.report else {}
-    part = Part(options.part, options.seconds)
+    part = Part(options.part, 60.0 if options.until is None else options.until - time.time())
     part.set(machine=describe_accelerator(), device_name=device_name())
     STAGES[options.stage](part, options)
 

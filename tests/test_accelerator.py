@@ -122,11 +122,12 @@ def test_the_contract_holds_in_a_smoke_run(smoke):
         assert "errors" not in row, row
         for name, result in row["results"].items():
             assert result["within"], (row["label"], row["case"], name)
-            # An exact agreement of float32 with float64 would be a comparison with itself.
-            assert 0 < result["share_of_limit"] <= 1, (row["label"], row["case"], name)
+            assert 0 <= result["share_of_limit"] <= 1, (row["label"], row["case"], name)
     for counts in stage["summary"].values():
         assert counts["within"] == counts["checked"] > 20
         assert (counts["failed"], counts["refused"]) == (0, 0)
+        # Float32 that agrees with float64 to the last bit would be compared with itself.
+        assert counts["largest_share_of_limit"] > 0.01
     assert "Hopper" in stage["skipped"]["pallas_gpu highest"]
 
 
@@ -287,10 +288,8 @@ def test_mnist_travels_as_a_folder(module, tmp_path, monkeypatch):
 def test_the_command_says_what_it_does_not_know(module, capsys):
     accelerator = module("accelerator")
     assert accelerator.parse_options(["--stages", "a", "grid"]).stages == ["contract", "grid"]
-    for wrong, message in (
-        (["--stages", "h"], "unknown stages h"),
-        (["--budget", "0"], "positive"),
-    ):
+    cases = (["--stages", "h"], "unknown stages h"), (["--budget", "0"], "must be positive")
+    for wrong, message in cases:
         with pytest.raises(SystemExit):
             accelerator.parse_options(wrong)
         assert message in capsys.readouterr().err
