@@ -222,7 +222,7 @@ def test_a_stage_that_goes_wrong_takes_no_other_along(module, tmp_path, capsys):
     script = tmp_path / "stages.py"
     script.write_text(STAGES)
     options = accelerator.parse_options(["--output", str(tmp_path), "--budget", "130"])
-    worth = {"fails": 40.0, "hangs": 8.0, "dies": 60.0, "reads": 40.0, "late": 0.01}
+    worth = {"fails": 40.0, "hangs": 8.0, "dies": 60.0, "late": 0.01, "reads": 40.0}
     measurement = accelerator.Measurement(options, worth=worth, script=script)
     report = measurement.run()
     assert report == json.loads((tmp_path / "accelerator_cpu.json").read_text())
