@@ -18,7 +18,8 @@ The stages, in order of worth:
 Each runs in a process of its own (`accelerator_stages.py`) with a share of the time that is left by
 its worth, and writes as it goes: a stage that fails leaves its error, one that hangs is ended, and
 the next one runs. The report, benchmarks/results/accelerator_DEVICE.json, is rewritten whenever a
-stage has found something. A process that dies in a contender of ours starts over without it.
+stage has found something. A process that dies or hangs in a contender of ours starts over without
+that one.
 
 Nothing needs to be installed but JAX, Flax, Optax, Orbax, SciPy, scikit-learn and matplotlib, and
 no network is used. `--pack-mnist FOLDER`, where MNIST is prepared, makes the folder that `--mnist`
@@ -58,12 +59,15 @@ WORTH = {
 
 LETTERS = dict(zip("abcdefg", WORTH, strict=True))
 
-# Exit code of a stage that lost its device.
-_DEVICE_LOST = 75
+DEVICE_LOST = 75
+"""Exit code of a stage whose device answers no more."""
+
 # Compiling is measured in these: what was compiled before must not help.
 _COMPILES_COLD = ("grid",)
 _FEWEST_SECONDS, _GRACE_SECONDS, _POLL_SECONDS = 5.0, 3.0, 0.2
 _LOG_LINES = 12
+# So long no compiler takes for one contender's next result. At the end of a stage half of it tells.
+_HUNG_SECONDS = 40.0
 
 
 class Measurement:
@@ -125,16 +129,19 @@ class Measurement:
         start, part, log = time.monotonic(), folder / f"{name}.json", folder / f"{name}.log"
         stage: dict[str, Any] = {"status": "running", "limit_s": limit}
         self.report["stages"][name] = stage
-        begun: set[str] = set()
+        died_in: set[str] = set()
         while True:
+            code = self._run_process(name, limit - (time.monotonic() - start), part, log)
+            label = stage.get("under_way", {}).get("label")
+            died = code is not None and (code < 0 or code == DEVICE_LOST)
+            died |= _under_way_seconds(stage) > _HUNG_SECONDS
             left = limit - (time.monotonic() - start)
-            code = self._run_process(name, left, part, log)
-            died_in = stage.get("under_way")
-            died = code is not None and (code < 0 or code == _DEVICE_LOST)
             # Once for each contender, and not with too little time to get anywhere.
-            if not died or died_in is None or died_in in begun or left < 2 * _FEWEST_SECONDS:
+            if not died or label is None or label in died_in or left < 2 * _FEWEST_SECONDS:
                 break
-            begun.add(died_in)
+            died_in.add(label)
+        if label is not None and (died or _under_way_seconds(stage) > _HUNG_SECONDS / 2):
+            stage["crashed"] = [*stage.get("crashed", []), label]
         text = log.read_text(errors="replace").strip().splitlines()
         last_lines = "\n".join(text[-_LOG_LINES:])
         if code is None:
@@ -176,6 +183,8 @@ class Measurement:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(_POLL_SECONDS)
                     seen = self._collect(name, part, seen)
+                    if _under_way_seconds(self.report["stages"][name]) > _HUNG_SECONDS:
+                        break
                 in_time = process.poll() is not None
             finally:
                 end(process)
@@ -220,6 +229,11 @@ class Measurement:
         path = self.path()
         if path is not None and self.report["machine"] is not None:
             write_whole(path, json.dumps(self.report, indent=1) + "\n")
+
+
+def _under_way_seconds(stage: Mapping[str, Any]) -> float:
+    """Return for how long a contender of ours has kept a stage waiting."""
+    return time.time() - stage["under_way"]["since"] if "under_way" in stage else 0.0
 
 
 def python_path() -> str:

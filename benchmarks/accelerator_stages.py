@@ -9,6 +9,7 @@ is announced by `Part.begin`: a process that starts over leaves it out.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import faulthandler
 import functools
@@ -31,6 +32,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from accelerator import DEVICE_LOST
 from common import describe_machine, write_whole
 from machine import Ceilings, measure_ceilings, measure_products
 from pairwise_lse import Benchmark, Ours, device_name, parse_options
@@ -42,9 +44,6 @@ from avae_jax.kernels.pairwise_lse.reference import reference_stats
 from avae_jax.training.logging import strict_json
 
 ROOT = Path(__file__).resolve().parent.parent
-
-DEVICE_LOST = 75
-"""Exit code of a stage whose device answers no more: it may start over without what did it."""
 
 VALUES, ALL = ("lse", "grad"), ("lse", "grad", "loo", "bandwidths")
 OURS = {
@@ -103,7 +102,7 @@ class Part:
         self.values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         died_in = self.values.pop("under_way", None)
         if died_in is not None:
-            self.values.setdefault("crashed", []).append(died_in)
+            self.values.setdefault("crashed", []).append(died_in["label"])
 
     @property
     def deadline(self) -> float:
@@ -126,9 +125,8 @@ class Part:
     def begin(self, label: str) -> None:
         """Say what comes next, "" for nothing that could be fatal; end if the last one was."""
         check_device()
-        if label != self.values.get("under_way", ""):
-            self.values.pop("under_way", None)
-            self.set(**({"under_way": label} if label else {}))
+        self.values.pop("under_way", None)
+        self.set(**({"under_way": {"label": label, "since": time.time()}} if label else {}))
 
 
 def check_device() -> None:
@@ -144,7 +142,6 @@ def available(part: Part, report: dict) -> dict[str, Ours]:
     """Return our contenders that run here, and note why others do not."""
     before = report.get("stages", {}).get("contract", {})
     dead = [*part.values.get("crashed", []), *before.get("crashed", [])]
-    dead += [before["under_way"]] if "under_way" in before else []
     found, skipped = {}, {}
     for label, ours in OURS.items():
         reason = IMPLEMENTATIONS[ours.implementation or "xla"].unavailable()
@@ -356,8 +353,8 @@ def contract(part: Part, options: argparse.Namespace) -> None:
                 part.add("rows", row | {"skipped": "no time left"})
                 continue
             start, found, errors = time.perf_counter(), {}, {}
-            part.begin(label)
             for ask in case.asks:
+                part.begin(label)
                 try:
                     found |= checker.check(case, ask, ours)
                 except NotImplementedError as reason:
@@ -365,10 +362,10 @@ def contract(part: Part, options: argparse.Namespace) -> None:
                 # Whatever a kernel raises on hardware it has not seen, the next one is to be tried.
                 except Exception as error:  # noqa: BLE001
                     errors[ask] = first_line(error)
-            part.begin("")
             row |= {"seconds": time.perf_counter() - start, "results": found}
             part.add("rows", row | ({"errors": errors} if errors else {}))
             summarize(part)
+            part.begin("")
 
 
 def summarize(part: Part) -> None:
@@ -660,26 +657,27 @@ def train(part: Part, options: argparse.Namespace) -> None:
     part.set(latent=numbers)
 
 
-class stop_after:  # noqa: N801
+@contextlib.contextmanager
+def stop_after(seconds: float) -> Iterator[None]:
     """Ask the training loop to stop when its time is over, as a user's SIGTERM would."""
+    over = threading.Event()
 
-    def __init__(self, seconds: float):
-        self._over, self._seconds = threading.Event(), seconds
-
-    def __enter__(self):
-        # The loop has its own handler; before and after it a late request must not end us.
-        self._previous = signal.signal(signal.SIGTERM, lambda *_: None)
-        threading.Thread(target=self._ask, daemon=True).start()
-
-    def _ask(self):
-        wait = self._seconds
-        while not self._over.wait(max(wait, 0.0)):
+    def ask():
+        wait = seconds
+        # More than once: before the loop has its handler, nobody listens.
+        while not over.wait(max(wait, 0.0)):
             os.kill(os.getpid(), signal.SIGTERM)
             wait = 1.0
 
-    def __exit__(self, *_):
-        self._over.set()
-        signal.signal(signal.SIGTERM, self._previous)
+    thread = threading.Thread(target=ask, daemon=True)
+    previous = signal.signal(signal.SIGTERM, lambda *_: None)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(signal.SIGTERM, previous)
 
 
 # (g) The bandwidth of a large problem.

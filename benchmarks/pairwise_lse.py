@@ -323,8 +323,8 @@ class Benchmark:
       deadline: when the run should end, by `time.perf_counter`.
       ours: our contenders by name; one that cannot take a problem is left out of it. None is
         "avae_jax" as the options have it, which must take all.
-      before: is given the name of every contender of ours before its first call.
-      after: called when a cell's rows are there.
+      before: is given the name of every contender of ours before its first call, and "" when what
+        follows has been tried.
     """
 
     def __init__(
@@ -335,12 +335,11 @@ class Benchmark:
         *,
         ours: dict[str, Ours] | None = None,
         before: Callable[[str], None] = lambda name: None,
-        after: Callable[[], None] = lambda: None,
     ):
         self.options, self.ceilings, self.deadline = options, ceilings, deadline
         self.may_fail = ours is not None
         self.ours = ours or {"avae_jax": Ours(options.implementation, options.precision)}
-        self.before, self.after = before, after
+        self.before = before
         self.rows: list[dict[str, Any]] = []
         self.measured: dict[tuple, dict[str, Any]] = {}
         self.pace: dict[str, tuple[int, float]] = {}  # name -> (d, seconds per pair)
@@ -412,6 +411,7 @@ class Benchmark:
                 continue
             contender.check(points, expected)
             new.append((row, key, contender))
+        self.before("")
         for count in range(MAX_TURNS):
             if count >= MIN_TURNS and time.perf_counter() > deadline:
                 break
@@ -427,8 +427,6 @@ class Benchmark:
                 row["floor_s"] = self.floor(row["op"], *size, name=row["contender"])
             print(progress(row), flush=True)
         self.rows += rows
-        self.before("")
-        self.after()
 
     def _contenders(self) -> Iterable[tuple[str, str]]:
         """Yield (contender, operation), ours first."""
