@@ -87,7 +87,7 @@ class Measurement:
         script: Path = SCRIPT,
     ):
         self.options, self.worth, self.script = options, worth, script
-        self.start = time.monotonic()
+        self.start, self.launched = time.monotonic(), 0.0
         self.report: dict[str, Any] = {
             "machine": None,
             "commit": commit(options.commit),
@@ -134,13 +134,13 @@ class Measurement:
             code = self._run_process(name, limit - (time.monotonic() - start), part, log)
             label = stage.get("under_way", {}).get("label")
             died = code is not None and (code < 0 or code == DEVICE_LOST)
-            died |= _under_way_seconds(stage) > _HUNG_SECONDS
+            died |= self._waiting_seconds(stage) > _HUNG_SECONDS
             left = limit - (time.monotonic() - start)
             # Once for each contender, and not with too little time to get anywhere.
             if not died or label is None or label in died_in or left < 2 * _FEWEST_SECONDS:
                 break
             died_in.add(label)
-        if label is not None and (died or _under_way_seconds(stage) > _HUNG_SECONDS / 2):
+        if label is not None and (died or self._waiting_seconds(stage) > _HUNG_SECONDS / 2):
             stage["crashed"] = [*stage.get("crashed", []), label]
         text = log.read_text(errors="replace").strip().splitlines()
         last_lines = "\n".join(text[-_LOG_LINES:])
@@ -167,7 +167,7 @@ class Measurement:
         command += ["--smoke"] * self.options.smoke + ["--write-tiles"] * self.options.write_tiles
         if self.options.mnist is not None:
             command += ["--mnist", str(self.options.mnist)]
-        deadline = time.monotonic() + limit
+        deadline, self.launched = time.monotonic() + limit, time.time()
         with log.open("a") as output:
             process = subprocess.Popen(
                 command,
@@ -183,13 +183,19 @@ class Measurement:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(_POLL_SECONDS)
                     seen = self._collect(name, part, seen)
-                    if _under_way_seconds(self.report["stages"][name]) > _HUNG_SECONDS:
+                    if self._waiting_seconds(self.report["stages"][name]) > _HUNG_SECONDS:
                         break
                 in_time = process.poll() is not None
             finally:
                 end(process)
             self._collect(name, part, seen)
         return process.returncode if in_time else None
+
+    def _waiting_seconds(self, stage: Mapping[str, Any]) -> float:
+        """Return for how long a contender of ours has kept the stage's process waiting."""
+        since = stage.get("under_way", {}).get("since", 0.0)
+        # What an earlier process left is no sign of this one.
+        return time.time() - since if since >= self.launched else 0.0
 
     def _environment(self, name: str, folder: Path) -> dict[str, str]:
         added = {
@@ -229,11 +235,6 @@ class Measurement:
         path = self.path()
         if path is not None and self.report["machine"] is not None:
             write_whole(path, json.dumps(self.report, indent=1) + "\n")
-
-
-def _under_way_seconds(stage: Mapping[str, Any]) -> float:
-    """Return for how long a contender of ours has kept a stage waiting."""
-    return time.time() - stage["under_way"]["since"] if "under_way" in stage else 0.0
 
 
 def python_path() -> str:
