@@ -7,8 +7,6 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import jax
-
 _ROOT = Path(__file__).resolve().parent.parent
 
 RESULTS = _ROOT / "benchmarks" / "results" if (_ROOT / "setup.cfg").exists() else Path.cwd()
@@ -21,6 +19,8 @@ def describe_machine(*packages: str) -> dict[str, Any]:
     Args:
       *packages: distributions to name beside Python, jax, jaxlib and numpy; None where missing.
     """
+    import jax
+
     device = jax.devices()[0]
     return {
         "platform": f"{platform.system()} {platform.machine()}",
@@ -41,6 +41,14 @@ def write_results(name: str, results: dict[str, Any]) -> Path:
     path.write_text(json.dumps(results, indent=1) + "\n")
     print(f"wrote {path.name}")
     return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_text(text)
+    os.replace(scratch, path)
 
 
 def _version(name: str) -> str | None:

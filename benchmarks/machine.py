@@ -7,12 +7,14 @@ repeats:
 
 - matmul_f32: flop/s of a large square float32 product at `Precision.HIGHEST`; a multiply-add is 2.
 - matmul_bf16: flop/s of the same in bfloat16 with float32 sums, one pass.
+- products (`measure_products`): flop/s of the same as the kernel takes it, per accuracy class.
 - exp: exponentials/s, `exp` or `exp2`, over an array that stays in the cache.
 - multiply_add: multiply-adds/s on the vector units over an array that stays in the cache.
 - copy: bytes/s read plus bytes/s written over an array far larger than the cache.
 """
 
 import argparse
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -21,11 +23,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from avae_jax.kernels.pairwise_lse.precision import PRECISIONS, matmul
+
 # Per platform: sides of the matrices, elements of the arrays in cache and of the copied one.
+# "tiny" only shows that the script works.
 _SIZES = {
     "cpu": ((1024, 2048), (2**16, 2**17, 2**18, 2**19, 2**20), 2**26),
     "gpu": ((4096, 8192), (2**20, 2**22, 2**23, 2**24), 2**29),
     "tpu": ((4096, 8192), (2**18, 2**20, 2**21, 2**22), 2**28),
+    "tiny": ((256,), (2**14,), 2**18),
 }
 
 # Operations on an element between its load and its store.
@@ -48,25 +54,40 @@ class Ceilings(NamedTuple):
     copy: float
 
 
-def measure_ceilings() -> Ceilings:
-    """Measure the rates; takes some ten seconds on a CPU."""
-    sides, cached, copied = _SIZES.get(jax.default_backend(), _SIZES["gpu"])
+def measure_ceilings(*, tiny: bool = False) -> Ceilings:
+    """Measure the rates; takes some ten seconds on a CPU, less with `tiny` arrays."""
+    sides, cached, copied = _sizes(tiny)
     return Ceilings(
-        matmul_f32=max(_matmul(side, jnp.float32) for side in sides),
-        matmul_bf16=max(_matmul(side, jnp.bfloat16) for side in sides),
+        matmul_f32=max(_matmul(side, jnp.float32, _highest) for side in sides),
+        matmul_bf16=max(_matmul(side, jnp.bfloat16, _highest) for side in sides),
         exp=max(_looped(_exponentials(exp), cached) for exp in (jnp.exp, jnp.exp2)),
         multiply_add=_looped(_multiply_adds, cached),
         copy=8 * _looped(_multiply_adds, (copied,), chains=(1,)),
     )
 
 
-def _matmul(side: int, dtype) -> float:
+def measure_products(*, tiny: bool = False) -> dict[str, float]:
+    """Measure the float32 product of each accuracy class, in flop/s of the product itself."""
+    sides, _, _ = _sizes(tiny)
+    return {
+        name: max(
+            _matmul(side, jnp.float32, functools.partial(matmul, precision=name)) for side in sides
+        )
+        for name in PRECISIONS
+    }
+
+
+def _sizes(tiny: bool):
+    return _SIZES["tiny"] if tiny else _SIZES.get(jax.default_backend(), _SIZES["gpu"])
+
+
+def _matmul(side: int, dtype, product: Callable) -> float:
     a = jax.random.normal(jax.random.key(0), (side, side), dtype)
-
-    def product(a, b):
-        return jnp.matmul(a, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
-
     return 2 * side**3 / _best_seconds(product, a, a)
+
+
+def _highest(a, b):
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
 def _exponentials(exp) -> Callable:

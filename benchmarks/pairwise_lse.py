@@ -28,9 +28,9 @@ none pays for what its predecessor left behind (cold caches, threads still spinn
 quartiles are of 3 to 25 turns, as many as fit the cell's share of `--minutes`. On accelerators a
 turn is several calls, waited for once. Compilation is timed apart. The error is the largest against
 NumPy float64 over up to 64 queries, in nats and as a share of 1 + |lse|. Peers (`peers.py`) do the
-forward only, except `torch_chunked_grad`. A peer that holds the matrix in over 2 GB, or takes or is
-predicted to take more than `--max-seconds` (3 times that at the smallest shape), is left out of a
-cell, and its row says why.
+forward only, except `torch_chunked_grad`. A peer that holds the matrix in over 2 GB (8 GB on an
+accelerator), or takes or is predicted to take more than `--max-seconds` (3 times that at the
+smallest shape), is left out of a cell, and its row says why.
 
 **Scaling.** Exponents are least-squares fits of log time over the cells: in n m at each d, and in d
 from 128. The work per device is the CPU time of a call on one device against that on eight virtual
@@ -48,9 +48,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ MAX_DIRECT_DIMS = 8
 PASSES = {"highest": 6, "high": 3, "fast": 1}
 VECTOR_PER_EXP = 4
 
-MAX_MATRIX_BYTES = 2e9
+MAX_MATRIX_BYTES, MAX_MATRIX_BYTES_ON_ACCELERATORS = 2e9, 8e9
 MAX_CENTER_BYTES = 2**30
 MAX_CENTER_BYTES_ON_ACCELERATORS = 5 * 2**30
 MIN_TURNS, MAX_TURNS = 3, 25
@@ -306,35 +306,69 @@ def _checked_queries(n: int, m: int, d: int, op: str) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(n, count, replace=False))
 
 
-class Benchmark:
-    """The grid under way: what was measured, and how fast every contender was."""
+class Ours(NamedTuple):
+    """One of our own contenders; the fields are those of `pairwise_lse`, `ops` what it enters."""
 
-    def __init__(self, options: argparse.Namespace, ceilings: Ceilings, deadline: float):
+    implementation: str | None = None
+    precision: str = "highest"
+    ops: Sequence[str] = tuple(OPS)
+
+
+class Benchmark:
+    """The grid under way: what was measured, and how fast every contender was.
+
+    Args:
+      options: of the command line.
+      ceilings: the machine's rates.
+      deadline: when the run should end, by `time.perf_counter`.
+      ours: our contenders by name; one that cannot take a problem is left out of it. None is
+        "avae_jax" as the options have it, which must take all.
+      before: is given the name of every contender of ours before its first call, and "" when what
+        follows has been tried.
+    """
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        ceilings: Ceilings,
+        deadline: float,
+        *,
+        ours: dict[str, Ours] | None = None,
+        before: Callable[[str], None] = lambda name: None,
+    ):
         self.options, self.ceilings, self.deadline = options, ceilings, deadline
+        self.may_fail = ours is not None
+        self.ours = ours or {"avae_jax": Ours(options.implementation, options.precision)}
+        self.before = before
         self.rows: list[dict[str, Any]] = []
         self.measured: dict[tuple, dict[str, Any]] = {}
         self.pace: dict[str, tuple[int, float]] = {}  # name -> (d, seconds per pair)
         self.done = 0
 
-    def floor(self, op: str, n: int, m: int, d: int, ceilings: Ceilings | None = None) -> float:
-        """Return the least time of an operation in the form that is chosen here."""
-        name = self.options.implementation
+    def floor(
+        self, op: str, n: int, m: int, d: int, ceilings: Ceilings | None = None, name: str = ""
+    ) -> float:
+        """Return the least time of an operation in the form of a contender, or our first one's."""
+        ours = self.ours.get(name) or next(iter(self.ours.values()))
+        direct = ours.implementation == "direct"
+        if ours.implementation is None:
+            direct = d <= MAX_DIRECT_DIMS
         return floor_seconds(
             op,
             n,
             m,
             d,
             ceilings=ceilings or self.ceilings,
-            direct=d <= MAX_DIRECT_DIMS if name is None else name == "direct",
-            precision=self.options.precision,
+            direct=direct,
+            precision=ours.precision,
         )
 
     def run(self) -> None:
         """Measure the grid."""
         for d in self.options.dims:
-            self._run_dims(d)
+            self.run_dims(d)
 
-    def _run_dims(self, d: int) -> None:
+    def run_dims(self, d: int) -> None:
         """Measure the cells of one dimension, on data that are dropped after it."""
         shapes, dims = self.options.shapes, self.options.dims
         cells = [{op: self._size(op, shape, d) for op in self.options.ops} for shape in shapes]
@@ -369,6 +403,7 @@ class Benchmark:
             if key in self.measured:
                 row |= self.measured[key] | {"measured_before": True}
                 continue
+            self.before(name if name in self.ours else "")
             try:
                 contender = self._set_up(name, op, points, n, m, deadline)
             except Unavailable as reason:
@@ -376,6 +411,7 @@ class Benchmark:
                 continue
             contender.check(points, expected)
             new.append((row, key, contender))
+        self.before("")
         for count in range(MAX_TURNS):
             if count >= MIN_TURNS and time.perf_counter() > deadline:
                 break
@@ -387,15 +423,17 @@ class Benchmark:
             row |= self.measured[key]
         for row in rows:
             if "median_s" in row:
-                row["floor_s"] = self.floor(row["op"], row["n"], row["m"], points.d)
+                size = row["n"], row["m"], points.d
+                row["floor_s"] = self.floor(row["op"], *size, name=row["contender"])
             print(progress(row), flush=True)
         self.rows += rows
 
     def _contenders(self) -> Iterable[tuple[str, str]]:
         """Yield (contender, operation), ours first."""
         chosen = self.options.contenders
-        if "avae_jax" in chosen:
-            yield from (("avae_jax", op) for op in self.options.ops)
+        for name, ours in self.ours.items():
+            if name in chosen:
+                yield from ((name, op) for op in self.options.ops if op in ours.ops)
         for name, peer in PEERS.items():
             op = "grad" if peer.gradient else "lse"
             if name in chosen and op in self.options.ops:
@@ -403,14 +441,22 @@ class Benchmark:
 
     def _set_up(self, name: str, op: str, points: Points, n: int, m: int, deadline) -> Contender:
         x, y = (points.y if op == "loo" else points.x)[:n], points.y[:m]
-        if name == "avae_jax":
-            options = {key: getattr(self.options, key) for key in ("implementation", "precision")}
-            return Contender(name, op, make_ours(op, x, y, **options))
+        if name in self.ours:
+            implementation, precision, _ = self.ours[name]
+            try:
+                ready = make_ours(op, x, y, implementation=implementation, precision=precision)
+                return Contender(name, op, ready)
+            except PEER_ERRORS as error:
+                if not self.may_fail:
+                    raise
+                raise Unavailable(one_line(error)) from error
 
         limit = max(self.options.max_seconds, MIN_PEER_SECONDS)
         if n * m <= math.prod(PEER_SHAPE):
             limit *= 3
-        if PEERS[name].matrix and 8 * n * m > MAX_MATRIX_BYTES:
+        slow = jax.default_backend() == "cpu"
+        max_bytes = MAX_MATRIX_BYTES if slow else MAX_MATRIX_BYTES_ON_ACCELERATORS
+        if PEERS[name].matrix and 8 * n * m > max_bytes:
             raise Unavailable(f"would hold {8e-9 * n * m:.0f} GB")
         if name in self.pace:
             # The rest of a pair's work takes about as long as 16 dimensions.
@@ -421,7 +467,7 @@ class Benchmark:
         if time.perf_counter() > deadline:
             raise Unavailable("no time left in this cell")
         ready = make_peer(name, x, y, BANDWIDTH)
-        if (ready.temporary_bytes or 0) > MAX_MATRIX_BYTES:
+        if (ready.temporary_bytes or 0) > max_bytes:
             raise Unavailable(f"would hold {1e-9 * (ready.temporary_bytes or 0):.0f} GB")
         try:
             contender = Contender(name, op, ready)

@@ -9,6 +9,7 @@ benchmarks/results/train_step.json. Without MNIST the images are random, which c
 
 import argparse
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from common import describe_machine, write_results
 
 from avae_jax.data import ImageData, Splits, load_dataset
 from avae_jax.training.config import load_experiment, replace_fields
+from avae_jax.training.state import TrainState
 from avae_jax.training.trainer import Trainer, make_setup
 
 METHODS = {
@@ -29,43 +31,67 @@ STEPS = 10
 """Steps of a round: as many as between two refreshes of `reencode`."""
 
 
+def random_images(shape: tuple[int, ...], num_train: int, num_other: int = 1000) -> ImageData:
+    """Return noise in the form of a data set."""
+    last = num_train + 2 * num_other
+    images = np.random.default_rng(0).integers(0, 256, (last, *shape), dtype=np.uint8)
+    rows = np.split(np.arange(last), [num_train, num_train + num_other])
+    return ImageData("noise", images, None, Splits(*rows))
+
+
 def mnist_or_noise() -> ImageData:
     """Return MNIST, or random images of its size where it is not prepared."""
     try:
         return load_dataset("mnist")
     except FileNotFoundError:
-        images = np.random.default_rng(0).integers(0, 256, (20_000, 32, 32, 1), dtype=np.uint8)
-        splits = Splits(np.arange(18_000), np.arange(18_000, 19_000), np.arange(19_000, 20_000))
-        return ImageData("noise", images, None, splits)
+        return random_images((32, 32, 1), 18_000)
 
 
 class Runner:
-    """One method, ready to take rounds."""
+    """One method, ready to take rounds.
 
-    def __init__(self, fields: dict, width: float, dataset: ImageData):
-        config = replace_fields(load_experiment("mnist"), width=width, **fields)
-        self.trainer = Trainer(make_setup(config, dataset=dataset))
-        self.state = self.trainer.init()
-        self.metrics = self.trainer.program.empty_metrics
-        self.reencode = self.trainer.objective.uses_centers and config.centers.refresh == "reencode"
-        self.batches = list(self.trainer.dispatches(self.state))
+    Args:
+      trainer: the method's compiled functions.
+      state: where to start; None draws it. It is used up.
+      steps: of a round; several dispatches, or one that takes more.
+    """
+
+    def __init__(self, trainer: Trainer, state: TrainState | None = None, *, steps: int = STEPS):
+        self.trainer, self.steps = trainer, steps
+        self.state = trainer.init() if state is None else state
+        self.metrics = trainer.program.empty_metrics
+        options = trainer.setup.config.centers
+        self.refresh_every = options.refresh_every
+        self.reencode = trainer.objective.uses_centers and options.refresh == "reencode"
+        self.batches = list(trainer.dispatches(self.state))
 
     def round(self) -> float:
-        """Take ten steps and return the seconds of one."""
+        """Take the steps and return the seconds of one."""
         start = time.perf_counter()
         taken = 0
-        centers = self.state.centers
-        if self.reencode and centers is not None:
-            index = np.asarray(centers.index)
-            self.state = self.trainer.refresh(self.state, index, step=int(self.state.step))
         for batches in self.batches:
+            centers = self.state.centers
+            if self.reencode and centers is not None and taken % self.refresh_every == 0:
+                index = np.asarray(centers.index)
+                self.state = self.trainer.refresh(self.state, index, step=int(self.state.step))
             fetched = self.trainer.fetch(batches)
             self.state, self.metrics = self.trainer.advance(self.state, self.metrics, fetched)
             taken += len(batches)
-            if taken >= STEPS:
+            if taken >= self.steps:
                 break
         jax.block_until_ready((self.state.step, self.metrics))
         return (time.perf_counter() - start) / taken
+
+
+def measure(runners: dict[Any, Runner], rounds: int) -> dict[Any, list[float]]:
+    """Return the seconds of a step of each runner, round by round; they take turns."""
+    times: dict[Any, list[float]] = {name: [] for name in runners}
+    for number in range(rounds + 1):
+        for name, runner in runners.items():
+            seconds = runner.round()
+            if number:  # The first round compiles.
+                times[name].append(seconds)
+    return times
 
 
 def main() -> None:
@@ -77,13 +103,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     arguments = parser.parse_args()
     dataset = mnist_or_noise()
-    runners = {name: Runner(fields, arguments.width, dataset) for name, fields in METHODS.items()}
-    times: dict[str, list[float]] = {name: [] for name in runners}
-    for number in range(arguments.rounds + 1):
-        for name, runner in runners.items():
-            seconds = runner.round()
-            if number:  # The first round compiles.
-                times[name].append(seconds)
+    config = replace_fields(load_experiment("mnist"), width=arguments.width)
+    runners = {
+        name: Runner(Trainer(make_setup(replace_fields(config, **fields), dataset=dataset)))
+        for name, fields in METHODS.items()
+    }
+    times = measure(runners, arguments.rounds)
     base = np.array(times["autoencoder"])
     rows = []
     print(f"{'method':16} {'ms/step':>9} {'min':>9} {'max':>9} {'ratio':>7}")

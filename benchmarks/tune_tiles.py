@@ -95,6 +95,38 @@ def pick(per_pair):
     return min(tied, key=lambda tile: (tile[0] * tile[1], per_pair[tile]))
 
 
+def tune(d, rows, *, size, tiles_to_try, widths, repeats):
+    """Return the best tile of a dimension and how wide it may be for few queries.
+
+    Args:
+      d: the dimension.
+      rows: what was measured, added to.
+      size: (queries, centers) of the measured problem.
+      tiles_to_try: candidates, (queries, centers) each.
+      widths: candidates for few queries, who meet four times as many centers.
+      repeats: of which the fastest counts.
+
+    Returns:
+      (queries, centers, widest).
+    """
+    square = best_of(size, d, tiles_to_try, repeats, rows)
+    few = FEW_QUERIES, size[1] * 4
+    wide = best_of(few, d, [(FEW_QUERIES, width) for width in widths], repeats, rows)
+    return *square, wide[1]
+
+
+def write_entry(key, entry):
+    """Replace the entry of a device, or a platform, in the table that the kernel reads."""
+    table = json.loads(TABLE.read_text())["tiles"]
+    table[key] = entry
+    entries = (
+        f"  {json.dumps(name)}: [\n   " + ",\n   ".join(map(json.dumps, entry)) + "\n  ]"
+        for name, entry in table.items()
+    )
+    TABLE.write_text('{\n "tiles": {\n' + ",\n".join(entries) + "\n }\n}\n")
+    print(f"wrote the entry {key!r} of {TABLE.name}")
+
+
 def main():
     """Measure, print the table and write it."""
     parser = argparse.ArgumentParser(description="Choose the kernel's tile sizes by measurement.")
@@ -106,25 +138,23 @@ def main():
     device = jax.devices()[0]
     size = SIZES.get(device.platform, SIZES["gpu"])
     queries, centers = CANDIDATES.get(device.platform, CANDIDATES["gpu"])
-    few = FEW_QUERIES, size[1] * 4
-    chosen, rows = {}, []
-    for d in options.dims:
-        square = best_of(size, d, list(itertools.product(queries, centers)), options.repeats, rows)
-        wide = best_of(few, d, [(FEW_QUERIES, width) for width in WIDTHS], options.repeats, rows)
-        chosen[d] = *square, wide[1]
+    rows = []
+    chosen = {
+        d: tune(
+            d,
+            rows,
+            size=size,
+            tiles_to_try=list(itertools.product(queries, centers)),
+            widths=WIDTHS,
+            repeats=options.repeats,
+        )
+        for d in options.dims
+    }
     entry = rules(chosen)
     print(json.dumps(entry))
     if options.dry_run:
         return
-    table = json.loads(TABLE.read_text())["tiles"]
-    key = options.key or device.device_kind
-    table[key] = entry
-    entries = (
-        f"  {json.dumps(name)}: [\n   " + ",\n   ".join(map(json.dumps, entry)) + "\n  ]"
-        for name, entry in table.items()
-    )
-    TABLE.write_text('{\n "tiles": {\n' + ",\n".join(entries) + "\n }\n}\n")
-    print(f"wrote the entry {key!r} of {TABLE.name}")
+    write_entry(options.key or device.device_kind, entry)
     kind = device.device_kind.lower().replace(" ", "_")
     write_results(f"tiles_{kind}", {"machine": describe_machine(), "rows": rows})
 

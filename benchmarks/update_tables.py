@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+from accelerator import table as accelerator_table
 from common import RESULTS
 from mnist_variants import table as mnist_table
 from pairwise_lse import table as kernel_table
@@ -32,8 +33,19 @@ def step_table() -> str:
     return "\n".join(lines)
 
 
+def accelerator_tables() -> str:
+    """Return a table for each accelerator that has been measured."""
+    paths = sorted(RESULTS.glob("accelerator_*.json"))
+    reports = [accelerator_table(json.loads(path.read_text())) for path in paths]
+    return "\n\n".join(reports) or "No GPU or TPU has been measured yet."
+
+
 TABLES = {
-    "README.md": {"kernel": lambda: kernel_table(read("pairwise_lse_cpu")), "step": step_table},
+    "README.md": {
+        "kernel": lambda: kernel_table(read("pairwise_lse_cpu")),
+        "step": step_table,
+        "accelerators": accelerator_tables,
+    },
     "experiments/README.md": {
         "mnist_variants": lambda: mnist_table(read("mnist_variants")["rows"])
     },

@@ -199,6 +199,7 @@ def test_check_measures_before_training(capsys, tmp_path):
         "memory per device",
         "per step",
         "h_opt",
+        "decoder/output/kernel",
     ):
         assert word in text
     assert not (tmp_path / "run").exists()

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from avae_jax.data.cache import cached_arrays
 from avae_jax.data.errors import DataError
@@ -84,6 +83,8 @@ def load_celeb_a_folder(
     splits = draw_splits(PARTITION, seed=seed, validation_size=validation_size, test_size=test_size)
 
     def build(images, labels):
+        from tqdm import tqdm
+
         del labels
 
         def fill(row):

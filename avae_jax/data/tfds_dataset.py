@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from avae_jax.data.cache import cache_dir, cached_arrays
 from avae_jax.data.errors import DataError
@@ -225,6 +224,7 @@ def _decode_into(
 ) -> None:
     with quiet():
         import tensorflow_datasets as tfds
+        from tqdm import tqdm
 
         # Its decorators hide the signatures from type checkers.
         builder: Any = tfds.builder_from_directory(prepared.path)

@@ -300,9 +300,11 @@ def _deletion_effects(queries, slab: Slab, lse, mean_scaled_distance, bandwidth)
 
 
 def _cache_path(key: dict) -> Path:
-    import platformdirs
+    folder = os.environ.get("AVAE_CACHE_DIR")
+    if not folder:
+        import platformdirs
 
-    folder = os.environ.get("AVAE_CACHE_DIR") or platformdirs.user_cache_dir("avae_jax")
+        folder = platformdirs.user_cache_dir("avae_jax")
     name = (
         "bandwidth-v{estimator_version}-l{latent_dim}-m{num_centers}-seed{seed}-q{num_queries}"
         "-t{num_trials}-numpy{numpy}.json"

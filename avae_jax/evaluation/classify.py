@@ -1,7 +1,6 @@
 """Trains the classifier in whose features the samples of a labelled data set are judged."""
 
 import numpy as np
-from tqdm import tqdm
 
 from avae_jax.data import DataError, ImageData
 from avae_jax.features import Classifier, train_classifier
@@ -35,6 +34,9 @@ def train_on(dataset: ImageData, *, num_epochs: int = 5, seed: int = 0) -> Class
     splits = dataset.splits
     validation_images, validation_labels = some(splits.validation, _MOST_OTHER)
     images, labels = some(splits.train, _MOST_TRAIN)
+    # Evaluation without a classifier needs no progress bar.
+    from tqdm import tqdm
+
     with tqdm(total=num_epochs, unit="epoch") as bar:
 
         def progress(epoch, values):

@@ -5,6 +5,7 @@ import TensorFlow, seconds of start-up and a gigabyte on disk, for the same even
 """
 
 import abc
+import importlib.util
 import json
 import logging
 import math
@@ -218,19 +219,20 @@ def create_default_writer(run_dir, *, start_step: int = 0) -> MultiWriter:
       start_step: the step of the checkpoint the run continues from, 0 for a new run.
 
     Returns:
-      A writer. On every process but the first of a multi-host run it writes nothing.
+      A writer. On every process but the first of a multi-host run it writes nothing; without
+      tensorboardX it writes no events.
     """
     import jax
 
     if jax.process_index() != 0:
         return MultiWriter([])
     run_dir = Path(run_dir)
-    return MultiWriter(
-        [
-            JsonLinesWriter(run_dir / METRICS_FILE, start_step=start_step),
-            TensorBoardWriter(run_dir / "tensorboard", start_step=start_step),
-        ]
-    )
+    writers: list[MetricWriter] = [JsonLinesWriter(run_dir / METRICS_FILE, start_step=start_step)]
+    if importlib.util.find_spec("tensorboardX") is not None:
+        writers.append(TensorBoardWriter(run_dir / "tensorboard", start_step=start_step))
+    else:
+        _LOGGER.info("tensorboardX is not installed: %s gets no TensorBoard events", run_dir)
+    return MultiWriter(writers)
 
 
 def read_metrics(path) -> list[dict[str, Any]]:

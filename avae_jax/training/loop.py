@@ -24,6 +24,7 @@ from avae_jax.training.config import (
     to_dict,
 )
 from avae_jax.training.logging import Progress, create_default_writer
+from avae_jax.training.means import Means
 from avae_jax.training.preflight import introduce
 from avae_jax.training.run import read_bandwidth
 from avae_jax.training.state import TrainState, learning_rate_at
@@ -293,24 +294,22 @@ def _shown_name(term: str) -> str:
     return "tail_share" if term == "tail" else term
 
 
-def keep_metrics(metrics) -> dict[str, list[float]]:
+def keep_metrics(metrics: Means) -> dict[str, list[float]]:
     """Return the sums and counts of an unfinished epoch's means, as JSON values."""
-    means = {name: mean for name, mean in vars(metrics).items() if name != "_reduction_counter"}
-    return {name: [float(mean.total), float(mean.count)] for name, mean in means.items()}
+    return {
+        name: [float(total), float(metrics.counts[name])] for name, total in metrics.totals.items()
+    }
 
 
-def resume_metrics(empty, kept: dict[str, list[float]] | None):
+def resume_metrics(empty: Means, kept: dict[str, list[float]] | None) -> Means:
     """Return the means of an epoch so far, from what `keep_metrics` gave."""
     if not kept:
         return empty
-    means = {}
-    for name, (total, count) in kept.items():
-        mean = getattr(empty, name)
-        means[name] = mean.replace(
-            total=jax.numpy.asarray(total, mean.total.dtype),
-            count=jax.numpy.asarray(count, mean.count.dtype),
-        )
-    return jax.device_put(empty.replace(**means), jax.tree.leaves(empty)[0].sharding)
+    totals, counts = (
+        {name: jax.numpy.asarray(kept[name][part], leaf.dtype) for name, leaf in leaves.items()}
+        for part, leaves in enumerate((empty.totals, empty.counts))
+    )
+    return jax.device_put(Means(totals, counts), jax.tree.leaves(empty)[0].sharding)
 
 
 def _train_metrics(metrics, state: TrainState, images_per_second: float) -> dict[str, float]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from clu import parameter_overview
 
 from avae_jax.training.config import Config
 from avae_jax.training.run import code_scale
@@ -105,8 +104,14 @@ def check(config: Config, **parts) -> dict[str, Any]:
     Raises:
       ValueError: what training would refuse.
     """
+    from clu import parameter_overview
+
     setup = make_setup(config, **parts)
     findings = describe(setup)
+    findings["parameters"] = {
+        name: f"{leaf.shape} {leaf.dtype}, {math.prod(leaf.shape):,}"
+        for name, leaf in parameter_overview.flatten_dict(_parameters(setup)).items()
+    }
     scale = code_scale(config, setup.bandwidth)
     if scale is not None:
         findings["scale of the codes"] = {
@@ -168,8 +173,11 @@ def _time_refresh(trainer: Trainer, state: TrainState) -> float:
 
 
 def _num_parameters(setup: Setup) -> int:
-    shapes = jax.eval_shape(setup.model.init, jax.random.key(0))
-    return parameter_overview.count_parameters(shapes["params"])
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_parameters(setup)))
+
+
+def _parameters(setup: Setup) -> Any:
+    return jax.eval_shape(setup.model.init, jax.random.key(0))["params"]
 
 
 def _bytes(number: int) -> str:

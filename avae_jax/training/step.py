@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from clu import metrics as clu_metrics
 from jax.sharding import Mesh
 
 from avae_jax.training.autoencoder import Autoencoder
 from avae_jax.training.config import Config
+from avae_jax.training.means import Means, masked_means
 from avae_jax.training.objective import Context, Objective
 from avae_jax.training.sharding import replicated, split_rows
 from avae_jax.training.state import TrainState, state_sharding
@@ -127,28 +127,16 @@ def make_train_step(
     return step
 
 
-@functools.lru_cache
-def _collection(names: tuple[str, ...]) -> Any:
-    # Any: the `replace` that flax.struct adds is missing from the type of clu's class.
-    return clu_metrics.Collection.create(**dict.fromkeys(names, clu_metrics.Average))
-
-
-def collect(metrics: dict[str, jax.Array]) -> clu_metrics.Collection:
-    """Wrap a step's per-example metrics for averaging over the good steps of an epoch."""
+def collect(metrics: dict[str, jax.Array]) -> Means:
+    """Start an epoch's means over the good steps from one step's per-example metrics."""
     good = metrics["good"]
     # A skipped step must not turn an epoch's means into NaN: its values count as absent. What
     # tells of skipped steps is averaged over all.
-    collected: dict[str, Any] = {}
-    for name, value in metrics.items():
-        of_all = name == "good" or name.startswith(BROKEN)
-        collected[name] = clu_metrics.Average.from_model_output(
-            values=value if of_all else jnp.where(good > 0, value, 0),
-            mask=None if of_all else good,
-        )
-    return _collection(tuple(sorted(metrics))).empty().replace(**collected)
+    of_all = {name for name in metrics if name == "good" or name.startswith(BROKEN)}
+    return masked_means(metrics, {name: None if name in of_all else good for name in metrics})
 
 
-def _empty(abstract: dict[str, jax.ShapeDtypeStruct]) -> clu_metrics.Collection:
+def _empty(abstract: dict[str, jax.ShapeDtypeStruct]) -> Means:
     """Return what an epoch's metrics start from, in the dtypes they will have."""
     merged = jax.eval_shape(lambda metrics: collect(metrics).merge(collect(metrics)), abstract)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), merged)
@@ -202,7 +190,7 @@ class Program:
     encode: Callable
     encode_batch: Callable
     evaluate: Callable
-    empty_metrics: clu_metrics.Collection
+    empty_metrics: Means
 
 
 def compile_program(
