@@ -35,6 +35,13 @@ _BLOCKS = 264
 # Per thread. Two warpgroups that compute and one that loads share 504.
 _COMPUTING_REGISTERS, _LOADING_REGISTERS = 232, 40
 
+# 2^f = 1 + c_1 f + ... + c_5 f^5 for |f| <= 1/2: the least largest relative error, 9.2e-8, of all
+# such polynomials (a linear program over 4,001 Chebyshev points).
+_POLYNOMIAL = (0.693146978, 0.240222421, 0.0555073392, 0.00967151151, 0.00132646661)
+
+# Added to a float32 in [-2^22, 2^22], 1.5 * 2^23 leaves the nearest integer in the lowest bits.
+_ROUNDER = 1.5 * 2.0**23
+
 
 def unavailable() -> str | None:
     """Return why the kernel cannot run on the default backend, or None if it can."""
@@ -56,13 +63,16 @@ class _Plan(NamedTuple):
     mean_blocks: tuple[slice, ...]  # of dims; none without the mean
     warpgroups: int  # that compute
     centers: int  # in a tile
+    polynomial: int  # centers of a tile whose exponential is a polynomial
     stages: int  # tiles in shared memory at a time
     query_blocks: int
     splits: int  # of the centers
     tiles: int  # in a split
 
 
-def _plan(n: int, m: int, d: int, precision: str, mean: bool) -> _Plan:
+def _plan(
+    n: int, m: int, d: int, precision: str, mean: bool, polynomial_share: float = 0.0
+) -> _Plan:
     """Choose the largest tile of which two fit into shared memory beside the queries.
 
     Raises:
@@ -93,6 +103,9 @@ def _plan(n: int, m: int, d: int, precision: str, mean: bool) -> _Plan:
     splits = min(pl.cdiv(_BLOCKS, query_blocks), pl.cdiv(all_tiles, 2 * stages))
     tiles = pl.cdiv(all_tiles, splits)
     blocks = range(0, dims, _MEAN_BLOCK) if mean else ()
+    # Registers are cut by 8 columns; a product from them takes as many centers as a swizzled row
+    # of y has dimensions.
+    step = _swizzle(dims) // 2 if mean else 8
     return _Plan(
         x_parts=x_parts,
         y_parts=y_parts,
@@ -100,11 +113,17 @@ def _plan(n: int, m: int, d: int, precision: str, mean: bool) -> _Plan:
         mean_blocks=tuple(slice(start, min(start + _MEAN_BLOCK, dims)) for start in blocks),
         warpgroups=warpgroups,
         centers=centers,
+        polynomial=step * math.floor(polynomial_share * centers / step),
         stages=stages,
         query_blocks=query_blocks,
         splits=pl.cdiv(all_tiles, tiles),
         tiles=tiles,
     )
+
+
+def _swizzle(dims: int) -> int:
+    """Return the bytes within which shared memory permutes a row of so many bfloat16."""
+    return plgpu.find_swizzle(dims * 16)
 
 
 def _padded_parts(a, shape: tuple[int, int], count: int) -> jax.Array:
@@ -130,6 +149,7 @@ def sums(
     mean: bool,
     moments: bool,
     precision: str,
+    polynomial_share: float = 0.0,
     interpret: Any = None,
 ) -> Sums:
     """Return the sums over the centers.
@@ -146,12 +166,16 @@ def sums(
       moments: must be False.
       precision: "highest", "high" or "fast": 24, 16 or 8 bits of the coordinates in the logits,
         and of the weights in the mean; the mean takes all bits of y.
+      polynomial_share: in [0, 1], the share of the exponentials that `polynomial_exp2` computes
+        beside the special-function unit. Of a tile of 32 to 128 centers it takes the first ones,
+        rounded down to a multiple of 8, or with the mean 16 where d <= 16, 32 or 64 where larger.
       interpret: passed to `plgpu.kernel`.
 
     Returns:
       Sums, [1, n] and [1, n, d].
 
     Raises:
+      ValueError: the share is outside of [0, 1].
       NotImplementedError: moments, several bandwidths, a type other than float32, or more
         dimensions than shared memory holds: lse 288, 416 and 864 by precision, lse and mean 192,
         192 and 224.
@@ -161,6 +185,11 @@ def sums(
       Temporaries of at most 6 d bytes a point, and with the mean 4 d a query, counted as at least
       68,000 queries.
     """
+    if not 0.0 <= polynomial_share <= 1.0:
+        raise ValueError(
+            f"polynomial_share must be in [0, 1], got {polynomial_share}: 0 leaves all "
+            "exponentials to the special-function unit."
+        )
     if moments:
         raise NotImplementedError('pallas_gpu has no logit moments. Use implementation="xla".')
     if bandwidths.shape[0] != 1:
@@ -173,7 +202,7 @@ def sums(
                 f'pallas_gpu takes float32, got {name} {a.dtype}. Use implementation="xla".'
             )
     (n, d), m = x.shape, y.shape[0]
-    plan = _plan(n, m, d, precision, mean)
+    plan = _plan(n, m, d, precision, mean, polynomial_share)
     floor = masked_level(x.dtype)
 
     scale = math.sqrt(_LOG2_E) / bandwidths[0]
@@ -211,7 +240,64 @@ def sums(
     return sums._replace(weighted=weighted[None])
 
 
-def _add_tile(carry, products, bias, column, left_out, parts, times_centers):
+def polynomial_exp2(t: jax.Array) -> jax.Array:
+    """Compute 2^t by a polynomial and the bits of the exponent.
+
+    2^t = 2^i 2^f with i the integer nearest to t, so that |f| <= 1/2.
+
+    Args:
+      t: float32, at most 0.
+
+    Returns:
+      float32: exactly 1 at 0, at most 2^-126 below -126, exactly 0 from -127 down.
+
+    Numerics:
+      Relative error below 2^-22 down to -126. The NaN of a GPU becomes a number; that of the row's
+      maximum, which a GPU keeps, still reaches the sums.
+    """
+    # On Hopper ten instructions: a maximum, three additions, five fused multiply-adds, and shift
+    # and addition in one.
+    t = jnp.maximum(t, -127.0)
+    rounded = t + jnp.float32(_ROUNDER)
+    # Not t - (rounded - _ROUNDER): XLA, which runs this where it is interpreted, takes that for 0.
+    fraction = t + (jnp.float32(_ROUNDER) - rounded)
+    mantissa = jnp.float32(_POLYNOMIAL[-1])
+    for coefficient in (*_POLYNOMIAL[-2::-1], 1.0):
+        mantissa = mantissa * fraction + jnp.float32(coefficient)
+    # The shift drops the bits of _ROUNDER, and leaves i in the place of the exponent.
+    exponent = jax.lax.bitcast_convert_type(rounded, jnp.int32) << 23
+    bits = jax.lax.bitcast_convert_type(mantissa, jnp.int32) + exponent
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+
+# Which share pays is to be measured. By arithmetic: per clock a multiprocessor issues 128
+# instructions, of which its special-function unit takes 16. Its exponential is one instruction, the
+# polynomial ten, and the rest of a log-sum-exp four: bias, maximum, subtraction, sum. So a share s
+# takes the longer of (1 - s) / 16 and (4 + (1 - s) + 10 s) / 128 clocks. They are equal at s = 3/17
+# and .82 of the time of s = 0; it is .88 at 1/8, .91 at 1/4, 1.19 at 1/2. (The floating-point pipe
+# alone, 128 a clock for three of the four and eight of the ten, would put the balance at 5/16.)
+# Leaving out centers takes three instructions more and the mean 5 to 10: issuing those takes as
+# long as the unit does, and no share pays.
+def _exponentials(t, polynomial: int) -> list[tuple[slice, jax.Array]]:
+    """Compute 2^t, t <= 0, of the first columns by polynomial, of the others by the unit for it.
+
+    Returns:
+      (columns, 2^t of them) for either part that has any.
+    """
+    # The unit's come first: they queue up there while the polynomials are computed.
+    parts = (
+        (jnp.exp2, slice(polynomial, t.shape[1])),
+        (polynomial_exp2, slice(0, polynomial)),
+    )
+    return [
+        # Mosaic knows a slice without strides, which neither indexing nor slice_in_dim makes.
+        (columns, fn(jax.lax.slice(t, (0, columns.start), (t.shape[0], columns.stop))))
+        for fn, columns in parts
+        if columns.start < columns.stop
+    ]
+
+
+def _add_tile(carry, products, bias, column, left_out, parts, polynomial, times_centers):
     """Add a tile of base-2 logits to the running sums of its rows.
 
     Args:
@@ -222,7 +308,9 @@ def _add_tile(carry, products, bias, column, left_out, parts, times_centers):
       column: [rows, centers] int32, the row of y.
       left_out: [rows, centers] int32, the row of y to leave out, or None.
       parts: bfloat16 parts of a weight.
-      times_centers: parts of the weights, each [rows, centers] -> [rows, c] blocks.
+      polynomial: of how many centers the exponential is a polynomial.
+      times_centers: list of (columns, parts of their weights, each [rows, columns]) -> [rows, c]
+        blocks.
 
     Returns:
       The new carry.
@@ -232,20 +320,25 @@ def _add_tile(carry, products, bias, column, left_out, parts, times_centers):
     if left_out is not None:
         logits = jnp.where(column == left_out, masked_level(jnp.float32), logits)
     new_top = jnp.maximum(top, jnp.max(logits, axis=1))
-    weights = jnp.exp2(logits - _to_columns(new_top, logits.shape))
+    pieces = _exponentials(logits - _to_columns(new_top, logits.shape), polynomial)
     rescale = jnp.exp2(top - new_top)
-    total = total * rescale + jnp.sum(weights, axis=1)
+    total = total * rescale
+    for _, weights in pieces:
+        total = total + jnp.sum(weights, axis=1)
     if weighted:
-        weight_parts, rest = [], weights
-        for _ in range(parts):
-            part = _leading_bits(rest)
-            weight_parts.append(part.astype(jnp.bfloat16))
-            rest = rest - part
-        rounded_total = rounded_total * rescale + jnp.sum(weights - rest, axis=1)
+        rounded_total, split = rounded_total * rescale, []
+        for columns, weights in pieces:
+            weight_parts, rest = [], weights
+            for _ in range(parts):
+                part = _leading_bits(rest)
+                weight_parts.append(part.astype(jnp.bfloat16))
+                rest = rest - part
+            rounded_total = rounded_total + jnp.sum(weights - rest, axis=1)
+            split.append((columns, weight_parts))
         # Fresh sums for each tile, added in float32: the tensor cores' own addition is worse.
         weighted = tuple(
             old * _to_columns(rescale, old.shape) + new
-            for old, new in zip(weighted, times_centers(weight_parts), strict=True)
+            for old, new in zip(weighted, times_centers(split), strict=True)
         )
     return new_top, total, rounded_total, weighted
 
@@ -260,13 +353,23 @@ def _to_columns(rows, shape) -> jax.Array:
     return jax.lax.broadcast_in_dim(rows, shape, (0,))
 
 
-def _multiply(a_parts, b_parts) -> jax.Array:
-    """Multiply a sum of parts, arrays or references [r, k], by one of references [k, c]."""
+def _multiply(pieces) -> jax.Array:
+    """Multiply sums of parts and add the products up.
+
+    Args:
+      pieces: list of (parts, parts), arrays or references [r, k], by references [k, c]; k may
+        differ.
+
+    Returns:
+      [r, c].
+    """
+    a_parts, b_parts = pieces[0]
     shape = (a_parts[0].shape[0], b_parts[0].shape[1])
 
     def chain(acc):
         for i, j in _pairs(len(a_parts), len(b_parts)):
-            plgpu.wgmma(acc, a_parts[i], b_parts[j])
+            for a, b in pieces:
+                plgpu.wgmma(acc, a[i], b[j])
         return acc[...]
 
     return pl.run_scoped(chain, plgpu.WGMMAAccumulatorRef(shape, jnp.float32))
@@ -336,13 +439,16 @@ def _run(plan: _Plan, excludes: bool, interpret, *operands) -> list[jax.Array]:
                 column = plgpu.broadcasted_iota(jnp.int32, tile, 1, layout=layout)
                 carry = _add_tile(
                     carry,
-                    _multiply(x_parts, [y.transpose((1, 0)) for y in y_parts[: plan.x_parts]]),
+                    _multiply([(x_parts, [y.transpose((1, 0)) for y in y_parts[: plan.x_parts]])]),
                     jax.lax.broadcast_in_dim(bias, tile, (1,)),
                     column + (first_tile + i) * plan.centers,
                     left_out,
                     plan.x_parts,
-                    lambda weights: [
-                        _multiply(weights, [y.at[:, dims] for y in y_parts])
+                    plan.polynomial,
+                    lambda split: [
+                        _multiply(
+                            [(parts, [y.at[rows, dims] for y in y_parts]) for rows, parts in split]
+                        )
                         for dims in plan.mean_blocks
                     ],
                 )
@@ -359,7 +465,7 @@ def _run(plan: _Plan, excludes: bool, interpret, *operands) -> list[jax.Array]:
                 weighted_ref[0][split, rows, dims] = a * ratio
 
     def shared(*shape):
-        swizzle = plgpu.find_swizzle(plan.dims * 16)
+        swizzle = _swizzle(plan.dims)
         transforms = (plgpu.TilingTransform((8, swizzle // 2)), plgpu.SwizzleTransform(swizzle))
         return plgpu.SMEM((*shape, plan.dims), jnp.bfloat16, transforms=transforms)
 

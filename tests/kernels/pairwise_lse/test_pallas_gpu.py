@@ -36,6 +36,15 @@ def tensor_core(a_parts, b_parts):
     return jnp.asarray(total, jnp.float32)
 
 
+def multiply_pieces(pieces, b_parts):
+    """Multiply pieces of a matrix by the rows they belong to, part by part."""
+    a_parts = [
+        jnp.concatenate(parts, axis=1) for parts in zip(*(a for _, a in pieces), strict=True)
+    ]
+    rows = [b_parts[:, columns] for columns, _ in pieces]
+    return tensor_core(jnp.stack(a_parts), jnp.concatenate(rows, axis=1))
+
+
 def emulated_run(plan, excludes, interpret, x, y, bias, exclude):
     num_queries = x.shape[1]
     tile = (num_queries, plan.centers)
@@ -54,8 +63,9 @@ def emulated_run(plan, excludes, interpret, x, y, bias, exclude):
                 jnp.broadcast_to(jnp.arange(centers.start, centers.stop), tile),
                 jnp.broadcast_to(exclude[:, None], tile) if excludes else None,
                 plan.x_parts,
-                lambda weights, y_tile=y_tile: [
-                    tensor_core(weights, y_tile[:, :, dims]) for dims in plan.mean_blocks
+                plan.polynomial,
+                lambda split, y_tile=y_tile: [
+                    multiply_pieces(split, y_tile[:, :, dims]) for dims in plan.mean_blocks
                 ],
             )
         top, total, rounded, means = carry
@@ -74,13 +84,14 @@ def sums(request, monkeypatch):
 
     multiply = pallas_gpu._multiply
 
-    def multiply_registers(a_parts, b_parts):
-        if not isinstance(a_parts[0], jax.Array):
-            return multiply(a_parts, b_parts)
+    def multiply_registers(pieces):
+        if not isinstance(pieces[0][0][0], jax.Array):
+            return multiply(pieces)
         # The simulator has no product of an operand in registers.
         product = sum(
-            jnp.dot(a_parts[i].astype(jnp.float32), b_parts[j][...].astype(jnp.float32))
-            for i, j in pallas_gpu._pairs(len(a_parts), len(b_parts))
+            jnp.dot(a[i].astype(jnp.float32), b[j][...].astype(jnp.float32))
+            for i, j in pallas_gpu._pairs(*map(len, pieces[0]))
+            for a, b in pieces
         )
         plgpu.commit_smem()
         return product
@@ -108,14 +119,14 @@ def make_problem(n, m, d, *, offset=0.0, weights=False, exclude=False):
     return x, y, log_weights, left_out
 
 
-def assert_agrees(sums, problem, bandwidth, precision, mean):
+def assert_agrees(sums, problem, bandwidth, precision, mean, **options):
     x, y, log_weights, left_out = problem
     used = y if log_weights is None else y[log_weights > -np.inf]
     shift = used.mean(axis=0)
     center = used.astype(np.float64).mean(axis=0)
     actual = sums(
         x, y, jnp.full((1,), bandwidth, jnp.float32), log_weights, left_out,
-        shift, mean=mean, moments=False, precision=precision,
+        shift, mean=mean, moments=False, precision=precision, **options,
     )  # fmt: skip
     assert (actual.first, actual.second) == (None, None)
     assert actual.top.shape == actual.total.shape == (1, len(x))
@@ -233,6 +244,40 @@ def test_the_mean_of_equal_centers_is_that_center_in_every_class(sums):
         assert_agrees(sums, (x, y, log_weights, None), 1.0, precision, mean=True)
 
 
+@pytest.mark.parametrize("share", [0.25, 1.0])
+@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize("precision", sorted(GATES))
+def test_values_with_a_share_of_polynomials(sums, precision, mean, share):
+    problem = make_problem(65, 129, 5, weights=True, exclude=True)
+    assert_agrees(sums, problem, 0.5, precision, mean, polynomial_share=share)
+
+
+def test_what_is_not_a_number_is_not_lost_in_polynomials(sums):
+    x, y, _, _ = make_problem(2, 5, 3)
+    y[1] = np.nan
+    spoilt = sums(
+        x, y, jnp.ones((1,)), None, None, np.zeros(3, np.float32),
+        mean=False, moments=False, precision="highest", polynomial_share=1.0,
+    )  # fmt: skip
+    assert np.all(np.isnan(spoilt.total))
+
+
+@pytest.mark.parametrize("run", [lambda fn: fn, jax.jit], ids=["eager", "jit"])
+def test_exponential_by_polynomial_agrees_with_float64(run):
+    exp2 = run(pallas_gpu.polynomial_exp2)
+    t = np.linspace(-126.0, 0.0, 300_007).astype(np.float32)
+    near_zero = -(2.0 ** np.linspace(-149, 0, 1000)).astype(np.float32)
+    t = np.concatenate([t, near_zero, np.arange(-126, 1, dtype=np.float32)])
+    expected = 2.0 ** t.astype(np.float64)
+    assert np.all(np.abs(np.asarray(exp2(t), np.float64) - expected) < 2.0**-22 * expected)
+    assert exp2(np.zeros(1, np.float32)) == 1.0
+
+    tiny = np.asarray(exp2(np.linspace(-127.0, -126.0, 10_001).astype(np.float32)))
+    assert np.all((tiny >= 0) & (tiny <= 2.0**-126))
+    masked = np.array([-127.0, masked_level(np.float32), np.finfo(np.float32).min, -np.inf])
+    np.testing.assert_array_equal(exp2(masked.astype(np.float32)), 0.0)
+
+
 @pytest.mark.parametrize("d", [3, 40, 100, 192])
 @pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize("precision", sorted(GATES))
@@ -242,11 +287,21 @@ def test_lowers_for_a_gpu_without_an_array_of_pairs(precision, mean, d):
     assert not any(f"{n}x{m}x" in text for n in (300, 320, 384) for m in (1000, 1024))
 
 
-def lower(n, m, d, optional, mean, precision):
+@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize(
+    ("d", "share"), [(3, 0.125), (3, 1.0), (32, 0.25), (64, 0.5), (100, 0.25), (100, 1.0)]
+)
+def test_lowers_with_a_share_of_polynomials(d, mean, share):
+    assert "mosaic_gpu" in lower(300, 1000, d, True, mean, "highest", polynomial_share=share)
+
+
+def lower(n, m, d, optional, mean, precision, **options):
     def array(shape, dtype=jnp.float32):
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    fn = functools.partial(pallas_gpu.sums, mean=mean, moments=False, precision=precision)
+    fn = functools.partial(
+        pallas_gpu.sums, mean=mean, moments=False, precision=precision, **options
+    )
     traced = jax.jit(fn).trace(
         array((n, d)), array((m, d)), array((1,)), array((m,)) if optional else None,
         array((n,), jnp.int32) if optional else None, array((d,)),
@@ -284,13 +339,16 @@ def test_lowers_under_shard_map(check_vma):
 def test_every_plan_fits_the_chip(precision, mean):
     for d in (1, 16, 17, 64, 65, 96, 128, 160, 192):
         for n, m in [(1, 1), (100, 10**6), (65_536, 65_536), (10**6, 1000)]:
-            plan = pallas_gpu._plan(n, m, d, precision, mean)
+            plan = pallas_gpu._plan(n, m, d, precision, mean, 0.25)
             queries, tile = plan.warpgroups * 64, plan.centers
             floats = plan.stages * tile + queries
             bytes_used = (
                 2 * plan.dims * (plan.x_parts * queries + plan.y_parts * plan.stages * tile)
             )
             assert bytes_used + 4 * floats <= 227 * 1024
+            assert 0 <= plan.polynomial <= tile / 4
+            assert plan.polynomial > 0 or tile < 128 or mean
+            assert pallas_gpu._plan(n, m, d, precision, mean, 1.0).polynomial == tile
             assert plan.stages >= 2
             assert plan.dims >= d
             assert plan.query_blocks * queries >= n > (plan.query_blocks - 1) * queries
@@ -323,6 +381,9 @@ def test_refuses_what_it_cannot_do():
         )  # fmt: skip
 
     one = jnp.ones((1,))
+    for share in (-0.1, 1.5, np.nan):
+        with pytest.raises(ValueError, match=f"in \\[0, 1\\], got {share}"):
+            lower(2, 3, 4, False, False, "highest", polynomial_share=share)
     with pytest.raises(NotImplementedError, match="moments.*xla"):
         call(x, y, one, True)
     with pytest.raises(NotImplementedError, match="one bandwidth, got 3.*xla"):
