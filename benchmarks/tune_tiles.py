@@ -1,12 +1,13 @@
 """Measures tile sizes of the streamed kernel on this device and writes the best into its table.
 
-    python benchmarks/tune_tiles.py [--key cpu] [--dims 2 16 64 256] [--dry-run]
+    python benchmarks/tune_tiles.py [--key KEY] [--dims 2 16 64 256] [--dry-run]
 
 For every dimension each candidate tile computes the same log-sum-exp; candidates take turns, and
 the smallest of several times counts, since what disturbs a run only ever slows it. A second
 problem of few queries then finds how wide their tile of centers should be. Neighbouring dimensions
 that agree become one rule. The entry of this device, by its kind, or the one named by `--key`, is
-replaced in `avae_jax/kernels/pairwise_lse/tiles.json`.
+replaced in `avae_jax/kernels/pairwise_lse/tiles.json`. A CPU has none, since all of them have one
+name: its tiles follow from its caches, and without `--key` they are only measured.
 """
 
 import argparse
@@ -39,7 +40,7 @@ WIDTHS = (1024, 2048, 4096, 8192, 16_384, 32_768)
 
 def compiled(size, d, tile):
     """Return the compiled log-sum-exp with one tile size for all problems."""
-    original, stream.tile_sizes = stream.tile_sizes, lambda *shape: tile
+    original, stream.tile_sizes = stream.tile_sizes, lambda *shape, **use: tile
     try:
         # A tile size is no argument of the kernel: what was compiled before must be forgotten.
         jax.clear_caches()
@@ -152,7 +153,7 @@ def main():
     }
     entry = rules(chosen)
     print(json.dumps(entry))
-    if options.dry_run:
+    if options.dry_run or (device.platform == "cpu" and options.key is None):
         return
     write_entry(options.key or device.device_kind, entry)
     kind = device.device_kind.lower().replace(" ", "_")

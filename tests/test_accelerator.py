@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -296,3 +297,22 @@ def test_the_command_says_what_it_does_not_know(module, capsys):
         with pytest.raises(SystemExit):
             accelerator.parse_options(wrong)
         assert message in capsys.readouterr().err
+
+
+def test_polynomial_shares_are_kernels_of_their_own(module):
+    stages = module("accelerator_stages")
+    shares = {name: ours for name, ours in stages.OURS.items() if "polynomial" in name}
+    assert len(shares) == 3
+    shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in ((70, 5), (300, 5), (1,), (5,))]
+    programs = set()
+    for ours in (stages.OURS["pallas_gpu highest"], *shares.values()):
+        sums = stages.IMPLEMENTATIONS[ours.implementation].sums
+
+        def value(x, y, bandwidths, shift, sums=sums):
+            return sums(
+                x, y, bandwidths, None, None, shift, mean=False, moments=False, precision="highest"
+            )
+
+        lowered = jax.jit(value).trace(*shapes).lower(lowering_platforms=("cuda",))
+        programs.add(lowered.as_text())
+    assert len(programs) == 4

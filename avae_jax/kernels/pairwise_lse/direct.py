@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from avae_jax.kernels.pairwise_lse.exponential import stored_exp
 from avae_jax.kernels.pairwise_lse.form import Form
 
 # So many dimensions are written out in one fused pass over the tile; more of them are summed in
@@ -60,7 +59,6 @@ DIFFERENCE_FORM = Form(
     point_terms=_point_terms,
     operand=_operand,
     product=_product,
-    summed_exp=stored_exp,
     fused_dims=0,
     headroom=6.0,
 )

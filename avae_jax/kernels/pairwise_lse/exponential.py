@@ -1,5 +1,6 @@
 """The exponential of the streamed implementations: on a CPU a polynomial, elsewhere XLA's own."""
 
+import functools
 import math
 
 import jax
@@ -52,8 +53,8 @@ def polynomial_exp(z: jax.Array) -> jax.Array:
     return jnp.where(z < _LOWEST, 0.0, jax.lax.bitcast_convert_type(bits, jnp.float32))
 
 
-def stored_exp(z: jax.Array) -> jax.Array:
-    """Compute exp(z) of a tile that is stored, the fastest way on this platform.
+def cpu_exp(z: jax.Array) -> jax.Array:
+    """Compute exp(z) the fastest way where XLA itself writes the loop.
 
     Args:
       z: floating.
@@ -64,3 +65,23 @@ def stored_exp(z: jax.Array) -> jax.Array:
     if z.dtype == jnp.float32 and jax.default_backend() == "cpu":
         return polynomial_exp(z)
     return jnp.exp(z)
+
+
+@functools.cache
+def fuses_sums(dtype) -> bool:
+    """Return whether XLA makes one loop of a matrix product, its exponentials and their sums.
+
+    On a CPU it hands all three to YNNPACK, which stores no tile of them and has an exponential of
+    its own; but not where flags or the processor keep it from that. So the compiler is asked, once,
+    which takes a tenth of a second.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    x, y = (jax.ShapeDtypeStruct((rows, 16), dtype) for rows in (64, 4096))
+
+    def sums(x, y):
+        product = jnp.matmul(y, x.T, precision=jax.lax.Precision.HIGHEST)
+        return jnp.sum(jnp.exp(product + y[:, :1] - x[:, 0]), axis=0)
+
+    memory = jax.jit(sums).lower(x, y).compile().memory_analysis()
+    return memory is not None and memory.temp_size_in_bytes < x.shape[0] * y.shape[0]

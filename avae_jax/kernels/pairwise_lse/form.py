@@ -17,8 +17,8 @@ class Form:
       point_terms: centred points [k, d] -> [k], the part that depends on one point only.
       operand: (points [k, d], the same centred) -> tree of arrays, what `product` takes.
       product: (operand of a points, operand of b points, bandwidth, precision) -> [a, b].
-      summed_exp: the exponential of a tile of which only the sum is wanted.
-      fused_dims: up to so many dimensions XLA on a CPU does not store such a tile, however large.
+      fused_dims: up to so many dimensions XLA on a CPU can fuse `product` with an exponential and
+        its sum, without storing a tile.
       headroom: nats by which the log of a tile's sum may exceed the level it is taken relative to,
         and still be as exact as the form.
     """
@@ -26,6 +26,5 @@ class Form:
     point_terms: Callable[[jax.Array], jax.Array]
     operand: Callable[[jax.Array, jax.Array], Any]
     product: Callable[[Any, Any, jax.Array, str], jax.Array]
-    summed_exp: Callable[[jax.Array], jax.Array]
     fused_dims: int
     headroom: float

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from avae_jax.kernels.pairwise_lse.exponential import stored_exp
+from avae_jax.kernels.pairwise_lse.exponential import cpu_exp, fuses_sums
 from avae_jax.kernels.pairwise_lse.form import Form
 from avae_jax.kernels.pairwise_lse.precision import matmul
 from avae_jax.kernels.pairwise_lse.stats import (
@@ -99,9 +99,9 @@ _SAMPLE = 256
 def _knows_levels(num_centers: int) -> bool:
     """Return whether tiles are summed at a level that is known before them.
 
-    That saves the pass over a tile that finds its maximum, and XLA on a CPU then makes one loop of
-    product, exponential and sum, which stores no tile at all. On a GPU the branch that looks after
-    the level would wait for the host.
+    That saves the pass over a tile that finds its maximum, and then XLA on a CPU can make one loop
+    of product, exponential and sum. On a GPU the branch that looks after the level would wait for
+    the host.
     """
     return jax.default_backend() == "cpu" and num_centers >= 4 * _SAMPLE
 
@@ -208,7 +208,7 @@ class _Rows:
         """
         tiles, asked, d = self.tiles, self.tile_sums, self.y.shape[1]
         count = 1
-        stored = asked.pure or asked.mean or d > asked.form.fused_dims
+        stored = asked.pure or asked.mean or d > asked.form.fused_dims or not asked.fuses
         if not stored and self.left_out is None:
             count = max(1, _SPAN_SIZE // (d * tiles.size))
         size = min(count * tiles.size, tiles.total)
@@ -244,8 +244,9 @@ class _Rows:
                 new = renormalized(new)
                 return new, ~jnp.any(new.top - total.top > headroom)
 
-            not_tried = functools.partial(lambda total, holds: (total, holds & False), total, holds)
-            new, fits = jax.lax.cond(holds & complete, at_level, not_tried)
+            # False, but varying over the same mapped axes.
+            not_tried = total, holds & False
+            new, fits = jax.lax.cond(holds & complete, at_level, lambda: not_tried)
             return jax.lax.cond(fits, lambda: (merge_sums(total, new), holds), at_maximum)
 
         return self.per_bandwidth(add, *carry)
@@ -283,7 +284,9 @@ def sums(
       Sums, [k, n, ...].
 
     Numerics:
-      n * m * d multiplications per product; temporaries O(n d + one tile).
+      n * m * d multiplications per product; temporaries O(n d + one tile), and 4 MiB of centers
+      where no tile is stored. Under `jax.vmap` a batch of queries is as more queries, a batch of
+      anything else takes its turns on a CPU.
     """
 
     @jax.custom_batching.custom_vmap
@@ -337,14 +340,15 @@ def _sums(
 ) -> Sums:
     """Return the sums as `sums` does, but for batches."""
     (n, d), m, k = x.shape, y.shape[0], bandwidths.shape[0]
-    query_size, center_size = tile_sizes(n, m, d)
+    query_size, center_size = tile_sizes(n, m, d, reread=k > 1)
     query_tiles, center_tiles = _cut_evenly(n, query_size), _cut_evenly(m, center_size)
     # Logits are computed at the smallest usable bandwidth, where rounding costs most, and rescaled
     # for the others: one that is 0 or NaN spoils its own rows only.
     usable = jnp.isfinite(bandwidths) & (bandwidths > 0)
     bandwidth = bandwidths[0] if k == 1 else jnp.min(jnp.where(usable, bandwidths, jnp.inf))
     ratios = jnp.square(bandwidth / bandwidths)
-    tile_sums = TileSums(form, precision, mean, moments, pure=moments or k > 1)
+    fuses = _knows_levels(m) and fuses_sums(x.dtype)
+    tile_sums = TileSums(form, precision, mean, moments, pure=moments or k > 1, fuses=fuses)
 
     def query_rows(i):
         query = make_side(form, query_tiles.cut(x, i), shift, bandwidth)
@@ -426,7 +430,7 @@ def center_gradients(
             logits += bias[:, None] + center_bias
             if left_out is not None:
                 logits = jnp.where(left_out[:, None] == row, floor, logits)
-            weights = stored_exp(logits) * jnp.where(idle, 0.0, g)[:, None]
+            weights = cpu_exp(logits) * jnp.where(idle, 0.0, g)[:, None]
             return (
                 weighted + matmul(query.centred.T, weights, precision),
                 total + jnp.sum(weights, axis=0),

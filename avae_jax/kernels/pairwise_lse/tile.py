@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from avae_jax.kernels.pairwise_lse.exponential import stored_exp
+from avae_jax.kernels.pairwise_lse.exponential import cpu_exp
 from avae_jax.kernels.pairwise_lse.form import Form
 from avae_jax.kernels.pairwise_lse.precision import matmul
 from avae_jax.kernels.pairwise_lse.stats import Sums, masked_level, merge_sums
@@ -60,6 +60,7 @@ class TileSums:
       mean: whether `weighted` is summed.
       moments: whether `first` and `second` are.
       pure: whether logits hold the terms of queries and centers, and no log weights.
+      fuses: whether XLA fuses a matrix product, exponentials and sums.
     """
 
     form: Form
@@ -67,6 +68,7 @@ class TileSums:
     mean: bool
     moments: bool
     pure: bool
+    fuses: bool
 
     @property
     def center_axis(self) -> int:
@@ -110,10 +112,10 @@ class TileSums:
         axis = self.center_axis
         shifted = biased - self.of_queries(level)
         # Base e: XLA itself writes exp2 as an exp.
-        if self.mean or self.moments:
-            weights = stored_exp(shifted)
-        else:
-            weights = jnp.exp(shifted) if self.pure else self.form.summed_exp(shifted)
+        # What fuses has a faster exponential than ours, if it is for a sum alone.
+        summed_only = not (self.mean or self.moments)
+        fused = self.fuses and summed_only and (self.pure or self.form.fused_dims > 0)
+        weights = jnp.exp(shifted) if fused else cpu_exp(shifted)
         sums = Sums(top=level, total=jnp.sum(weights, axis=axis))
         if self.mean:
             weighted = matmul(weights, tile.center.centred, self.precision)

@@ -27,7 +27,6 @@ MATRIX_FORM = Form(
     point_terms=_point_terms,
     operand=_operand,
     product=_product,
-    summed_exp=jnp.exp,
     fused_dims=LONGEST_CHAIN,
     headroom=60.0,
 )

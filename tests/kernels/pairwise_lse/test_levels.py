@@ -33,7 +33,11 @@ M = 1700
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch):
     """Cut these small problems into several tiles, and two spans of two tiles each."""
-    monkeypatch.setattr(stream, "tile_sizes", lambda n, m, d: (min(n, TILE[0]), min(m, TILE[1])))
+
+    def tile_sizes(n, m, d, *, reread=False):
+        return min(n, TILE[0]), min(m, TILE[1])
+
+    monkeypatch.setattr(stream, "tile_sizes", tile_sizes)
     monkeypatch.setattr(stream, "_SPAN_SIZE", 9 * 2 * TILE[1])
     for name in STREAMED:
         # A new object, so that no function that jit has kept is used.
