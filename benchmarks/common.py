@@ -24,6 +24,7 @@ def describe_machine(*packages: str) -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "platform": f"{platform.system()} {platform.machine()}",
+        "processor": describe_processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "device": f"{device.platform}: {device.device_kind}",
         "num_devices": jax.device_count(),
@@ -32,6 +33,19 @@ def describe_machine(*packages: str) -> dict[str, Any]:
             **{name: _version(name) for name in ("jax", "jaxlib", "numpy", *packages)},
         },
     }
+
+
+def describe_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str | None]:
+    """Return the processor's name and its widest vector instructions, None where not told."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return {"name": platform.processor() or None, "vectors": None}
+    values = {name.strip(): value.strip() for name, _, value in (s.partition(":") for s in lines)}
+    flags = (values.get("flags") or values.get("Features") or "").split()
+    widest = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
+    vectors = next((name for flag, name in widest.items() if flag in flags), None)
+    return {"name": values.get("model name"), "vectors": vectors}
 
 
 def write_results(name: str, results: dict[str, Any]) -> Path:

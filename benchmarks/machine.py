@@ -8,7 +8,8 @@ repeats:
 - matmul_f32: flop/s of a large square float32 product at `Precision.HIGHEST`; a multiply-add is 2.
 - matmul_bf16: flop/s of the same in bfloat16 with float32 sums, one pass.
 - products (`measure_products`): flop/s of the same as the kernel takes it, per accuracy class.
-- exp: exponentials/s, `exp` or `exp2`, over an array that stays in the cache.
+- exp: exponentials/s over an array that stays in the cache: of XLA's `exp` and `exp2`, of the
+  kernel's polynomial, and of `exp` in a sum, which on a CPU has a loop of its own, the fastest.
 - multiply_add: multiply-adds/s on the vector units over an array that stays in the cache.
 - copy: bytes/s read plus bytes/s written over an array far larger than the cache.
 """
@@ -23,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from avae_jax.kernels.pairwise_lse.exponential import cpu_exp
 from avae_jax.kernels.pairwise_lse.precision import PRECISIONS, matmul
 
 # Per platform: sides of the matrices, elements of the arrays in cache and of the copied one.
@@ -60,7 +62,10 @@ def measure_ceilings(*, tiny: bool = False) -> Ceilings:
     return Ceilings(
         matmul_f32=max(_matmul(side, jnp.float32, _highest) for side in sides),
         matmul_bf16=max(_matmul(side, jnp.bfloat16, _highest) for side in sides),
-        exp=max(_looped(_exponentials(exp), cached) for exp in (jnp.exp, jnp.exp2)),
+        exp=max(
+            *(_looped(_exponentials(exp), cached) for exp in (jnp.exp, jnp.exp2, cpu_exp)),
+            *(_summed_exponentials(size) for size in cached),
+        ),
         multiply_add=_looped(_multiply_adds, cached),
         copy=8 * _looped(_multiply_adds, (copied,), chains=(1,)),
     )
@@ -100,6 +105,21 @@ def _exponentials(exp) -> Callable:
     return chain
 
 
+def _summed_exponentials(size: int) -> float:
+    """Return the exponentials per second of sum(exp(z - level)) down the columns of a square."""
+    rows = 2 ** (size.bit_length() // 2)
+    z = jnp.full((rows, size // rows), -0.5, jnp.float32)
+
+    def loop(z, level, steps):
+        # Each level depends on the one before it: no step can be left out.
+        def step(_, level):
+            return 1e-30 * jnp.sum(jnp.exp(z - level), axis=0)
+
+        return lax.fori_loop(0, steps, step, level)
+
+    return size * _steps_per_second(loop, z, jnp.zeros(z.shape[1], jnp.float32))
+
+
 def _multiply_adds(z, half, length):
     # Traced factors: the compiler cannot fold the chain.
     for _ in range(length):
@@ -118,12 +138,16 @@ def _rate(chain: Callable, size: int, length: int) -> float:
     def loop(z, half, steps):
         return lax.fori_loop(0, steps, lambda _, z: chain(z, half, length), z)
 
-    compiled = jax.jit(loop).lower(z, half, 1).compile()
-    _seconds(compiled, z, half, _MIN_STEPS)
-    seconds = _seconds(compiled, z, half, _MIN_STEPS) / _MIN_STEPS
+    return size * length * _steps_per_second(loop, z, half)
+
+
+def _steps_per_second(loop: Callable, *args) -> float:
+    """Return how often per second a loop of (*args, number of steps) takes a step."""
+    compiled = jax.jit(loop).lower(*args, 1).compile()
+    _seconds(compiled, *args, _MIN_STEPS)
+    seconds = _seconds(compiled, *args, _MIN_STEPS) / _MIN_STEPS
     steps = max(_MIN_STEPS, round(_LOOP_SECONDS / seconds))
-    best = min(_seconds(compiled, z, half, steps) for _ in range(_REPEATS))
-    return size * length * steps / best
+    return steps / min(_seconds(compiled, *args, steps) for _ in range(_REPEATS))
 
 
 def _best_seconds(function: Callable, *args) -> float:

@@ -33,6 +33,12 @@ def step_table() -> str:
     return "\n".join(lines)
 
 
+def kernel_tables() -> str:
+    """Return a table of the kernel for each kind of processor that has been measured."""
+    paths = sorted(RESULTS.glob("pairwise_lse_cpu_*.json"))
+    return "\n\n".join(kernel_table(json.loads(path.read_text())) for path in paths)
+
+
 def accelerator_tables() -> str:
     """Return a table for each accelerator that has been measured."""
     paths = sorted(RESULTS.glob("accelerator_*.json"))
@@ -42,7 +48,7 @@ def accelerator_tables() -> str:
 
 TABLES = {
     "README.md": {
-        "kernel": lambda: kernel_table(read("pairwise_lse_cpu")),
+        "kernel": kernel_tables,
         "step": step_table,
         "accelerators": accelerator_tables,
     },

@@ -219,7 +219,7 @@ def test_what_is_masked_or_not_finite_reaches_no_other_row(sums):
     )  # fmt: skip
     good = np.array([0, 1, 2, 3, 5, 7])
     for a, b in zip(expected[:3], spoilt[:3], strict=True):
-        np.testing.assert_array_equal(a[..., good], b[..., good])
+        np.testing.assert_array_equal(a[:, good], b[:, good])
 
 
 def test_rows_with_nothing_included_are_empty(sums):
