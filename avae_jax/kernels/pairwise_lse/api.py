@@ -70,7 +70,9 @@ def pairwise_lse(
       the error is at most 16 u (1 + S) in class "highest", 2^-15 (1 + S) in "high" and
       2^-8 (1 + S) in "fast"; of "direct" 8 u (1 + |lse|). A CPU computes all classes in float32.
       Half-precision inputs are copied to float32. Time O(n m d); memory O(k n d) for k bandwidths
-      plus one tile of logits: neither [n, m] nor a copy of y.
+      plus one tile of logits and 4 MiB of centers: neither [n, m] nor a copy of y. `jax.vmap` over
+      queries is as one call with all of them; over anything else, on a CPU, as one call after the
+      other.
       Reverse mode only; the gradient in x and in the bandwidth comes out of the forward pass
       (one more product for x), the one in y and log_weights needs a second streamed pass. Rows
       with nothing included have gradient 0; a non-finite query spoils its own row only.

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from avae_jax.kernels.pairwise_lse.form import Form
+from avae_jax.kernels.pairwise_lse.form import MOST_HEADROOM, Form
 
 # So many dimensions are written out in one fused pass over the tile; more of them are summed in
 # groups, which keeps the program small. Measured on the CPU: groups of 8 take three times as long.
@@ -60,5 +60,7 @@ DIFFERENCE_FORM = Form(
     operand=_operand,
     product=_product,
     fused_dims=0,
-    headroom=6.0,
+    # The error of a logit is a share of itself: so may be what the level adds to it.
+    headroom=lambda lse: jnp.minimum(6.0 + 2.0 * jnp.abs(lse), MOST_HEADROOM),
+    raises_level=False,
 )

@@ -6,6 +6,9 @@ from typing import Any
 
 import jax
 
+MOST_HEADROOM = 60.0
+"""Nats; float32 ends at 88, and sums over centers, times coordinates, are larger than a weight."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Form:
@@ -19,12 +22,14 @@ class Form:
       product: (operand of a points, operand of b points, bandwidth, precision) -> [a, b].
       fused_dims: up to so many dimensions XLA on a CPU can fuse `product` with an exponential and
         its sum, without storing a tile.
-      headroom: nats by which the log of a tile's sum may exceed the level it is taken relative to,
-        and still be as exact as the form.
+      headroom: log of a sum, nats -> by how many nats it may exceed the level that the sum is taken
+        relative to, and still be as exact as the form; at most `MOST_HEADROOM`.
+      raises_level: whether a level may lie above what is known of the sum, as far as logits spread.
     """
 
     point_terms: Callable[[jax.Array], jax.Array]
     operand: Callable[[jax.Array, jax.Array], Any]
     product: Callable[[Any, Any, jax.Array, str], jax.Array]
     fused_dims: int
-    headroom: float
+    headroom: Callable[[jax.Array], jax.Array | float]
+    raises_level: bool

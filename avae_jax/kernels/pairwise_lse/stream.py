@@ -9,7 +9,6 @@ the derivatives.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,9 +38,7 @@ class _Tiles(NamedTuple):
 
     def cut(self, a, i) -> Any:
         """Return tile i of an array `[total, ...]`, or None for None."""
-        if a is None or self.count == 1:
-            return a
-        return jax.lax.dynamic_slice_in_dim(a, self.start(i), self.size)
+        return _rows_from(a, self.start(i), self.size)
 
     def start(self, i):
         """Return the row tile i starts at."""
@@ -52,6 +49,13 @@ class _Tiles(NamedTuple):
         if self.size * self.count == self.total:
             return None
         return self.start(i) + jnp.arange(self.size, dtype=jnp.int32) >= i * self.size
+
+
+def _rows_from(a, start, size: int) -> Any:
+    """Return so many rows of an array from one on, or None for None."""
+    if a is None or a.shape[0] == size:
+        return a
+    return jax.lax.dynamic_slice_in_dim(a, start, size)
 
 
 def _cut_evenly(total: int, largest: int) -> _Tiles:
@@ -94,6 +98,10 @@ _SPAN_SIZE = 2**20
 
 # Centers, evenly spread, whose log-sum-exp is the first level.
 _SAMPLE = 256
+
+# A first level is raised by so many times the mean difference of two halves of the sample, and by
+# so many nats at most.
+_RAISED_TIMES, _MOST_RAISED = 6.0, 35.0
 
 
 def _knows_levels(num_centers: int) -> bool:
@@ -143,9 +151,13 @@ class _Rows:
 
     def tile(self, tiles: _Tiles, j) -> Tile:
         """Return tile j of the centers beside the queries."""
-        rows = tiles.start(j) + jnp.arange(tiles.size, dtype=jnp.int32)
-        cut = tiles.cut(self.y, j), tiles.cut(self.log_weights, j), tiles.is_new(j)
-        return self.beside(*cut, rows)
+        return self.cut(tiles.start(j), tiles.size, tiles.is_new(j))
+
+    def cut(self, start, size: int, is_new) -> Tile:
+        """Return a tile of the centers from a row on; those that are not new are masked."""
+        y, log_weights = (_rows_from(a, start, size) for a in (self.y, self.log_weights))
+        rows = start + jnp.arange(size, dtype=jnp.int32)
+        return self.beside(y, log_weights, is_new, rows)
 
     def beside(self, y, log_weights, is_new, rows) -> Tile:
         """Return a tile of the queries and some centers."""
@@ -181,9 +193,11 @@ class _Rows:
     def at_first_levels(self, nothing: Sums) -> tuple[Sums, jax.Array]:
         """Return what `add_span` carries before the first span.
 
-        The levels are the log-sum-exp of a few centers; where two halves of them differ by more
-        than the headroom, they are not expected to hold.
+        The levels are the log-sum-exp of a few centers, raised by some times the difference that
+        two halves of them usually make; where one is more than the headroom, they are not expected
+        to hold.
         """
+        form = self.tile_sums.form
         step = self.tiles.total // _SAMPLE
 
         def half(first):
@@ -195,24 +209,42 @@ class _Rows:
 
         def compared(scaled, one, other):
             del scaled
-            apart = jnp.abs(one.top - other.top) > self.tile_sums.form.headroom
-            return renormalized(merge_sums(one, other)).top, ~jnp.any(apart)
+            apart, level = jnp.abs(one.top - other.top), renormalized(merge_sums(one, other)).top
+            raised = 0.0
+            if form.raises_level:
+                # Beyond this a sum that stays as it is would lose its digits to underflow.
+                raised = jnp.minimum(_RAISED_TIMES * jnp.nanmean(apart), _MOST_RAISED)
+            holds = ~jnp.any(apart > raised + form.headroom(level))
+            return level + raised, holds
 
         levels, holds = self.per_bandwidth(compared, half(0), half(1))
         return nothing._replace(top=levels), holds
 
     def spans(self) -> _Tiles:
-        """Return the centers that are summed at once at a known level, some tiles at a time.
+        """Return how the centers are cut that are summed at once at a known level.
 
-        One, where it is stored or may have to be taken tile by tile for what it leaves out.
+        In tiles, where one is stored or may have to be taken alone for what it leaves out.
         """
-        tiles, asked, d = self.tiles, self.tile_sums, self.y.shape[1]
-        count = 1
+        asked, d = self.tile_sums, self.y.shape[1]
         stored = asked.pure or asked.mean or d > asked.form.fused_dims or not asked.fuses
-        if not stored and self.left_out is None:
-            count = max(1, _SPAN_SIZE // (d * tiles.size))
-        size = min(count * tiles.size, tiles.total)
-        return _Tiles(size, -(-tiles.total // size), tiles.total)
+        if stored or self.left_out is not None:
+            return self.tiles
+        return _cut_evenly(self.tiles.total, max(self.tiles.size, _SPAN_SIZE // d))
+
+    def add_span_at_maximum(self, spans: _Tiles, j, total: Sums) -> Sums:
+        """Add span j tile by tile, each at the level of its own maximum if that is higher."""
+        tiles = _cut_evenly(spans.size, self.tiles.size)
+        start = spans.start(j)
+
+        def add_tile(i, total):
+            rows = start + tiles.start(i) + jnp.arange(tiles.size, dtype=jnp.int32)
+            is_new = None
+            if spans.is_new(j) is not None or tiles.is_new(i) is not None:
+                is_new = (rows >= j * spans.size) & (rows >= start + i * tiles.size)
+            tile = self.cut(start + tiles.start(i), tiles.size, is_new)
+            return self.add_at_maximum(total, tile)
+
+        return _loop(tiles.count, add_tile, total)
 
     def add_span(self, spans: _Tiles, j, carry):
         """Add span j of the centers to (sums, whether their levels are expected to hold) [k]."""
@@ -224,30 +256,32 @@ class _Rows:
         if self.left_out is not None:
             ahead = self.left_out - spans.start(j)
             complete = ~jnp.any((ahead >= 0) & (ahead < spans.size))
-        headroom = tile_sums.form.headroom
+
+        def fits(total, new):
+            """Return whether sums are not too large for the level of those before."""
+            growth = jnp.log(new.total)
+            return ~jnp.any(growth > tile_sums.form.headroom(total.top + growth))
 
         def add(scaled, total, holds):
             def at_level():
                 logits = tile_sums.logits(span, self.bandwidth) if stored is None else stored
                 new = tile_sums.at(total.top, span, scaled(logits))
-                return new, ~jnp.any(new.total > math.exp(headroom))
+                return new, fits(total, new)
 
             def at_maximum():
                 if several:
                     new = tile_sums.add(total, span, scaled(stored))
                 else:
-                    count = -(-spans.size // self.tiles.size)
-                    last = jnp.minimum((j + 1) * count, self.tiles.count)
                     new = jax.tree.map(lambda a: a[None], total)
-                    new = jax.lax.fori_loop(j * count, last, self.add_tile, new)
+                    new = self.add_span_at_maximum(spans, j, new)
                     new = jax.tree.map(lambda a: a[0], new)
                 new = renormalized(new)
-                return new, ~jnp.any(new.top - total.top > headroom)
+                return new, ~jnp.any(new.top - total.top > tile_sums.form.headroom(new.top))
 
             # False, but varying over the same mapped axes.
             not_tried = total, holds & False
-            new, fits = jax.lax.cond(holds & complete, at_level, lambda: not_tried)
-            return jax.lax.cond(fits, lambda: (merge_sums(total, new), holds), at_maximum)
+            new, is_good = jax.lax.cond(holds & complete, at_level, lambda: not_tried)
+            return jax.lax.cond(is_good, lambda: (merge_sums(total, new), holds), at_maximum)
 
         return self.per_bandwidth(add, *carry)
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from avae_jax.kernels.pairwise_lse.form import Form
+from avae_jax.kernels.pairwise_lse.form import MOST_HEADROOM, Form
 from avae_jax.kernels.pairwise_lse.precision import LONGEST_CHAIN, matmul
 
 
@@ -28,5 +28,7 @@ MATRIX_FORM = Form(
     operand=_operand,
     product=_product,
     fused_dims=LONGEST_CHAIN,
-    headroom=60.0,
+    # The error of a logit is a share of its largest term, which grows as the logits spread.
+    headroom=lambda lse: MOST_HEADROOM,
+    raises_level=True,
 )

@@ -25,7 +25,8 @@ from .contract import (
     make_problem,
 )
 
-STREAMED = [name for name in IMPLEMENTATIONS if not name.startswith("pallas")]
+# Each at a dimension that it would be chosen for.
+DIMS = {"direct": 3, "xla": 9}
 TILE = 8, 512
 M = 1700
 
@@ -39,7 +40,7 @@ def _small_tiles(monkeypatch):
 
     monkeypatch.setattr(stream, "tile_sizes", tile_sizes)
     monkeypatch.setattr(stream, "_SPAN_SIZE", 9 * 2 * TILE[1])
-    for name in STREAMED:
+    for name in DIMS:
         # A new object, so that no function that jit has kept is used.
         form = IMPLEMENTATIONS[name].form
         entry = Implementation(functools.partial(stream.sums, form), form)
@@ -74,22 +75,21 @@ def far_and_near(n, d, *, bandwidth=0.5, late=True):
     return Problem(x, y, np.float32(bandwidth))
 
 
-@pytest.mark.parametrize("implementation", STREAMED)
-@pytest.mark.parametrize("d", [2, 9])
+@pytest.mark.parametrize(("implementation", "d"), DIMS.items())
 def test_sums_that_outgrow_their_level(implementation, d):
     for late in (False, True):
         check(far_and_near(20, d, late=late), implementation, gradients=late)
 
 
-@pytest.mark.parametrize("implementation", STREAMED)
-def test_sums_at_several_bandwidths_of_which_some_outgrow_theirs(implementation):
-    problem = far_and_near(20, 9, bandwidth=np.array([0.3, 30.0, 3.0], np.float32))
+@pytest.mark.parametrize(("implementation", "d"), DIMS.items())
+def test_sums_at_several_bandwidths_of_which_some_outgrow_theirs(implementation, d):
+    problem = far_and_near(20, d, bandwidth=np.array([0.3, 30.0, 3.0], np.float32))
     assert_values(problem, call(problem, implementation=implementation), implementation)
 
 
-@pytest.mark.parametrize("implementation", STREAMED)
-def test_a_level_of_masked_centers_only(implementation):
-    problem = make_problem(20, M, 9)
+@pytest.mark.parametrize(("implementation", "d"), DIMS.items())
+def test_a_level_of_masked_centers_only(implementation, d):
+    problem = make_problem(20, M, d)
     for kept in (slice(-50, None), slice(0, 50), slice(0, 0)):
         log_weights = np.full(len(problem.y), -np.inf, np.float32)
         log_weights[kept] = 0.0
@@ -103,18 +103,18 @@ def test_a_level_of_masked_centers_only(implementation):
         )
 
 
-@pytest.mark.parametrize("implementation", STREAMED)
-def test_a_level_leaves_out_what_its_query_does(implementation):
+@pytest.mark.parametrize(("implementation", "d"), DIMS.items())
+def test_a_level_leaves_out_what_its_query_does(implementation, d):
     # Each query is a center and leaves out just that, which is all that it is near to.
-    points = 30 * np.random.default_rng(0).normal(size=(M, 9)).astype(np.float32)
+    points = 30 * np.random.default_rng(0).normal(size=(M, d)).astype(np.float32)
     for rows in (np.arange(30), np.arange(0, M, M // 29)[:30]):
         problem = Problem(points[rows], points, np.float32(1.0), exclude=rows.astype(np.int32))
         check(problem, implementation)
 
 
-@pytest.mark.parametrize("implementation", STREAMED)
-def test_queries_that_are_not_finite_spoil_their_own_rows(implementation):
-    problem = make_problem(20, M, 9)
+@pytest.mark.parametrize(("implementation", "d"), DIMS.items())
+def test_queries_that_are_not_finite_spoil_their_own_rows(implementation, d):
+    problem = make_problem(20, M, d)
     x = problem.x.copy()
     x[3], x[7, 2], x[11] = np.nan, np.inf, 1e20
     lse = np.asarray(call(problem._replace(x=x), implementation=implementation))
@@ -124,18 +124,18 @@ def test_queries_that_are_not_finite_spoil_their_own_rows(implementation):
     assert_values(rest, jnp.asarray(lse[others]), implementation)
 
 
-@pytest.mark.parametrize("implementation", STREAMED)
-def test_a_level_that_holds_is_used(implementation, monkeypatch):
+@pytest.mark.parametrize(("implementation", "d"), DIMS.items())
+def test_a_level_that_holds_is_used(implementation, d, monkeypatch):
     # Without the pass over a tile that finds its maximum: what asks for one is not called.
-    problem = make_problem(20, M, 9, bandwidth=1.0)
+    problem = make_problem(20, M, d, bandwidth=1.0)
     passes = []
-    real = stream._Rows.add_tile
+    real = stream._Rows.add_span_at_maximum
 
-    def counted(self, j, total):
+    def counted(self, spans, j, total):
         jax.debug.callback(lambda: passes.append(1))
-        return real(self, j, total)
+        return real(self, spans, j, total)
 
-    monkeypatch.setattr(stream._Rows, "add_tile", counted)
+    monkeypatch.setattr(stream._Rows, "add_span_at_maximum", counted)
     for bandwidth, needed in ((1.0, False), (1e-2, True)):
         passes.clear()
         changed = problem._replace(bandwidth=np.float32(bandwidth))
@@ -146,14 +146,14 @@ def test_a_level_that_holds_is_used(implementation, monkeypatch):
             assert bool(passes) == needed
 
 
-@pytest.mark.parametrize("implementation", STREAMED)
+@pytest.mark.parametrize(("implementation", "d"), DIMS.items())
 @pytest.mark.parametrize(
     "batched", [("x",), ("x", "exclude"), ("y", "bandwidth", "log_weights")], ids=",".join
 )
 @pytest.mark.parametrize("m", [40, M])
-def test_a_batch_equals_its_parts(implementation, batched, m):
+def test_a_batch_equals_its_parts(implementation, d, batched, m):
     parts = [
-        make_problem(6, m, 9, seed=seed, bandwidth=0.4 + 0.2 * seed, weights=True, exclude=True)
+        make_problem(6, m, d, seed=seed, bandwidth=0.4 + 0.2 * seed, weights=True, exclude=True)
         for seed in range(3)
     ]
     axes = tuple(0 if name in batched else None for name in Problem._fields)

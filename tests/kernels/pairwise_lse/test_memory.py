@@ -33,7 +33,7 @@ def pair_of_tiles(n, m, d):
     which are stored.
     """
     queries, centers = tile_sizes(n, m, d)
-    span = max(centers, min(SPAN // max(d, 1), m))
+    span = max(centers, min(SPAN // d, m))
     return 2 * BYTES * (queries * centers + (queries + span) * d)
 
 
@@ -86,8 +86,10 @@ def test_memory_of_the_statistics_is_linear_in_the_queries(implementation):
 def test_memory_of_several_bandwidths_is_one_pair_of_tiles(implementation):
     (n, m, d), k = SIZES[4], 16
     value, _ = value_and_sum(implementation)
-    # Of each query, `top` and `total` of every bandwidth; d does not count.
-    assert temporary(value, (n, d), (m, d), (k,)) <= allowance(k * n, n, m, 0) + 2 * BYTES * n * d
+    # Of each query, `top` and `total` of every bandwidth, and the point once.
+    rows = 8 * k * n + 2 * n * d
+    limit = 2 * (rows * BYTES + pair_of_tiles(n, m, d))
+    assert temporary(value, (n, d), (m, d), (k,)) <= limit
 
 
 @pytest.mark.parametrize("n", [65_536, 524_288])
