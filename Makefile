@@ -25,8 +25,9 @@ install: $(VENV)/.installed
 train: install
 	$(BIN)/avae train digits
 
+# One worker a core, as far as the memory goes: conftest.py chooses, and what each is given.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: install
 	$(BIN)/ruff check .
