@@ -25,8 +25,9 @@ install: $(VENV)/.installed
 train: install
 	$(BIN)/avae train digits
 
+# One worker a core (conftest.py chooses); a file stays on one worker, as its tests share runs.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
