@@ -25,9 +25,9 @@ install: $(VENV)/.installed
 train: install
 	$(BIN)/avae train digits
 
-# One worker a core (conftest.py chooses); a file stays on one worker, as its tests share runs.
+# One worker a core, as far as the memory goes: conftest.py chooses, and what each is given.
 test: install
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: install
 	$(BIN)/ruff check .

@@ -45,6 +45,35 @@ def pytest_xdist_auto_num_workers() -> int:
     return workers if workers > 1 else 0
 
 
+# Files that share a trained run stay on one worker, and what takes longest begins first.
+LONGEST = ("training/test_loop", "training/test_trainer", "evaluation", "test_cli", "kernels")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give files to workers, those of `tests/evaluation` together, the longest first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::", 1)[0]
+            return "tests/evaluation" if file.startswith("tests/evaluation/") else file
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Sort the longest files first where several workers share them."""
+    if _WORKERS > 1:
+
+        def place(item):
+            starts = [item.nodeid.startswith(f"tests/{name}") for name in LONGEST]
+            return starts.index(True) if True in starts else len(LONGEST)
+
+        items.sort(key=place)
+
+
 def pytest_unconfigure():
     """Delete the compiled programs; only the process that made the folder knows it."""
     if _COMPILED is not None:
@@ -55,3 +84,18 @@ def pytest_unconfigure():
 def _private_caches(tmp_path_factory):
     """Keep the user's caches out of the tests, and the tests out of them."""
     os.environ["AVAE_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def quick_compiler():
+    """Compile a file's programs without LLVM's optimizations, which take most of the time.
+
+    For tests of logic. The kernel, the losses and the metrics are compared with float64 as users
+    compile them, in files of their own, so no program may be left behind for those.
+    """
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()

@@ -211,7 +211,7 @@ def test_sharded_centers_give_the_density_of_all(check_vma, queries_sharded, wit
         out_specs=(of_z, (of_z, rows, rows)), check_vma=check_vma,
     )  # fmt: skip
     log_q, gradients = jax.jit(sharded)(z, centers, log_weights, exclude)
-    (_, expected), expected_gradients = step(z, centers, log_weights, exclude)
+    (_, expected), expected_gradients = jax.jit(step)(z, centers, log_weights, exclude)
     np.testing.assert_allclose(log_q, expected, rtol=1e-5, atol=1e-5)
     for actual, wanted in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5)

@@ -9,6 +9,11 @@ from avae_jax.training import config as cfg
 NUM_IMAGES = 400
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _quick(quick_compiler):
+    """Compile quickly: whole steps compile for seconds and run for moments."""
+
+
 @pytest.fixture(scope="session")
 def blobs() -> ImageData:
     """Smooth 8x8 bumps at random places, uint8."""
