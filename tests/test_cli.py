@@ -11,6 +11,8 @@ import pytest
 
 from avae_jax import cli
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 BATCH = ["--batch-size", "96"]  # A multiple of the eight devices the tests run on.
 SMALL = [*BATCH, "--num-epochs", "1", "--num-centers", "500", "--width", "0.25"]
 

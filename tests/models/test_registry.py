@@ -7,6 +7,9 @@ import pytest
 from avae_jax.models import ARCHITECTURES, VALUE_RANGE, make_decoder, make_encoder
 from avae_jax.models.registry import describe_fitting
 
+# Networks of the published sizes compile for seconds and run for moments.
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 LATENT_DIM = 3
 
 
