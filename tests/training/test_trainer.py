@@ -190,29 +190,32 @@ def test_a_spread_bank_is_restored_onto_another_number_of_devices(blobs, small_c
 
 
 @pytest.mark.slow
-def test_a_million_centers_are_spread_over_devices(small_config, monkeypatch):
+@pytest.mark.usefixtures("full_compiler")
+def test_many_centers_are_spread_over_devices(small_config, monkeypatch):
+    """More than 32,768 on a device: at that many rows jaxlib 0.10.2 begins to miscompile."""
     monkeypatch.setattr(trainer, "ENCODE_ROWS", 50_000)
-    num_images = 1_000_100
+    num_centers = 8 * 33_000
+    num_images = num_centers + 100
     images = np.random.default_rng(0).integers(0, 256, (num_images, 2, 2, 1), np.uint8)
     order = np.arange(num_images, dtype=np.int32)
-    million = ImageData("million", images, None, Splits(order[:-100], order[-100:-50], order[-50:]))
+    many = ImageData("many", images, None, Splits(order[:-100], order[-100:-50], order[-50:]))
     config = cfg.replace_fields(
-        small_config, num_centers=10**6, bandwidth=0.1, batch_size=64, latent_dim=2
+        small_config, num_centers=num_centers, bandwidth=0.1, batch_size=64, latent_dim=2
     )
     monkeypatch.setattr(trainer, "null_kl", lambda *args, **kwargs: 0.0)  # Its own tests are fast.
-    built = open_on(8, config, million)
+    built = open_on(8, config, many)
     state = built.init()
     z, index = np.asarray(state.centers.codes), np.asarray(state.centers.index)
-    assert rows_per_device(state) == [125_000] * 8
+    assert rows_per_device(state) == [33_000] * 8
     batch = next(built.dispatches(state))[0]
     x = built.setup.model.to_float(images[batch])
     codes = np.asarray(built.setup.model.codes(state.variables, x, train=True))
     state, metrics = built.advance(state, built.program.empty_metrics, built.fetch(batch[None]))
     own = np.asarray([np.flatnonzero(index == i)[0] if i in index else -1 for i in batch])
     lse = reference_stats(codes, z, bandwidth=0.1, exclude=own).lse
-    log_q = lse - np.log(10**6 - (own >= 0)) - math.log(2 * math.pi * 0.1**2)
+    log_q = lse - np.log(num_centers - (own >= 0)) - math.log(2 * math.pi * 0.1**2)
     assert float(metrics.compute()["log_q"]) == pytest.approx(log_q.mean(), rel=1e-4)
-    assert rows_per_device(state) == [125_000] * 8
+    assert rows_per_device(state) == [33_000] * 8
     np.testing.assert_array_equal(state.centers.index[:64], batch)
     np.testing.assert_allclose(state.centers.codes[:64], codes, rtol=1e-4, atol=1e-5)
 
