@@ -31,7 +31,7 @@ if _WORKERS > 1:
 
 import pytest  # noqa: E402
 
-GIB_OF_A_WORKER = 4  # The largest seen, rounded up.
+GIB_OF_A_WORKER = 3  # Two together took 5.6 GiB at most.
 MOST_WORKERS = 8  # With more, each compiles for itself what others are compiling.
 
 
