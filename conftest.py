@@ -46,7 +46,14 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 # Files that share a trained run stay on one worker, and what takes longest begins first.
-LONGEST = ("training/test_loop", "training/test_trainer", "evaluation", "test_cli", "kernels")
+LONGEST = (
+    "training/test_loop",
+    "test_accelerator",
+    "training/test_trainer",
+    "evaluation",
+    "test_cli",
+    "kernels",
+)
 
 
 @pytest.hookimpl(optionalhook=True)

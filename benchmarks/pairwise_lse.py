@@ -723,7 +723,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("picoseconds per pair of points")
     n, m = PEER_SHAPE
     device = _device_of(report["machine"])
-    axes.set_title(f"log-sum-exp, {n:,} queries x {m:,} centers, {device}", fontsize=10)
+    axes.set_title(f"log-sum-exp, {n:,} queries x {m:,} centers\n{device}", fontsize=10)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     figure.savefig(path, dpi=100)

@@ -89,6 +89,8 @@ def smoke(tmp_path_factory):
     hidden = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert b"No module named 'tqdm'" in hidden.stderr
     command = [sys.executable, str(FOLDER / "accelerator.py"), "--smoke", "--output", str(folder)]
+    # It takes a minute; no stage is cut off on a slow machine that does other things too.
+    command += ["--budget", "3000"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
     assert result.returncode == 0, result.stdout + result.stderr
     return json.loads((folder / "accelerator_cpu.json").read_text(), parse_constant=pytest.fail)
@@ -148,7 +150,7 @@ def test_the_rates_and_times_of_a_smoke_run_fit_together(smoke):
     assert {(rule["queries"], rule["centers"]) for rule in entry} <= tried
     # Written into the kernel's table only when asked to.
     assert stages["tiles"]["key"] == "cpu"
-    assert json.loads(TILES.read_text())["tiles"]["cpu"] != entry
+    assert "cpu" not in json.loads(TILES.read_text())["tiles"]
 
     assert stages["grid"]["tiles_of_this_run"] is True
     assert stages["grid"]["ceilings"] == rates
@@ -160,8 +162,10 @@ def test_the_rates_and_times_of_a_smoke_run_fit_together(smoke):
     for row in measured:
         assert row["within_float32"], row
         assert row["fraction_of_floor"] == pytest.approx(row["floor_s"] / row["median_s"])
-        assert row["peak_bytes"] >= 4 * (row["n"] + row["m"]) * row["d"]
-        assert row["compile_s"] > 0
+        # Torch and KeOps, where they are installed, do not tell.
+        if row["contender"] in ("xla highest", "direct", "jnp_dense"):
+            assert row["peak_bytes"] >= 4 * (row["n"] + row["m"]) * row["d"]
+            assert row["compile_s"] > 0
 
 
 @pytest.mark.slow
