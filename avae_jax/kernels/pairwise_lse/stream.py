@@ -9,6 +9,7 @@ the derivatives.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -212,8 +213,12 @@ class _Rows:
             apart, level = jnp.abs(one.top - other.top), renormalized(merge_sums(one, other)).top
             raised = 0.0
             if form.raises_level:
-                # Beyond this a sum that stays as it is would lose its digits to underflow.
+                # Beyond this a sum that stays as it is would lose its digits to underflow; and what
+                # a level adds to a logit is rounded, so no row's is raised by more than its logits
+                # are large.
                 raised = jnp.minimum(_RAISED_TIMES * jnp.nanmean(apart), _MOST_RAISED)
+                own = level if self.tile_sums.pure else level + self.query.terms
+                raised = jnp.minimum(raised, jnp.abs(own - math.log(_SAMPLE)))
             holds = ~jnp.any(apart > raised + form.headroom(level))
             return level + raised, holds
 

@@ -194,3 +194,16 @@ def test_memory_of_a_batch_is_that_of_one_tile(batched):
     # The results and the centers as they are centred; a tile a member would be ten times that.
     limit = 4 * size * n * (d + 8) + 4 * m * (d + 8) + 4 * 3 * TILE[0] * TILE[1]
     assert compiled.memory_analysis().temp_size_in_bytes <= limit
+
+
+@pytest.mark.parametrize(("implementation", "d"), DIMS.items())
+def test_one_far_query_costs_the_others_no_digits(implementation, d):
+    # Its logits spread; those of the others are all alike, so that what a level adds to them does
+    # not average out, and their class allows a few roundings of 1.
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        y = (1e-4 * rng.normal(size=(M, d))).astype(np.float32)
+        x = (1e-2 * rng.normal(size=(4, d))).astype(np.float32)
+        x[3] *= 1e8
+        problem = Problem(x, y, np.float32(1.0))
+        assert_values(problem, call(problem, implementation=implementation), implementation)
