@@ -105,11 +105,13 @@ def test_a_level_of_masked_centers_only(implementation, d):
 
 @pytest.mark.parametrize(("implementation", "d"), DIMS.items())
 def test_a_level_leaves_out_what_its_query_does(implementation, d):
-    # Each query is a center and leaves out just that, which is all that it is near to.
-    points = 30 * np.random.default_rng(0).normal(size=(M, d)).astype(np.float32)
-    for rows in (np.arange(30), np.arange(0, M, M // 29)[:30]):
-        problem = Problem(points[rows], points, np.float32(1.0), exclude=rows.astype(np.int32))
-        check(problem, implementation)
+    # Each query is a center and leaves out just that: all that it is near to, or one of many, which
+    # would not outgrow the level.
+    for spread in (30.0, 1.0):
+        points = spread * np.random.default_rng(0).normal(size=(M, d)).astype(np.float32)
+        for rows in (np.arange(30), np.arange(0, M, M // 29)[:30]):
+            problem = Problem(points[rows], points, np.float32(1.0), exclude=rows.astype(np.int32))
+            check(problem, implementation)
 
 
 @pytest.mark.parametrize(("implementation", "d"), DIMS.items())
