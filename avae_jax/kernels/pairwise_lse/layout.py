@@ -96,8 +96,26 @@ def _all_varying(*args) -> tuple:
     return tuple(vary_over(a, axes) for a in args)
 
 
+# Centers whose mean is the origin: blocks, evenly spread, of consecutive rows.
+_BLOCKS, _BLOCK_ROWS = 64, 16
+
+
+def _some_rows(y) -> jax.Array:
+    """Return the rows of `_BLOCKS` blocks, or all where those are not far fewer, [rows, d]."""
+    m, d = y.shape
+    if m < 4 * _BLOCKS * _BLOCK_ROWS:
+        return y
+    return y[: m - m % _BLOCKS].reshape(_BLOCKS, -1, d)[:, :_BLOCK_ROWS].reshape(-1, d)
+
+
 def origin(layout: Layout, y, log_weights) -> jax.Array:
-    """Return the mean of the unmasked centers of all devices, `[d]`, to all but the last bit."""
+    """Return about the mean of the unmasked centers of all devices, `[d]`, to all but the last bit.
+
+    Of some centers, unless weights may mask them: any point well among them does as an origin, and
+    the mean of all would read them once more.
+    """
+    if log_weights is None:
+        y = _some_rows(y)
     count = jnp.asarray(y.shape[0], y.dtype)
     if log_weights is not None:
         kept = log_weights != -jnp.inf

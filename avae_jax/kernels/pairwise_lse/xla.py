@@ -6,20 +6,22 @@ from avae_jax.kernels.pairwise_lse.form import MOST_HEADROOM, Form
 from avae_jax.kernels.pairwise_lse.precision import LONGEST_CHAIN, matmul
 
 
-def _point_terms(centred):
-    return -0.5 * jnp.sum(centred * centred, axis=-1)
-
-
 def _operand(points, centred):
+    # The terms of nearby points all have one sign: their roundings add up along a chain. Cut here,
+    # and not in the product, XLA writes no uncut copy.
     del points
-    return centred
+    cuts = range(0, centred.shape[1], LONGEST_CHAIN)
+    return tuple(centred[:, i : i + LONGEST_CHAIN] for i in cuts)
+
+
+def _point_terms(centred):
+    squares = (jnp.sum(chain * chain, axis=-1) for chain in _operand(None, centred))
+    return -0.5 * sum(squares)
 
 
 def _product(x, y, bandwidth, precision):
     del bandwidth
-    # The terms of nearby points all have one sign: their roundings add up along a chain.
-    cuts = [slice(i, i + LONGEST_CHAIN) for i in range(0, x.shape[1], LONGEST_CHAIN)]
-    total, *parts = (matmul(x[:, cut], y[:, cut].T, precision) for cut in cuts)
+    total, *parts = (matmul(a, b.T, precision) for a, b in zip(x, y, strict=True))
     return sum(parts, start=total)
 
 
