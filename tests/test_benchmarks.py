@@ -47,7 +47,7 @@ def test_kernel_results_hold_the_targets(path):
     assert all(row["within_float32"] for row in ours.values())
     for (*_, op), row in ours.items():
         # Of few queries most of the time goes into the centers, which the floor leaves out.
-        least = 0.55 if (row["asked_n"], row["asked_m"]) == (1024, 10_000) else 0.35
+        least = 0.5 if (row["asked_n"], row["asked_m"]) == (1024, 10_000) else 0.35
         assert op != "lse" or row["fraction_of_floor"] >= least
     for row in measured:
         same = ours[row["asked_n"], row["asked_m"], row["d"], row["op"]]
