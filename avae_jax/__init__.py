@@ -1,13 +1,13 @@
 """Autoencoders whose aggregate posterior matches the prior, and the kernel that makes it cheap.
 
-The losses, the kernel density estimate and the pairwise log-sum-exp are plain JAX: importing this
-package loads neither Flax nor Orbax nor any data set library. `load_run`, which needs them, is
-imported on first use.
+The losses, priors, posteriors and likelihoods, the kernel density estimate and the pairwise
+log-sum-exp are plain JAX: importing this package loads neither Flax nor Orbax nor any data set
+library. `load_run`, which needs them, is imported on first use.
 """
 
 from typing import TYPE_CHECKING
 
-from avae_jax import losses
+from avae_jax import likelihoods, losses, posteriors, priors
 from avae_jax.density import (
     Bandwidth,
     CodeScale,
@@ -37,12 +37,15 @@ __all__ = [
     "expected_code_scale",
     "find_bandwidth",
     "kde_log_density",
+    "likelihoods",
     "load_run",
     "losses",
     "merge_stats",
     "pairwise_lse",
     "pairwise_lse_stats",
     "pmap_pairwise_lse",
+    "posteriors",
+    "priors",
     "sharded_pairwise_lse",
     "sharded_pairwise_lse_stats",
 ]

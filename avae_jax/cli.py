@@ -13,18 +13,21 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
+from avae_jax.methods import DEFAULT, METHODS
+from avae_jax.text import nearest
 from avae_jax.training.config import (
+    SECTIONS,
     Config,
     ConfigError,
     experiment_names,
+    find_method,
     load_experiment,
-    nearest,
-    section_of_field,
+    replace_fields,
 )
 
 COMMANDS = (
@@ -118,9 +121,10 @@ class _Sample:
     """The run folder."""
     num_samples: int = 64
     """How many images."""
-    scale: Literal["claimed", "fixed_point", "measured", "covariance"] | float = "claimed"
-    """Distribution of the codes: N(0, s^2 I) with the paper's scale, the scale at which the latent
-    forces balance, the measured one or a number; or the measured mean and covariance."""
+    scale: str = "claimed"
+    """Distribution of the codes. claimed: the prior that the method aims them at; measured: N(0,
+    s^2 I) with their own s; covariance: a Gaussian with their mean and covariance; a number: that
+    s; or another name that the run's method knows."""
     seed: int = 0
     """Seed of the draw."""
     output: Path = Path("samples")
@@ -245,30 +249,58 @@ def _unboxed(text: str) -> str:
 
 def _check_field_names(kind, command: str, arguments: list[str]) -> None:
     """Refuse a misspelt field in one line, naming the nearest."""
-    fields = {field.name for field in dataclasses.fields(kind)}
-    if kind is _TrainArguments:
-        fields = {*section_of_field(), "run_dir"}
+    fields = set()
+    for field in dataclasses.fields(kind):
+        # The fields of a part are arguments, not the part.
+        part = get_args(field.type)[0] if get_origin(field.type) is Annotated else None
+        is_part = isinstance(part, type) and dataclasses.is_dataclass(part)
+        fields |= {own.name for own in dataclasses.fields(part)} if is_part else {field.name}
     known = {name.replace("_", "-") for name in fields}
     known |= {f"no-{name}" for name in known} | {"help"}
     for argument in arguments:
         name = argument.removeprefix("--").split("=")[0].replace("_", "-")
         if argument.startswith("--") and name not in known:
-            known = {name for name in known if not name.startswith("no-")}
-            raise ConfigError(f"unknown field --{name}{nearest(name, known)}")
+            _refuse_field(name, {name for name in known if not name.startswith("no-")}, arguments)
+
+
+def _refuse_field(name: str, known: set[str], arguments: list[str]) -> None:
+    """Say that a field is unknown, or of which other methods it is."""
+    own = name.replace("-", "_")
+    others = [
+        method
+        for method, kind in METHODS.items()
+        if own in {field.name for field in dataclasses.fields(kind)}
+    ]
+    if others and "method" in known:
+        raise ConfigError(
+            f"--{name} has no effect with this method: leave it out, or use --method "
+            f"{' or '.join(others)}"
+        )
+    raise ConfigError(f"unknown field --{name}{nearest(name, known)}")
 
 
 @dataclasses.dataclass(frozen=True)
-class _TrainArguments:
-    """Fields of the experiment can be replaced by name."""
+class _Method:
+    """How to train."""
 
-    folder: OmitArgPrefixes[_RunFolder]
-    config: OmitArgPrefixes[Annotated[Config, tyro.conf.arg(name="")]]
+    method: Literal[tuple(METHODS)] = DEFAULT.name  # pyright: ignore[reportInvalidTypeForm]
+    """What is trained; its own options are listed below, and --help after it lists another's."""
+
+
+def _method_of(arguments: list[str], default: str) -> str:
+    """Return the method that arguments name: which others there are depends on it."""
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == "--method":
+            return after
+        if argument.startswith("--method="):
+            return argument.removeprefix("--method=")
+    return default
 
 
 def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
     """Read an experiment and the fields that replace its own."""
     if not arguments or arguments[0].startswith("-"):
-        if arguments and arguments[0] in ("-h", "--help"):
+        if {"-h", "--help"} & set(arguments):
             default = Config()
             arguments = ["help", *arguments]
         else:
@@ -276,21 +308,37 @@ def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
             raise ConfigError(f"no experiment given: name one of {names}, or a .py file")
     else:
         default = load_experiment(arguments[0])
+    name = _method_of(arguments[1:], default.method.name)
+    find_method(name)
+    default = replace_fields(default, method=name)
+    # One flat list of arguments: every part's own fields, those of the method among them.
+    kinds = {"folder": _RunFolder, "how": _Method}
+    values: dict[str, Any] = {"folder": _RunFolder(), "how": _Method(name)}
+    for section in SECTIONS:
+        values[section] = getattr(default, section)
+        kinds[section] = type(values[section])
+    fields: list[Any] = [(name, OmitArgPrefixes[kind]) for name, kind in kinds.items()]
+    kind = dataclasses.make_dataclass(
+        "Arguments", [*fields, ("experiment", str, dataclasses.field(default="unnamed"))],
+        frozen=True, kw_only=True,
+    )  # fmt: skip
+    kind.__doc__ = "Fields of the experiment can be replaced by name."
     parsed = _parse(
-        _TrainArguments,
+        kind,
         f"{command} {arguments[0]}" if arguments[0] != "help" else f"{command} EXPERIMENT",
         arguments[1:],
-        default=_TrainArguments(_RunFolder(), default),
+        default=kind(experiment=default.experiment, **values),
     )
-    folder = parsed.folder.run_dir or Path("runs") / parsed.config.experiment
-    return parsed.config, folder
+    parts = {section: getattr(parsed, section) for section in SECTIONS}
+    config = Config(experiment=parsed.experiment, **parts)
+    return config, parsed.folder.run_dir or Path("runs") / config.experiment
 
 
 def _train(arguments: list[str]) -> int:
     config, run_dir = _experiment("train", arguments)
     _quiet()
     from avae_jax.training import loop, report
-    from avae_jax.training.logging import print_summary
+    from avae_jax.training.table import print_summary
 
     start = time.monotonic()
     try:
@@ -317,8 +365,8 @@ def _train(arguments: list[str]) -> int:
 def _check(arguments: list[str]) -> int:
     config, _ = _experiment("check", arguments)
     _quiet()
-    from avae_jax.training.logging import print_summary
     from avae_jax.training.preflight import check
+    from avae_jax.training.table import print_summary
 
     print_summary(check(config))
     return 0
@@ -400,15 +448,22 @@ def _sample(arguments: list[str]) -> int:
     import numpy as np
 
     import avae_jax as av
-    from avae_jax.training import figures
+    from avae_jax import figures
 
     trained = av.load_run(wanted.run)
     array, picture = _outputs(wanted, ".npy", ".png")
-    x = trained.sample(wanted.num_samples, scale=wanted.scale, seed=wanted.seed)
+    x = trained.sample(wanted.num_samples, scale=_number_or_name(wanted.scale), seed=wanted.seed)
     np.save(array, x)
-    figures.save_image_grid(x, picture, value_range=trained.model.value_range)
+    figures.save(figures.make_image_grid(x, value_range=trained.method.value_range), picture)
     print(f"{len(x)} samples: {array}, {picture}")
     return 0
+
+
+def _number_or_name(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _encode(arguments: list[str]) -> int:
@@ -432,15 +487,16 @@ def _reconstruct(arguments: list[str]) -> int:
     import numpy as np
 
     import avae_jax as av
-    from avae_jax.training import figures
+    from avae_jax import figures
 
     trained = av.load_run(wanted.run)
     array, picture = _outputs(wanted, ".npy", ".png")
     images = _images_for(trained, wanted.images)
     x_recon = trained.reconstruct(images)
     np.save(array, x_recon)
-    x = np.asarray(trained.model.to_float(images[:48]))
-    figures.save_reconstructions(x, x_recon[:48], picture, value_range=trained.model.value_range)
+    x = np.asarray(trained.method.prepare(images[:48]))
+    figure = figures.make_reconstructions(x, x_recon[:48], value_range=trained.method.value_range)
+    figures.save(figure, picture)
     print(f"{len(x_recon)} reconstructions: {array}, {picture}")
     return 0
 
@@ -467,7 +523,7 @@ def _images_for(trained, name: str) -> Any:
 def _bandwidth(arguments: list[str]) -> int:
     wanted = _parse(_Bandwidth, "bandwidth", arguments)
     from avae_jax.density import find_bandwidth
-    from avae_jax.training.logging import print_summary
+    from avae_jax.training.table import print_summary
 
     start = time.monotonic()
     found = find_bandwidth(

@@ -38,10 +38,10 @@ class FactorGrid:
         if not self.names or len(self.names) != len(self.sizes):
             raise ValueError(
                 f"names and sizes must pair up, got {len(self.names)} names and "
-                f"{len(self.sizes)} sizes; give one size per name"
+                f"{len(self.sizes)} sizes: give one size per name"
             )
         if len(set(self.names)) != len(self.names):
-            raise ValueError(f"names must differ, got {self.names}; rename the repeated factor")
+            raise ValueError(f"names must differ, got {self.names}: rename the repeated factor")
         if min(self.sizes) < 1:
             raise ValueError(f"sizes must be at least 1, got {self.sizes}")
 
@@ -155,7 +155,7 @@ class FactorGrid:
         if constant:
             usable = tuple(n for n, s in zip(self.names, self.sizes, strict=True) if s > 1)
             raise ValueError(
-                f"factors: {', '.join(constant)} has one value only and cannot be scored; "
+                f"factors: {', '.join(constant)} has one value only and cannot be scored: "
                 f"pass factors={usable}"
             )
         return np.asarray(positions, dtype=np.int64)

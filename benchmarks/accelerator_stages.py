@@ -41,16 +41,16 @@ import avae_jax as av
 from avae_jax.kernels.pairwise_lse import tiles as tile_table
 from avae_jax.kernels.pairwise_lse.implementations import IMPLEMENTATIONS
 from avae_jax.kernels.pairwise_lse.reference import reference_stats
-from avae_jax.training.logging import strict_json
+from avae_jax.training.writers import strict_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
 VALUES, ALL = ("lse", "grad"), ("lse", "grad", "loo", "bandwidths")
 OURS = {
-    "xla highest": Ours("xla", "highest", ALL),
-    "direct": Ours("direct", "highest", VALUES),
-    "xla high": Ours("xla", "high", VALUES),
-    "xla fast": Ours("xla", "fast", VALUES),
+    "matrix highest": Ours("matrix", "highest", ALL),
+    "difference": Ours("difference", "highest", VALUES),
+    "matrix high": Ours("matrix", "high", VALUES),
+    "matrix fast": Ours("matrix", "fast", VALUES),
     **{
         f"{name} {precision}": Ours(name, precision, ops)
         for name in ("pallas_gpu", "pallas_tpu")
@@ -83,8 +83,8 @@ GRID = (
 )
 SMOKE_GRID = ((64, ((64, 256),)), (2, ((64, 256),)))
 TILE_DIMS = (64, 16, 256, 2, 8, 1024)
-# "direct" takes 2 d operations a pair on the vector units.
-MOST_DIRECT_DIMS = 64
+# "difference" takes 2 d operations a pair on the vector units.
+MOST_DIFFERENCE_DIMS = 64
 
 EXPERIMENTS = ("mnist", "cifar10", "celeb_a")
 IMAGE_SHAPES = {"mnist": (32, 32, 1), "cifar10": (32, 32, 3), "celeb_a": (64, 64, 3)}
@@ -154,7 +154,7 @@ def available(part: Part, report: dict) -> dict[str, Ours]:
     dead = [*part.values.get("crashed", []), *before.get("crashed", [])]
     found, skipped = {}, {}
     for label, ours in OURS.items():
-        reason = IMPLEMENTATIONS[ours.implementation or "xla"].unavailable()
+        reason = IMPLEMENTATIONS[ours.implementation or "matrix"].unavailable()
         if label in dead:
             reason = "its process died or hung"
         elif jax.default_backend() == "cpu" and ours.precision != "highest":
@@ -350,7 +350,7 @@ def first_line(error: BaseException) -> str:
 
 def contract(part: Part, options: argparse.Namespace) -> None:
     """Hold every implementation against float64 in every class that tells on this device."""
-    checker, stated = Checker(module := load_contract()), {"xla highest", "direct"}
+    checker, stated = Checker(module := load_contract()), {"matrix highest", "difference"}
     done = {row["label"] for row in part.values.get("rows", [])}
     for label, ours in available(part, options.report).items():
         if label in done:
@@ -463,7 +463,7 @@ def grid(part: Part, options: argparse.Namespace) -> None:
         here = {
             label: ours
             for label, ours in contenders.items()
-            if ours.implementation != "direct" or d <= MOST_DIRECT_DIMS
+            if ours.implementation != "difference" or d <= MOST_DIFFERENCE_DIMS
         }
         settings = parse_options(["--shapes", f"{shape[0]}x{shape[1]}", "--dims", str(d)])
         # torch compiles for half a minute.
@@ -521,7 +521,8 @@ def steps(part: Part, options: argparse.Namespace) -> None:
     from train_step import Runner, measure, random_images
 
     from avae_jax.training.config import replace_fields
-    from avae_jax.training.trainer import MAX_STEPS_PER_DISPATCH, Trainer, make_setup
+    from avae_jax.training.setup import make_setup
+    from avae_jax.training.trainer import MAX_STEPS_PER_DISPATCH, Trainer
 
     several, length, rounds = MAX_STEPS_PER_DISPATCH, 2 * MAX_STEPS_PER_DISPATCH, 6
     names, dataset, took = EXPERIMENTS, mnist(options), 0.0
@@ -537,19 +538,19 @@ def steps(part: Part, options: argparse.Namespace) -> None:
             config = replace_fields(config, **TINY)
         if images is None:
             batch_size = config.optimization.batch_size
-            num_train = max(2 * config.centers.num_centers, several * batch_size)
+            num_train = max(2 * config.method.num_centers, several * batch_size)
             images = random_images(IMAGE_SHAPES[name], num_train, 100 if options.smoke else 1000)
         runners: dict[tuple[str, int], Runner] = {}
         for method, fields in METHODS.items():
             setup = make_setup(replace_fields(config, **fields), dataset=images)
             trainer = Trainer(setup, steps_per_dispatch=several)
-            state, most = trainer.init(), trainer.steps_per_dispatch
+            state, most = trainer.init(), trainer.feed.steps_per_dispatch
             for count in (1, most):
                 if options.smoke and count == 1 and method == "avae reencode":
                     continue
                 # The steps are donated their state: each runner has its own.
                 own = jax.tree.map(jnp.copy, state)
-                trainer.steps_per_dispatch = count
+                trainer.feed.steps_per_dispatch = count
                 runners[method, count] = Runner(trainer, own, steps=length)
         times = measure(runners, rounds)
         for (method, count), seconds in times.items():
@@ -562,7 +563,7 @@ def steps(part: Part, options: argparse.Namespace) -> None:
                 "method": method,
                 "steps_per_dispatch": count,
                 "batch_size": batch,
-                "num_centers": config.centers.num_centers,
+                "num_centers": config.method.num_centers,
                 "seconds": seconds,
                 "median_s": median,
                 "ratio": float(np.median(np.array(seconds) / base)),
@@ -579,7 +580,7 @@ def step_memory(runner) -> dict[str, int | None]:
     trainer, batches = runner.trainer, runner.batches[0]
     program = trainer.program
     function = program.train if len(batches) == 1 else program.train_many
-    lowered = function.lower(runner.state, runner.metrics, *trainer.fetch(batches))
+    lowered = function.lower(runner.state, runner.metrics, trainer.feed.fetch_steps(batches))
     memory = lowered.compile().memory_analysis()
     if memory is None:
         return {"temporary_bytes": None, "peak_bytes": None}
@@ -618,8 +619,8 @@ def train(part: Part, options: argparse.Namespace) -> None:
     from avae_jax.evaluation.material import gather
     from avae_jax.training import loop
     from avae_jax.training.config import replace_fields
-    from avae_jax.training.logging import read_metrics
     from avae_jax.training.run import load_run
+    from avae_jax.training.writers import read_metrics
 
     config = experiment("mnist")
     dataset = None if options.smoke else mnist(options)
@@ -656,7 +657,7 @@ def train(part: Part, options: argparse.Namespace) -> None:
     )
     run = load_run(run_dir, which="best" if rows else "latest")
     material = gather(run, dataset)
-    value_range = run.model.value_range
+    value_range = run.method.value_range
     part.set(
         checkpoint_step=run.step,
         reconstruction=metrics.reconstruction_error(

@@ -18,9 +18,9 @@ from pathlib import Path
 from common import describe_machine, write_results
 
 from avae_jax.training.config import load_experiment, replace_fields
-from avae_jax.training.logging import read_metrics
 from avae_jax.training.loop import train
 from avae_jax.training.report import write_report
+from avae_jax.training.writers import read_metrics
 
 NET = {"width": 0.125, "num_epochs": 10}
 

@@ -87,7 +87,7 @@ BANDWIDTHS = np.geomspace(0.4, 1.6, 16).astype(np.float32)
 # The shape of the table's and the plot's peers: all of them end in time there.
 PEER_SHAPE = (1024, 10_000)
 
-MAX_DIRECT_DIMS = 8
+MAX_DIFFERENCE_DIMS = 8
 PASSES = {"highest": 6, "high": 3, "fast": 1}
 VECTOR_PER_EXP = 2
 
@@ -105,13 +105,13 @@ DOCS = RESULTS.parent.parent / "docs" if RESULTS.name == "results" else RESULTS
 
 
 def floor_seconds(
-    op: str, n: int, m: int, d: int, *, ceilings: Ceilings, direct: bool, precision: str
+    op: str, n: int, m: int, d: int, *, ceilings: Ceilings, difference: bool, precision: str
 ) -> float:
     """Return the least time of an operation; the module's docstring has the formula."""
     pairs, num_exp = n * m, len(BANDWIDTHS) if op == "bandwidths" else 1
     products = 2 if op == "grad" else 1
     vector_per_pair = VECTOR_PER_EXP * num_exp
-    if direct:
+    if difference:
         product = 0.0
         vector_per_pair += d * (1 + products)
     else:
@@ -349,16 +349,16 @@ class Benchmark:
     ) -> float:
         """Return the least time of an operation in the form of a contender, or our first one's."""
         ours = self.ours.get(name) or next(iter(self.ours.values()))
-        direct = ours.implementation == "direct"
+        difference = ours.implementation == "difference"
         if ours.implementation is None:
-            direct = d <= MAX_DIRECT_DIMS
+            difference = d <= MAX_DIFFERENCE_DIMS
         return floor_seconds(
             op,
             n,
             m,
             d,
             ceilings=ceilings or self.ceilings,
-            direct=direct,
+            difference=difference,
             precision=ours.precision,
         )
 

@@ -17,8 +17,9 @@ from common import describe_machine, write_results
 
 from avae_jax.data import ImageData, Splits, load_dataset
 from avae_jax.training.config import load_experiment, replace_fields
+from avae_jax.training.setup import make_setup
 from avae_jax.training.state import TrainState
-from avae_jax.training.trainer import Trainer, make_setup
+from avae_jax.training.trainer import Trainer
 
 METHODS = {
     "autoencoder": {"method": "ae"},
@@ -60,21 +61,17 @@ class Runner:
         self.trainer, self.steps = trainer, steps
         self.state = trainer.init() if state is None else state
         self.metrics = trainer.program.empty_metrics
-        options = trainer.setup.config.centers
-        self.refresh_every = options.refresh_every
-        self.reencode = trainer.objective.uses_centers and options.refresh == "reencode"
-        self.batches = list(trainer.dispatches(self.state))
+        self.batches = list(trainer.feed.dispatches(0, 0))
 
     def round(self) -> float:
         """Take the steps and return the seconds of one."""
         start = time.perf_counter()
         taken = 0
         for batches in self.batches:
-            centers = self.state.centers
-            if self.reencode and centers is not None and taken % self.refresh_every == 0:
-                index = np.asarray(centers.index)
-                self.state = self.trainer.refresh(self.state, index, step=int(self.state.step))
-            fetched = self.trainer.fetch(batches)
+            # From the second refresh on: the first one of an epoch draws other images.
+            position = taken + (self.trainer.method.host_every or 0)
+            self.state = self.trainer.before_step(self.state, epoch=0, position=position)
+            fetched = self.trainer.feed.fetch_steps(batches)
             self.state, self.metrics = self.trainer.advance(self.state, self.metrics, fetched)
             taken += len(batches)
             if taken >= self.steps:

@@ -3,13 +3,14 @@
     python benchmarks/update_tables.py [--check]
 
 A table stands between `<!-- NAME -->` and `<!-- /NAME -->`. With `--check` nothing is written and
-the exit code is 1 when a file is not up to date.
+the exit code is 1 when a file is not up to date or a result misses a target of `TARGETS`.
 """
 
 import argparse
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from accelerator import table as accelerator_table
@@ -58,8 +59,85 @@ TABLES = {
 }
 
 
+def machine_misses(results: dict) -> Iterator[str]:
+    """Yield where the machine is not named, or named with a path of its owner."""
+    machine = results.get("machine", {})
+    if not machine.get("device") or not machine.get("versions", {}).get("jax"):
+        yield "does not name the device and the version of JAX"
+    if "/" in json.dumps(machine):
+        yield "describes the machine with a path"
+
+
+def bandwidth_misses(results: dict) -> Iterator[str]:
+    """Yield which of the thirty bandwidths are farther than 0.015 from the authors'."""
+    if len(results["cells"]) != 30:
+        yield f"has {len(results['cells'])} bandwidths, not 30"
+    for cell in results["cells"]:
+        if not abs(cell["h_opt"] - cell["reference"]) <= 0.015:
+            yield f"bandwidth {cell['h_opt']} is far from {cell['reference']}"
+
+
+def kernel_misses(results: dict) -> Iterator[str]:
+    """Yield where ours is inexact, far from the floor, slower than another, or not linear."""
+    measured = [row for row in results["rows"] if "median_s" in row]
+
+    def case(row: dict) -> tuple:
+        return row["asked_n"], row["asked_m"], row["d"], row["op"]
+
+    ours = {case(row): row for row in measured if row["contender"] == "avae_jax"}
+    for (n, m, _, op), row in ours.items():
+        if not row["within_float32"]:
+            yield f"{case(row)} is not exact to float32"
+        # Of few queries most of the time goes into the centers, which the floor leaves out.
+        least = 0.5 if (n, m) == (1024, 10_000) else 0.35
+        if op == "lse" and not row["fraction_of_floor"] >= least:
+            yield f"{case(row)} reaches {row['fraction_of_floor']:.2f} of the floor, not {least}"
+    for row in measured:
+        if case(row) not in ours:
+            yield f"{case(row)} has no avae_jax beside {row['contender']}"
+        elif row["ps_per_pair"] < ours[case(row)]["ps_per_pair"]:
+            yield f"{row['contender']} is faster at {case(row)}"
+    # In 1,024 dimensions the sizes that fit the time are too few and too unlike for a fit.
+    for d, exponent in results["exponents"]["pairs"].items():
+        if d != "1024" and not abs(exponent - 1) < 0.1:
+            yield f"time grows with the pairs to the power {exponent:.2f} at d = {d}"
+    if not results["work_per_device"]["work_ratio"] >= 7:
+        yield f"eight devices share the work {results['work_per_device']['work_ratio']:.1f} times"
+
+
+def latent_metrics_misses(results: dict) -> Iterator[str]:
+    """Yield where all metrics together take a minute, or as much as one matrix of all pairs."""
+    if (results["codes"], results["dims"]) != (10_000, 128):
+        yield f"measures {results['codes']} codes in {results['dims']} dimensions"
+    if not results["total_first_s"] < 60:
+        yield f"takes {results['total_first_s']:.0f} s"
+    # One matrix of all pairs in float32.
+    if not results["peak_growth_bytes"] < 4 * 10_000**2:
+        yield f"grows the memory by {results['peak_growth_bytes'] / 2**20:.0f} MiB"
+
+
+TARGETS = {
+    "*": machine_misses,
+    "bandwidth": bandwidth_misses,
+    "pairwise_lse_cpu_*": kernel_misses,
+    "latent_metrics": latent_metrics_misses,
+}
+"""What the results of a name must hold; each function says what they miss."""
+
+
+def missed_targets() -> list[str]:
+    """Return what the results of all files miss, one line each."""
+    found = []
+    for pattern, misses in TARGETS.items():
+        paths = sorted(RESULTS.glob(f"{pattern}.json"))
+        found += [] if paths else [f"there is no {pattern}.json"]
+        for path in paths:
+            found += [f"{path.name}: {miss}" for miss in misses(json.loads(path.read_text()))]
+    return found
+
+
 def main() -> None:
-    """Rewrite the tables, or check them."""
+    """Rewrite the tables, or check them and the targets."""
     parser = argparse.ArgumentParser(description="Put the tables of results into the documentation")
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
@@ -77,6 +155,10 @@ def main() -> None:
             stale.append(name)
             if not check:
                 path.write_text(new)
+    missed = missed_targets()
+    print(*missed, sep="\n", end="\n" if missed else "", file=sys.stderr)
+    if check and missed:
+        sys.exit("results miss their targets: measure again, or change TARGETS with a reason")
     if check and stale:
         sys.exit(f"not up to date: {', '.join(stale)}; run python benchmarks/update_tables.py")
 

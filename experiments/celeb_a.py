@@ -6,19 +6,14 @@ Time: not measured here; it needs a GPU.
 Expected: the paper reports a test error of .0198 per value in [-1, 1] and FID 46.0 (five runs).
 """
 
-from avae_jax.training.config import (
-    CentersConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    OptimizationConfig,
-)
+from avae_jax.training.config import configure
 
-config = Config(
-    data=DataConfig(dataset="celeb_a"),
-    model=ModelConfig(architecture="celeb_a", latent_dim=64),
-    objective=ObjectiveConfig(tail="official", max_cdf=1 - 1e-2),
-    centers=CentersConfig(num_centers=20_000, refresh="reencode"),
-    optimization=OptimizationConfig(num_epochs=50),
+config = configure(
+    dataset="celeb_a",
+    architecture="celeb_a",
+    latent_dim=64,
+    max_cdf=1 - 1e-2,
+    num_centers=20_000,
+    refresh="reencode",
+    num_epochs=50,
 )

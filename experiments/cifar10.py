@@ -6,19 +6,15 @@ Time: not measured here; it needs a GPU.
 Expected: the paper reports a test error of .0062 per pixel and FID 90.93 (mean of five runs).
 """
 
-from avae_jax.training.config import (
-    CentersConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    OptimizationConfig,
-)
+from avae_jax.training.config import configure
 
-config = Config(
-    data=DataConfig(dataset="cifar10"),
-    model=ModelConfig(architecture="cifar10", latent_dim=128),
-    objective=ObjectiveConfig(tail="official", max_cdf=1 - 1e-1),
-    centers=CentersConfig(num_centers=10_000, refresh="reencode"),
-    optimization=OptimizationConfig(num_epochs=100, plateau_patience=10),
+config = configure(
+    dataset="cifar10",
+    architecture="cifar10",
+    latent_dim=128,
+    max_cdf=1 - 1e-1,
+    num_centers=10_000,
+    refresh="reencode",
+    num_epochs=100,
+    plateau_patience=10,
 )

@@ -6,19 +6,15 @@ Time: not measured here; it needs a GPU.
 Expected: the paper reports 2.98 summed squared error per image (ten runs).
 """
 
-from avae_jax.training.config import (
-    CentersConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    OptimizationConfig,
-)
+from avae_jax.training.config import configure
 
-config = Config(
-    data=DataConfig(dataset="dsprites"),
-    model=ModelConfig(architecture="factors", latent_dim=6),
-    objective=ObjectiveConfig(likelihood="bernoulli", tail="official", max_cdf=1 - 1e-6),
-    centers=CentersConfig(num_centers=10_000, refresh="reencode"),
-    optimization=OptimizationConfig(num_epochs=35),
+config = configure(
+    dataset="dsprites",
+    architecture="factors",
+    latent_dim=6,
+    likelihood="bernoulli",
+    max_cdf=1 - 1e-6,
+    num_centers=10_000,
+    refresh="reencode",
+    num_epochs=35,
 )

@@ -6,19 +6,15 @@ Time: not measured here; it needs a GPU.
 Expected: not measured.
 """
 
-from avae_jax.training.config import (
-    CentersConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    OptimizationConfig,
-)
+from avae_jax.training.config import configure
 
-config = Config(
-    data=DataConfig(dataset="shapes3d_like"),
-    model=ModelConfig(architecture="factors", latent_dim=6),
-    objective=ObjectiveConfig(tail="official", max_cdf=1 - 1e-6),
-    centers=CentersConfig(num_centers=10_000, refresh="reencode"),
-    optimization=OptimizationConfig(num_epochs=60, plateau_patience=100),
+config = configure(
+    dataset="shapes3d_like",
+    architecture="factors",
+    latent_dim=6,
+    max_cdf=1 - 1e-6,
+    num_centers=10_000,
+    refresh="reencode",
+    num_epochs=60,
+    plateau_patience=100,
 )

@@ -116,7 +116,7 @@ def test_every_stage_of_a_smoke_run_is_whole(smoke):
 @pytest.mark.slow
 def test_the_contract_holds_in_a_smoke_run(smoke):
     stage = smoke["stages"]["contract"]
-    assert {row["label"] for row in stage["rows"]} == {"xla highest", "direct"}
+    assert {row["label"] for row in stage["rows"]} == {"matrix highest", "difference"}
     quantities = {name for row in stage["rows"] for name in row["results"]}
     arguments = ("x", "y", "bandwidth", "log_weights")
     assert quantities == {
@@ -157,13 +157,14 @@ def test_the_rates_and_times_of_a_smoke_run_fit_together(smoke):
     measured = [row for row in stages["grid"]["rows"] if "median_s" in row]
     found = {(row["contender"], row["op"], row["d"]) for row in measured}
     for d in (2, 64):
-        assert {("xla highest", op, d) for op in ("lse", "grad", "loo", "bandwidths")} <= found
-        assert {("direct", "lse", d), ("direct", "grad", d), ("jnp_dense", "lse", d)} <= found
+        assert {("matrix highest", op, d) for op in ("lse", "grad", "loo", "bandwidths")} <= found
+        assert {("difference", op, d) for op in ("lse", "grad")} <= found
+        assert ("jnp_dense", "lse", d) in found
     for row in measured:
         assert row["within_float32"], row
         assert row["fraction_of_floor"] == pytest.approx(row["floor_s"] / row["median_s"])
         # Torch and KeOps, where they are installed, do not tell.
-        if row["contender"] in ("xla highest", "direct", "jnp_dense"):
+        if row["contender"] in ("matrix highest", "difference", "jnp_dense"):
             assert row["peak_bytes"] >= 4 * (row["n"] + row["m"]) * row["d"]
             assert row["compile_s"] > 0
 
@@ -214,9 +215,9 @@ def test_a_report_becomes_a_table(smoke, module, tmp_path, monkeypatch):
     (row,) = [
         row
         for row in smoke["stages"]["grid"]["rows"]
-        if (row["contender"], row["op"], row["d"]) == ("xla highest", "lse", 64)
+        if (row["contender"], row["op"], row["d"]) == ("matrix highest", "lse", 64)
     ]
-    (line,) = [line for line in text.splitlines() if "xla highest, lse" in line]
+    (line,) = [line for line in text.splitlines() if "matrix highest, lse" in line]
     assert line.endswith(f"| {row['ps_per_pair']:.2g} ({row['fraction_of_floor']:.0%}) |")
     lengths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert lengths == {4}
@@ -253,18 +254,18 @@ def test_a_stage_that_goes_wrong_takes_no_other_along(module, tmp_path, capsys, 
 
 def test_what_died_or_hung_in_the_contract_is_left_out_of_the_grid(module, tmp_path):
     stages = module("accelerator_stages")
-    report = {"stages": {"contract": {"crashed": ["direct"]}}}
+    report = {"stages": {"contract": {"crashed": ["difference"]}}}
     part = stages.Part(tmp_path / "part.json", 10.0)
-    assert stages.available(part, {}).keys() == {"xla highest", "direct"}
-    assert stages.available(part, report).keys() == {"xla highest"}
-    assert part.values["skipped"]["direct"] == "its process died or hung"
+    assert stages.available(part, {}).keys() == {"matrix highest", "difference"}
+    assert stages.available(part, report).keys() == {"matrix highest"}
+    assert part.values["skipped"]["difference"] == "its process died or hung"
 
 
 def test_a_wrong_kernel_is_outside_of_its_limits(module, monkeypatch):
     stages = module("accelerator_stages")
     contract = stages.load_contract()
     case = next(iter(stages.contract_cases(contract, whole=False)))
-    ours = stages.OURS["xla highest"]
+    ours = stages.OURS["matrix highest"]
     right = stages.Checker(contract).check(case, "values", ours)["value"]
     assert right["within"]
     call = contract.call

@@ -67,7 +67,7 @@ def test_every_command_has_help(command, capsys):
         (["train", "digits", "--latent-dim", "0"], "latent_dim=0: give at least 1"),
         (["train", "digits", "--num-centers", "5000"], "larger than the training split of 1259"),
         (["train", "digits", "--max-cdf", "2"], "max_cdf=2.0"),
-        (["train", "digits", "--architecture", "mnits"], "architecture 'mnits' is unknown"),
+        (["train", "digits", "--architecture", "mnits"], "got 'mnits'; did you mean 'mnist'"),
         (["train", "digits", "--architecture", "mnist"], "does not suit images of shape"),
         (["train", "digits", "--dataset", "mnits"], "mnist"),
         (["train", "digits", "--dataset", "folder"], "path"),

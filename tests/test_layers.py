@@ -1,6 +1,9 @@
 """The import rules of the package, read from its source."""
 
 import ast
+import configparser
+import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -12,21 +15,31 @@ PACKAGE = Path(__file__).parent.parent / "avae_jax"
 # A layer may import lower layers and itself; sibling packages of one layer may not meet.
 LAYERS = {
     "version": 0,
+    "checks": 0,
+    "files": 0,
+    "mesh": 0,
     "numerics": 0,
+    "text": 0,
     "factors": 0,
+    "gaussians": 1,
+    "terms": 0,
     "kernels": 1,
     "density": 2,
+    "likelihoods": 2,
+    "posteriors": 2,
     "priors": 2,
     "features": 3,
+    "figures": 3,
     "losses": 3,
     "metrics": 3,
     "models": 3,
     "data": 3,
-    "training": 4,
-    "evaluation": 5,
-    "benchmarks": 5,
-    "experiments": 5,
-    "cli": 6,
+    "methods": 4,
+    "training": 5,
+    "evaluation": 6,
+    "benchmarks": 6,
+    "experiments": 6,
+    "cli": 7,
 }
 
 
@@ -74,11 +87,55 @@ def test_no_private_or_deprecated_jax(path):
         assert "experimental.shard_map" not in name, name
 
 
-def test_only_models_and_training_import_flax():
+def test_every_package_is_installed():
+    config = configparser.ConfigParser()
+    config.read(PACKAGE.parent / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    own = {path.parent.relative_to(PACKAGE.parent) for path in FILES if path.name == "__init__.py"}
+    assert not {".".join(folder.parts) for folder in own} - listed
+
+
+def test_only_networks_and_training_import_flax():
     for path in FILES:
         own = path.relative_to(PACKAGE).parts[0]
-        if own not in ("models", "training"):
+        if own not in ("models", "methods", "training"):
             assert not any(name.split(".")[0] == "flax" for name in imports_of(path)), path
+
+
+def names_in(path: Path) -> set[str]:
+    """Return the names a file's code holds: identifiers, their words, and strings that are one."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value.removeprefix("train/").removeprefix("validation/"))
+        for field in ("id", "attr", "arg", "name"):
+            identifier = getattr(node, field, None)
+            if isinstance(identifier, str):
+                names |= {identifier, *identifier.lower().split("_")}
+    return names
+
+
+TRUNK = [
+    path
+    for path in FILES
+    if path.relative_to(PACKAGE).parts[0] in ("training", "evaluation", "figures", "cli.py")
+]
+
+
+@pytest.mark.parametrize("path", TRUNK, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_trunk_names_no_method_and_what_none_but_one_has(path):
+    from avae_jax.methods import METHODS
+
+    names = names_in(path)
+    if path.name == "cli.py":
+        names -= {"avae"}  # The command.
+    assert not names & {*METHODS, "bank", "beta"}
+
+
+def test_a_method_that_is_named_is_seen(tmp_path):
+    for line in ('kind = "vae"', "beta = 1", "x.bank_size", 'y["train/beta"]', "def f(avae): pass"):
+        (tmp_path / "named.py").write_text(line)
+        assert names_in(tmp_path / "named.py") & {"avae", "vae", "bank", "beta"}, line
 
 
 def test_importing_the_package_is_light():
@@ -88,10 +145,25 @@ def test_importing_the_package_is_light():
     assert result.stdout.strip() == "[]", result.stderr
 
 
-def test_every_public_name_exists():
+def packages() -> list[str]:
+    """Return the packages that list public names, and the package itself."""
+    found = [path.parent for path in FILES if path.name == "__init__.py"]
+    names = [".".join(("avae_jax", *folder.relative_to(PACKAGE).parts)) for folder in found]
+    return [name for name in names if hasattr(importlib.import_module(name), "__all__")]
+
+
+@pytest.mark.parametrize("package", packages())
+def test_every_public_name_exists_and_is_documented(package):
+    module = importlib.import_module(package)
+    assert len(set(module.__all__)) == len(module.__all__)
+    for name in module.__all__:
+        value = getattr(module, name)
+        assert not callable(value) or (inspect.getdoc(value) or "").strip(), name
+
+
+def test_a_name_that_is_not_public_is_refused():
     import avae_jax as av
 
-    for name in av.__all__:
-        assert getattr(av, name) is not None
+    assert "load_run" in dir(av)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = av.no_such_name

@@ -20,8 +20,9 @@ def test_the_examples_run():
 
 
 def test_the_networks_of_the_example_fit(tmp_path, monkeypatch):
-    from avae_jax.training.autoencoder import make_autoencoder
+    from avae_jax.mesh import make_mesh
     from avae_jax.training.config import Config, replace_fields
+    from avae_jax.training.setup import make_setting
 
     block = next(b for b in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "nets.py" in b)
     (tmp_path / "nets.py").write_text(block)
@@ -30,8 +31,12 @@ def test_the_networks_of_the_example_fit(tmp_path, monkeypatch):
         width=2.0,
     )  # fmt: skip
     for method in ("avae", "vae"):
-        model = make_autoencoder(replace_fields(config, method=method), (8, 8, 1))
-        assert model.activation == "sigmoid"
+        chosen = replace_fields(config, method=method)
+        setting = make_setting(
+            chosen, image_shape=(8, 8, 1), num_images=2000, num_train=1000, num_classes=0,
+            mesh=make_mesh(1),
+        )  # fmt: skip
+        assert chosen.method.make(setting).activation == "sigmoid"
 
 
 def test_tables_are_those_of_the_results():

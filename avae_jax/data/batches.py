@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.data.errors import DataError
 
 
@@ -13,10 +14,11 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
       batch_size: images per step, all devices and hosts together.
 
     Raises:
-      DataError: if `batch_size` is not in [1, num_examples].
+      DataError: if `batch_size` is more than `num_examples`.
+      ValueError: if `batch_size` is below 1.
+      TypeError: if `batch_size` is no integer.
     """
-    if batch_size < 1:
-        raise DataError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = check_count("batch_size", batch_size, minimum=1)
     if batch_size > num_examples:
         raise DataError(
             f"batch_size={batch_size} is more than the {num_examples} training images: lower it"
@@ -39,15 +41,17 @@ def epoch_indices(
       `[n // batch_size, batch_size]` int32; row s is step s of the epoch.
 
     Raises:
-      DataError: if `batch_size` does not fit, or `seed` or `epoch` is negative.
+      DataError: as `steps_per_epoch`.
+      ValueError: if `batch_size` is below 1, or `seed` or `epoch` is negative.
+      TypeError: if one of them is no integer.
 
     Numerics:
       O(n) time and memory; independent of the number of hosts and devices.
     """
     train_indices = np.asarray(train_indices, np.int32)
     num_steps = steps_per_epoch(len(train_indices), batch_size)
-    if seed < 0 or epoch < 0:
-        raise DataError(f"seed and epoch must be at least 0, got seed={seed}, epoch={epoch}")
+    seed = check_count("seed", seed, minimum=0)
+    epoch = check_count("epoch", epoch, minimum=0)
     order = np.random.default_rng([seed, epoch]).permutation(len(train_indices))
     return train_indices[order[: num_steps * batch_size]].reshape(num_steps, batch_size)
 
@@ -69,13 +73,14 @@ def batch_indices(
       `[batch_size]` int32.
 
     Raises:
-      DataError: as `epoch_indices`, or if `step` is negative.
+      DataError: as `steps_per_epoch`.
+      ValueError: as `epoch_indices`, or if `step` is negative.
+      TypeError: as `epoch_indices`, or if `step` is no integer.
 
     Example:
       >>> batch_indices(np.arange(6), seed=0, step=4, batch_size=2).shape
       (2,)
     """
-    if step < 0:
-        raise DataError(f"step must be at least 0, got {step}")
+    step = check_count("step", step, minimum=0)
     epoch, row = divmod(step, steps_per_epoch(len(train_indices), batch_size))
     return epoch_indices(train_indices, seed=seed, epoch=epoch, batch_size=batch_size)[row]

@@ -11,19 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from avae_jax.files import cache_dir
+
 # Larger arrays stay behind a memory map; the operating system keeps what is used.
 _MAX_BYTES_IN_MEMORY = 512 * 2**20
 _SECONDS_PER_DAY = 86_400
-
-
-def cache_dir() -> Path:
-    """Return the folder for derived data: $AVAE_CACHE_DIR, else the user's cache folder."""
-    chosen = os.environ.get("AVAE_CACHE_DIR")
-    if chosen:
-        return Path(chosen).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("avae_jax"))
 
 
 def cached_arrays(

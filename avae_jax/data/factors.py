@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from avae_jax.data.cache import cache_dir, cached_arrays
+from avae_jax.data.cache import cached_arrays
 from avae_jax.data.dsprites import DSPRITES
 from avae_jax.data.errors import DataError
 from avae_jax.data.shapes3d import SHAPES3D
 from avae_jax.data.tfds_dataset import PreparedDataset, data_dir_of, find_prepared, quiet
 from avae_jax.factors import FactorGrid
+from avae_jax.files import cache_dir
+from avae_jax.text import nearest
 
 _RECORDS_PER_CHUNK = 4096
 _BYTES_PER_CHUNK = 8 * 2**20
@@ -50,7 +52,7 @@ def factor_grid(name: str) -> FactorGrid:
       480000
     """
     if name not in FACTORS:
-        raise DataError(f"dataset '{name}' has no known factors: choose from {', '.join(FACTORS)}")
+        raise DataError(f"dataset {name!r} has no known factors{nearest(name, FACTORS)}")
     return FACTORS[name]
 
 

@@ -1,6 +1,5 @@
 """The table of datasets and the one function that loads any of them."""
 
-import difflib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from avae_jax.data.shapes3d_like import load_shapes3d_like
 from avae_jax.data.splits import draw_splits
 from avae_jax.data.sprites_like import load_sprites_like
 from avae_jax.data.tfds_dataset import data_dir_of, load_tfds, prepare_locally
+from avae_jax.text import nearest
 
 _TFDS = {dataset.name: dataset for dataset in (DIGITS, MNIST, CIFAR10, CELEB_A, DSPRITES, SHAPES3D)}
 _RENDERED = {"sprites_like": load_sprites_like, "shapes3d_like": load_shapes3d_like}
@@ -159,6 +159,4 @@ def prepare_dataset(name: str, data_dir=None) -> Path:
 
 def _check_name(name: str, known: Collection[str]) -> None:
     if name not in known:
-        nearest = difflib.get_close_matches(str(name).lower(), known, n=1)
-        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
-        raise DataError(f"unknown dataset '{name}': {hint}")
+        raise DataError(f"unknown dataset {name!r}{nearest(name, known)}")

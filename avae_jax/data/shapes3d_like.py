@@ -182,9 +182,9 @@ def _norm(vectors: np.ndarray) -> np.ndarray:
 
 def _cast_cube(eye, rays):
     half = 0.68
-    centre = np.array([0.0, 0.0, half])[:, None]
+    center = np.array([0.0, 0.0, half])[:, None]
     with np.errstate(divide="ignore"):
-        to_middle, reach = (centre - eye) / rays, half / np.abs(rays)
+        to_middle, reach = (center - eye) / rays, half / np.abs(rays)
     near, far = to_middle - reach, to_middle + reach
     entry = near.max(axis=0)
     distance = _hit(entry, far.min(axis=0))
@@ -193,10 +193,10 @@ def _cast_cube(eye, rays):
 
 
 def _cast_sphere(eye, rays, *, radius=0.85, height=0.85):
-    centre = np.array([0.0, 0.0, height])[:, None]
-    entry, leave = _quadratic(eye - centre, rays, radius)
+    center = np.array([0.0, 0.0, height])[:, None]
+    entry, leave = _quadratic(eye - center, rays, radius)
     distance = _hit(entry, leave)
-    return distance, _unit_normal(eye, rays, distance, lambda point: point - centre)
+    return distance, _unit_normal(eye, rays, distance, lambda point: point - center)
 
 
 def _cast_cylinder(eye, rays, *, radius=0.68, low=0.0, high=1.5):

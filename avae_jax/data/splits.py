@@ -2,15 +2,14 @@
 
 import dataclasses
 import hashlib
-import os
-import uuid
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.data.errors import DataError
+from avae_jax.files import written_whole
 
 SPLIT_NAMES = ("train", "validation", "test")
 
@@ -77,14 +76,8 @@ class Splits:
         Args:
           path: file to write; its folder must exist.
         """
-        path = Path(path)
-        scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            with open(scratch, "wb") as file:
-                np.savez_compressed(file, **{name: getattr(self, name) for name in SPLIT_NAMES})
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with written_whole(path) as file:
+            np.savez_compressed(file, **{name: getattr(self, name) for name in SPLIT_NAMES})
 
     @classmethod
     def load(cls, path) -> "Splits":
@@ -138,9 +131,10 @@ def draw_splits(
 
     Raises:
       DataError: if a size is out of range or leaves no training image.
+      ValueError: if `seed` is negative.
+      TypeError: if `seed` is no integer.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise DataError(f"seed must be an integer >= 0, got {seed!r}")
+    seed = check_count("seed", seed, minimum=0)
     rows, start = {}, 0
     for name, count in counts.items():
         if name not in SPLIT_NAMES:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from avae_jax.data.cache import cache_dir, cached_arrays
+from avae_jax.data.cache import cached_arrays
 from avae_jax.data.errors import DataError
 from avae_jax.data.folder import num_threads
 from avae_jax.data.image_data import ImageData
 from avae_jax.data.splits import SPLIT_NAMES, draw_splits
+from avae_jax.files import cache_dir
 
 _RECORDS_PER_CHUNK = 512
 _BYTES_WORTH_A_THREAD = 10_000

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import math
-import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avae_jax.density.checks import check_count
+from avae_jax.checks import check_count
 from avae_jax.density.normal_draws import Slab, draw_queries_and_centers, row_stats
 from avae_jax.density.null_kl import mean_kl_from_lse
+from avae_jax.files import cache_dir, write_atomically
 
 ESTIMATOR_VERSION = 1
 """Part of the cache key: raise it with every change of the draws or of the estimator."""
@@ -181,7 +180,7 @@ def _run_trial(key: dict, trial: int, *, with_stderr: bool) -> _Trial:
         seed=key["seed"],
         trial=trial,
     )
-    optimum = maximise_log_density(queries, slabs)
+    optimum = maximize_log_density(queries, slabs)
     h_opt = optimum.bandwidth
     # Perfect codes and h_corr are the draws and h_opt times prior_scale: the logits are the same.
     null = mean_kl_from_lse(
@@ -195,7 +194,7 @@ def _run_trial(key: dict, trial: int, *, with_stderr: bool) -> _Trial:
     return _Trial(h_opt, stderr, null, optimum.num_iterations)
 
 
-def maximise_log_density(queries: jax.Array, slabs: Sequence[Slab]) -> _Optimum:
+def maximize_log_density(queries: jax.Array, slabs: Sequence[Slab]) -> _Optimum:
     """Find the bandwidth that maximises the mean log density of the queries.
 
     Args:
@@ -300,16 +299,11 @@ def _deletion_effects(queries, slab: Slab, lse, mean_scaled_distance, bandwidth)
 
 
 def _cache_path(key: dict) -> Path:
-    folder = os.environ.get("AVAE_CACHE_DIR")
-    if not folder:
-        import platformdirs
-
-        folder = platformdirs.user_cache_dir("avae_jax")
     name = (
         "bandwidth-v{estimator_version}-l{latent_dim}-m{num_centers}-seed{seed}-q{num_queries}"
         "-t{num_trials}-numpy{numpy}.json"
     )
-    return Path(folder) / name.format(**key)
+    return cache_dir() / name.format(**key)
 
 
 def _read_cache(path: Path, key: dict) -> Bandwidth | None:
@@ -338,17 +332,6 @@ def _write_cache(path: Path, key: dict, value: Bandwidth) -> None:
     entry = {"key": key, "value": dataclasses.asdict(value), "written_by": {"jax": jax.__version__}}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                json.dump(entry, file, indent=1)
-                file.close()
-                # A reader sees the old entry or the whole new one, also beside other writers.
-                os.replace(temporary, path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        write_atomically(path, json.dumps(entry, indent=1))
     except OSError as error:
         warnings.warn(f"cannot keep the bandwidth in {path.parent}: {error}", stacklevel=3)

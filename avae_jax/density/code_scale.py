@@ -3,15 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avae_jax.density.checks import check_count, check_positive
+from avae_jax.checks import check_between, check_count
 from avae_jax.density.normal_draws import draw_queries_and_centers, row_stats
-from avae_jax.density.tail import log_tail_density
+from avae_jax.density.tail import Tail, check_tail, log_tail_density
 
 SMALLEST_SCALE, LARGEST_SCALE = 0.05, 4.0
 _NUM_GRID_POINTS = 30
@@ -44,7 +43,7 @@ def expected_code_scale(
     num_centers: int,
     *,
     bandwidth: float,
-    tail: Literal["none", "official"] = "none",
+    tail: Tail = "none",
     max_cdf: float | None = None,
     num_queries: int = 512,
     seed: int = 0,
@@ -95,12 +94,7 @@ def expected_code_scale(
     num_centers = check_count("num_centers", num_centers, minimum=2)
     num_queries = check_count("num_queries", num_queries, minimum=2)
     seed = check_count("seed", seed, minimum=0)
-    bandwidth = float(bandwidth)
-    check_positive("bandwidth", bandwidth)
-    if bandwidth >= 1:
-        raise ValueError(
-            f"bandwidth is {bandwidth}: give one below 1, such as h_corr of find_bandwidth"
-        )
+    bandwidth = check_between("bandwidth", bandwidth, 0.0, 1.0)
     log_eps = _log_eps(latent_dim, bandwidth, tail, max_cdf)
     queries, slabs = draw_queries_and_centers(
         latent_dim, num_centers, num_queries=num_queries, seed=seed
@@ -138,14 +132,9 @@ def expected_code_scale(
 
 
 def _log_eps(latent_dim, bandwidth, tail, max_cdf) -> float:
-    if tail == "none":
-        if max_cdf is not None:
-            raise ValueError(f"max_cdf={max_cdf} has no effect with tail='none': leave it out")
-        return -math.inf
-    if tail != "official":
-        raise ValueError(f"tail {tail!r} is unknown: give 'none' or 'official'")
+    check_tail(tail, max_cdf)
     if max_cdf is None:
-        raise ValueError("max_cdf is missing: tail='official' needs it, for example 1 - 1e-4")
+        return -math.inf
     return float(log_tail_density(latent_dim, bandwidth=bandwidth, max_cdf=max_cdf))
 
 

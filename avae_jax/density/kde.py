@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from avae_jax.density.checks import check_positive
+from avae_jax.checks import check_positive_unless_traced
 from avae_jax.kernels.pairwise_lse import pairwise_lse
 from avae_jax.numerics import logsumexp
 
@@ -72,8 +72,10 @@ def kde_log_density(
     """
     _check_shapes(z, centers, exclude, log_weights)
     if jnp.ndim(bandwidth):
-        raise ValueError(f"bandwidth has shape {jnp.shape(bandwidth)}: give one number")
-    check_positive("bandwidth", bandwidth)
+        raise ValueError(
+            f"bandwidth must be one number, got shape {jnp.shape(bandwidth)}: give one"
+        )
+    check_positive_unless_traced("bandwidth", bandwidth)
     latent_dim = z.shape[-1]
     lse = pairwise_lse(
         z,
@@ -102,22 +104,26 @@ def kde_log_density(
 def _check_shapes(z, centers, exclude, log_weights) -> None:
     for name, array in (("z", z), ("centers", centers)):
         if array.ndim != 2:
-            raise ValueError(f"{name} has shape {array.shape}: give [rows, latent_dim]")
+            raise ValueError(
+                f"{name} must have shape [rows, latent_dim], got {array.shape}: "
+                "give one row per code"
+            )
     if z.shape[1] != centers.shape[1]:
         raise ValueError(
-            f"z has {z.shape[1]} columns but centers has {centers.shape[1]}: give both the same"
-            " latent_dim"
+            f"centers must have the latent_dim of z, {z.shape[1]}, got {centers.shape[1]}: "
+            "give both the same"
         )
     if centers.shape[0] == 0:
-        raise ValueError("centers has no rows: give at least one center")
+        raise ValueError(f"centers must have a row, got shape {centers.shape}: give one or more")
     if exclude is not None and exclude.shape != z.shape[:1]:
         raise ValueError(
-            f"exclude has shape {exclude.shape}: give one index for each of z's {z.shape[0]} rows"
+            f"exclude must have shape {z.shape[:1]}, got {exclude.shape}: "
+            "give one index per row of z"
         )
     if log_weights is not None and log_weights.shape != centers.shape[:1]:
         raise ValueError(
-            f"log_weights has shape {log_weights.shape}: give one weight for each of the"
-            f" {centers.shape[0]} centers"
+            f"log_weights must have shape {centers.shape[:1]}, got {log_weights.shape}: "
+            "give one per center"
         )
 
 

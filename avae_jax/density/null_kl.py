@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from avae_jax.density.checks import check_count, check_positive
+from avae_jax.checks import check_count, check_positive_unless_traced
 from avae_jax.density.normal_draws import draw_queries_and_centers, row_stats
 from avae_jax.density.tail import log_tail_density
 
@@ -55,8 +55,8 @@ def null_kl(
     num_centers = check_count("num_centers", num_centers, minimum=1)
     num_queries = check_count("num_queries", num_queries, minimum=1)
     seed = check_count("seed", seed, minimum=0)
-    check_positive("bandwidth", bandwidth)
-    check_positive("scale", scale)
+    check_positive_unless_traced("bandwidth", bandwidth)
+    check_positive_unless_traced("scale", scale)
     queries, slabs = draw_queries_and_centers(
         latent_dim, num_centers, num_queries=num_queries, seed=seed
     )
@@ -94,9 +94,9 @@ def mean_kl_from_lse(
     """
     queries = np.asarray(queries, np.float64)
     log_q = np.asarray(lse, np.float64) - math.log(num_centers)
-    normaliser = 0.5 * queries.shape[1] * math.log(2 * math.pi)
-    log_q -= queries.shape[1] * math.log(bandwidth) + normaliser
+    normalizer = 0.5 * queries.shape[1] * math.log(2 * math.pi)
+    log_q -= queries.shape[1] * math.log(bandwidth) + normalizer
     if log_eps is not None:
         log_q = np.logaddexp(log_q, log_eps)
-    log_p = -0.5 * scale**2 * np.square(queries).sum(axis=1) - normaliser
+    log_p = -0.5 * scale**2 * np.square(queries).sum(axis=1) - normalizer
     return float(np.mean(log_q - log_p))

@@ -1,13 +1,37 @@
 """The constant that the authors of the AVAE add to the density of codes."""
 
 import math
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from scipy import special
 
-from avae_jax.density.checks import check_count, check_positive
+from avae_jax.checks import check_between, check_choice, check_count, check_positive_unless_traced
+
+Tail = Literal["none", "official"]
+"""What is done where the density of codes vanishes: nothing, or what the authors' code does."""
+
+
+def check_tail(tail: Tail, max_cdf: float | None) -> None:
+    """Refuse an unknown tail policy, and a `max_cdf` that it lacks or does not use.
+
+    Args:
+      tail: "none" or "official".
+      max_cdf: probability that places eps, with `tail="official"` only.
+
+    Raises:
+      ValueError: `tail` is unknown, or `max_cdf` is missing or useless.
+    """
+    check_choice("tail", tail, get_args(Tail))
+    if tail == "none" and max_cdf is not None:
+        raise ValueError(f"max_cdf must be None with tail='none', got {max_cdf}: leave it out")
+    if tail == "official" and max_cdf is None:
+        raise ValueError(
+            "max_cdf must be a probability with tail='official', got None: give one, for example "
+            "1 - 1e-4"
+        )
 
 
 def log_tail_density(latent_dim: int, *, bandwidth: ArrayLike, max_cdf: float) -> jax.Array:
@@ -51,9 +75,8 @@ def log_tail_density(latent_dim: int, *, bandwidth: ArrayLike, max_cdf: float) -
       https://arxiv.org/abs/2311.07693), and its code, `trainer.get_epsilon`.
     """
     latent_dim = check_count("latent_dim", latent_dim, minimum=1)
-    check_positive("bandwidth", bandwidth)
-    if not 0.0 < max_cdf < 1.0:
-        raise ValueError(f"max_cdf is {max_cdf}: give a probability between 0 and 1, both left out")
+    check_positive_unless_traced("bandwidth", bandwidth)
+    max_cdf = check_between("max_cdf", max_cdf, 0.0, 1.0)
     # The inverse survival function: 1 - max_cdf keeps its digits where max_cdf is close to 1.
     radius_squared = float(special.chdtri(latent_dim, 1.0 - max_cdf))
     return -0.5 * radius_squared - latent_dim * (jnp.log(bandwidth) + 0.5 * math.log(2.0 * math.pi))

@@ -15,8 +15,8 @@ from avae_jax.evaluation.likelihood import describe_likelihood
 from avae_jax.evaluation.material import Material, Protocol, describe, gather
 from avae_jax.evaluation.samples import FeatureSpace, describe_samples, draw_priors, pixel_features
 from avae_jax.evaluation.verdict import Finding, headline, judge
-from avae_jax.training.logging import strict_json
 from avae_jax.training.run import Run, load_run
+from avae_jax.training.writers import strict_json
 
 SUMMARY_FILE, REPORT_FILE = "summary.json", "report.html"
 

@@ -54,7 +54,7 @@ def describe_codes(
     run, seed = material.run, material.seed
     z = material.z.astype(np.float64)
     n, d = z.shape
-    scale = run.scale("claimed")
+    scale = run.prior().std()
     mean = z.mean(axis=0)
     eigenvalues, vectors = np.linalg.eigh(np.atleast_2d(np.cov(material.z, rowvar=False)))
     eigenvalues = np.maximum(eigenvalues.astype(np.float64), 0.0)
@@ -130,11 +130,11 @@ def describe_codes(
 def _density(material: Material) -> dict[str, Any]:
     """Return the KDE's numbers: KL to the prior beside its null, and the paper's entropy."""
     run, z, centers = material.run, material.z, material.z_train
-    d = run.model.latent_dim
+    d = run.method.latent_dim
     # The bandwidth is that for the centers evaluated with, whatever the run was trained with; the
     # null is that of codes at the scale the run claims.
     bandwidth = find_bandwidth(d, len(centers), seed=material.seed)
-    null = null_kl(d, len(centers), bandwidth=bandwidth.h_corr, scale=run.scale("claimed"))
+    null = null_kl(d, len(centers), bandwidth=bandwidth.h_corr, scale=run.prior().std())
     kl = metrics.kde_kl(z, centers, bandwidth=bandwidth.h_corr)
     unit = math.log(10.0) if material.protocol == "paper" else 1.0
     name = "kde_kl_log10" if material.protocol == "paper" else "kde_kl"
@@ -148,7 +148,6 @@ def _density(material: Material) -> dict[str, Any]:
         "kl_excess_nats_stderr": kl["stderr"],
         "num_centers": len(centers),
         "bandwidth": bandwidth.h_corr,
-        "bandwidth_trained_with": None if run.bandwidth is None else run.bandwidth.h_corr,
         "whitened_entropy": entropy["entropy"],
         "whitened_entropy_null": entropy["null"],
         "whitened_entropy_cap": entropy["cap"],

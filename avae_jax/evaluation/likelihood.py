@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from avae_jax import losses, metrics, models
+from avae_jax import metrics
 from avae_jax.evaluation.material import Material, evenly
+from avae_jax.priors import StandardNormal
 
 NOT_COMPUTED = (
     "not computed: a deterministic encoder has no posterior, and I(x; z) is the logarithm of the "
@@ -32,24 +32,22 @@ def describe_likelihood(
     Returns:
       "surgery" over all images of the split and "bound"; or why there are none.
     """
-    run = material.run
-    if not run.model.stochastic:
+    run, method = material.run, material.run.method
+    if not method.is_stochastic:
         return NOT_COMPUTED
+    if not isinstance(run.prior(), StandardNormal):
+        return (
+            f"not computed: its parts are those of the prior N(0, I), not {run.prior().describe()}"
+        )
     say("ELBO surgery")
-    objective = run.config.objective
 
     def posterior(x):
-        head, _ = run.model.encode(run.variables, x, train=False)
-        return models.split_gaussian(head)
+        found, _ = method.encode(run.variables, x, train=False)
+        return found.loc, found.log_var
 
     def log_likelihood(x, z):
-        x_recon, _ = run.model.decode(run.variables, z, train=False)
-        zeros = jnp.zeros_like(z)
-        _, terms = losses.elbo(
-            x, x_recon, zeros, zeros,
-            likelihood=objective.likelihood, noise_scale=objective.noise_scale,
-        )  # fmt: skip
-        return -terms["nll"]
+        outputs, _ = method.decode(run.variables, z, train=False)
+        return -method.coder.likelihood.nll(x, outputs)
 
     rows = range(0, len(material.x), 256)
     heads = [jax.jit(posterior)(material.x[start : start + 256]) for start in rows]

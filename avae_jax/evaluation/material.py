@@ -12,6 +12,7 @@ import numpy as np
 
 from avae_jax.data import ImageData
 from avae_jax.metrics.checks import check_codes
+from avae_jax.training.config import to_dict
 from avae_jax.training.run import Run, run_data
 from avae_jax.version import __version__
 
@@ -63,7 +64,7 @@ class Material:
     @property
     def value_range(self) -> tuple[float, float] | None:
         """Interval the images lie in."""
-        return self.run.model.value_range
+        return self.run.method.value_range
 
     @property
     def is_images(self) -> bool:
@@ -101,7 +102,7 @@ def gather(
     """
     dataset = run_data(run, dataset)
     split = "validation" if protocol == "paper" else "test"
-    check_no_leak(dataset, run.center_index, split)
+    check_no_leak(dataset, split)
     index = _some(getattr(dataset.splits, split), num_images)
     train_index = _some(dataset.splits.train, num_images)
     images, train_images = dataset.images[index], dataset.images[train_index]
@@ -115,18 +116,18 @@ def gather(
         seed=seed,
         index=index,
         train_index=train_index,
-        x=np.asarray(run.model.to_float(np.asarray(images))),
-        x_train=np.asarray(run.model.to_float(np.asarray(train_images))),
+        x=np.asarray(run.method.prepare(np.asarray(images))),
+        x_train=np.asarray(run.method.prepare(np.asarray(train_images))),
         loc=loc,
-        z=run.draw_codes(images, seed=seed) if run.model.stochastic else loc,
+        z=run.draw_codes(images, seed=seed) if run.method.is_stochastic else loc,
         z_train=run.draw_codes(train_images, seed=seed + 1),
         x_recon=run.decode(loc),
         labels=None if dataset.labels is None else np.asarray(dataset.labels)[index],
     )
 
 
-def check_no_leak(dataset: ImageData, center_index: np.ndarray | None, split: str) -> None:
-    """Refuse to evaluate images that were trained on or that the density was made of.
+def check_no_leak(dataset: ImageData, split: str) -> None:
+    """Refuse to evaluate images that were trained on.
 
     Raises:
       LeakError: names how many images two of them share.
@@ -134,8 +135,6 @@ def check_no_leak(dataset: ImageData, center_index: np.ndarray | None, split: st
     splits = dataset.splits
     evaluated = getattr(splits, split)
     seen = {"train": splits.train}
-    if center_index is not None:
-        seen["centers"] = center_index
     if split == "test":
         seen["validation"] = splits.validation
     for name, other in seen.items():
@@ -149,7 +148,7 @@ def check_no_leak(dataset: ImageData, center_index: np.ndarray | None, split: st
 
 def describe(material: Material) -> dict[str, Any]:
     """Return where the numbers come from: run, data, split, seed, versions, hash of the config."""
-    run, config = material.run, dataclasses.asdict(material.run.config)
+    run, config = material.run, to_dict(material.run.config)
     text = json.dumps(config, sort_keys=True)
     config["optimization"].pop("seed")
     seedless = json.dumps(config, sort_keys=True)
@@ -157,9 +156,9 @@ def describe(material: Material) -> dict[str, Any]:
     return {
         "experiment": run.config.experiment,
         "folder": str(run.path),
-        "method": run.config.objective.method,
+        "method": run.config.method.name,
         "dataset": material.dataset.name,
-        "latent_dim": run.model.latent_dim,
+        "latent_dim": run.method.latent_dim,
         "checkpoint_step": run.step,
         "training_seed": run.config.optimization.seed,
         "config_hash": hashlib.sha256(text.encode()).hexdigest()[:16],

@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from avae_jax.evaluation import figures as fig
+from avae_jax import figures
 from avae_jax.evaluation.html import Picture
 from avae_jax.evaluation.latent import LatentArrays
 from avae_jax.evaluation.material import Material, evenly
-from avae_jax.metrics import nearest_training_neighbour
-from avae_jax.training import figures
+from avae_jax.metrics import nearest_training_neighbor, radial_ks
 
 _MOST_WALKS = 10
+# A walk spans so many standard deviations of the codes either way, in so many images.
+_REACH, _NUM_FRAMES = 2.5, 24
 
 
 def draw(
@@ -56,12 +57,12 @@ def _images(material: Material, priors, curves) -> list[Picture]:
             "Decoded draws of the prior at the scale the method claims"
             + "".join(other[name] for name in beside)
             + ".",
-            fig.to_png(figures.make_samples(groups, value_range=value_range)),
+            figures.to_png(figures.make_samples(groups, value_range=value_range)),
         ),
         Picture(
             "Reconstructions",
             f"Images of the {material.split} split over what the model makes of them.",
-            fig.to_png(
+            figures.to_png(
                 figures.make_reconstructions(
                     material.x[shown], material.x_recon[shown], value_range=value_range
                 )
@@ -74,7 +75,7 @@ def _images(material: Material, priors, curves) -> list[Picture]:
                 "Precision and recall of the samples",
                 "Upper right is perfect. Precision: samples that look like data; recall: data the "
                 "samples cover. The dashed floor is what training images reach.",
-                fig.to_png(fig.make_prd(curves)),
+                figures.to_png(figures.make_prd(curves)),
                 width=460,
             )
         )
@@ -82,26 +83,33 @@ def _images(material: Material, priors, curves) -> list[Picture]:
 
 
 def _latent(material: Material, arrays: LatentArrays) -> list[Picture]:
-    z, scale = material.z, material.run.scale("claimed")
+    z, scale = material.z, material.run.prior().std()
     d = z.shape[1]
+    ks = radial_ks(z, scale=scale)
     pictures = [
         Picture(
             "Plane of largest variance",
             "Codes over the circles that hold 50, 90 and 99% of the prior.",
-            fig.to_png(figures.make_latent_scatter(z, labels=material.labels, prior_scale=scale)),
+            figures.to_png(figures.make_latent_scatter(z, labels=material.labels, prior_std=scale)),
             width=640,
         ),
         Picture(
             "Radius",
             "In many dimensions the prior lies in a thin shell; codes elsewhere are never sampled.",
-            fig.to_png(figures.make_radius_histogram(z, scale=scale)),
+            figures.to_png(
+                figures.make_radius_histogram(
+                    z, prior_std=scale, distance=(ks["radial_ks"], ks["radial_ks_null"])
+                )
+            ),
             width=600,
         ),
         Picture(
             "Spectrum",
             "Variance of the codes by direction, and how many directions the decoder listens to.",
-            fig.to_png(
-                fig.make_spectrum(arrays.eigenvalues, scale=scale, relevance=arrays.relevance)
+            figures.to_png(
+                figures.make_spectrum(
+                    arrays.eigenvalues, prior_std=scale, relevance=arrays.relevance
+                )
             ),
         ),
     ]
@@ -118,7 +126,7 @@ def _latent(material: Material, arrays: LatentArrays) -> list[Picture]:
                 "Other planes",
                 "The last one is the plane in which the codes, rescaled, are least even: a hole "
                 "would show there.",
-                fig.to_png(fig.make_planes(z, planes, scale=scale)),
+                figures.to_png(figures.make_planes(z, planes, prior_std=scale)),
             ),
         )
     return pictures
@@ -127,7 +135,7 @@ def _latent(material: Material, arrays: LatentArrays) -> list[Picture]:
 def _holes(material: Material, arrays: LatentArrays) -> list[Picture]:
     most = min(12, len(arrays.far_points))
     decoded = material.run.decode(arrays.far_points[:most].astype(np.float32))
-    _, nearest = nearest_training_neighbour(arrays.far_points[:most], material.z)
+    _, nearest = nearest_training_neighbor(arrays.far_points[:most], material.z)
     rows = {"decoded": decoded, "nearest code": material.x_recon[nearest[:, 0]]}
     distances = ", ".join(f"{ratio:.2f}" for ratio in arrays.far_ratios[:most])
     return [
@@ -135,7 +143,7 @@ def _holes(material: Material, arrays: LatentArrays) -> list[Picture]:
             "Where no code is near",
             "Draws of the prior with the fewest codes around them, and the reconstruction nearest "
             f"to each. Distance relative to that between draws of the prior: {distances}.",
-            fig.to_png(fig.make_gallery(rows, value_range=material.value_range)),
+            figures.to_png(figures.make_gallery(rows, value_range=material.value_range)),
         )
     ]
 
@@ -158,10 +166,13 @@ def _walks(material: Material, arrays: LatentArrays, directions) -> list[Picture
         walks["directions found for the factors"] = directions
     pictures = []
     for name, group in walks.items():
-        spreads = [float((z @ u).std()) for u in group.values()]
-        strips, moving = fig.make_traversals(
-            material.run.decode, middle, group, spreads, value_range=material.value_range
-        )
+        codes = [
+            traversal_codes(middle, u, float((z @ u).std()), _NUM_FRAMES) for u in group.values()
+        ]
+        decoded = material.run.decode(np.concatenate(codes).astype(np.float32))
+        images = dict(zip(group, np.split(decoded, len(group)), strict=True))
+        strips = figures.make_strips(images, value_range=material.value_range)
+        moving = figures.to_gif(images, value_range=material.value_range)
         listed = ", ".join(group)
         pictures += [
             Picture(
@@ -170,6 +181,19 @@ def _walks(material: Material, arrays: LatentArrays, directions) -> list[Picture
                 moving,
                 kind="gif",
             ),
-            Picture(f"Along {name}", "The same walks as strips.", fig.to_png(strips)),
+            Picture(f"Along {name}", "The same walks as strips.", figures.to_png(strips)),
         ]
     return pictures
+
+
+def traversal_codes(z: np.ndarray, direction: np.ndarray, spread: float, num: int) -> np.ndarray:
+    """Return codes `[num, latent_dim]` that walk along a direction through a code.
+
+    Args:
+      z: `[latent_dim]`, where to walk.
+      direction: `[latent_dim]` unit vector.
+      spread: standard deviation of the codes along it; the walk spans 2.5 of them either way.
+      num: how many codes.
+    """
+    steps = np.linspace(-_REACH, _REACH, num) * spread
+    return z + (steps[:, None] - z @ direction) * direction

@@ -49,9 +49,9 @@ def draw_priors(material: Material, num_samples: int) -> dict[str, np.ndarray]:
       covariance of the training codes; "mixture_10": ten Gaussians fitted to them. With the paper's
       protocol "claimed" alone.
     """
-    run, d = material.run, material.run.model.latent_dim
+    run, d = material.run, material.run.method.latent_dim
     noise = np.random.default_rng(material.seed + 10).standard_normal((num_samples, d))
-    scale = run.scale("claimed")
+    scale = run.prior().std()
     codes = {"claimed": scale * noise}
     if material.protocol == "standard":
         if scale != 1.0:

@@ -7,7 +7,7 @@ from typing import Any
 from avae_jax.evaluation import html
 from avae_jax.evaluation.compare import compare, comparison_page, comparison_table
 from avae_jax.evaluation.evaluate import REPORT_FILE, SUMMARY_FILE
-from avae_jax.training.logging import format_summary
+from avae_jax.training.table import format_summary
 
 
 def print_evaluation(summary: Mapping[str, Any], folder: Path) -> None:

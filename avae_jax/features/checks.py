@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 
-def check_images(images, *, name: str = "images", min_side: int = 1) -> np.ndarray:
-    """Check images and bring them to the host.
+def check_unit_images(images, *, name: str = "images", min_side: int = 1) -> np.ndarray:
+    """Check images of values in [0, 1], or uint8, and bring them to the host.
 
     Args:
       images: `[n, height, width, channels]`, uint8 or floating point in [0, 1].
@@ -24,11 +24,11 @@ def check_images(images, *, name: str = "images", min_side: int = 1) -> np.ndarr
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(
             f"{name} must have shape [n, height, width, channels] with no axis empty, got "
-            f"{images.shape}; give grey images a last axis of 1"
+            f"{images.shape}: give grey images a last axis of 1"
         )
     if min(images.shape[1:3]) < min_side:
         raise ValueError(
-            f"{name} must be at least {min_side}x{min_side}, got shape {images.shape}; "
+            f"{name} must be at least {min_side}x{min_side}, got shape {images.shape}: "
             "pad or enlarge them"
         )
     if images.dtype == np.uint8:
@@ -39,21 +39,10 @@ def check_images(images, *, name: str = "images", min_side: int = 1) -> np.ndarr
     # Written so that NaN fails too.
     if not (low >= 0.0 and high <= 1.0):
         raise ValueError(
-            f"{name} must lie in [0, 1], got [{low:g}, {high:g}]; rescale or clip them, "
+            f"{name} must lie in [0, 1], got [{low:g}, {high:g}]: rescale or clip them, "
             "or pass uint8 in 0..255"
         )
     return images
-
-
-def check_batch_size(batch_size) -> int:
-    """Check that a batch size is a whole number of at least 1 and return it.
-
-    Raises:
-      ValueError: it is not.
-    """
-    if int(batch_size) != batch_size or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size}")
-    return int(batch_size)
 
 
 def check_arrays(

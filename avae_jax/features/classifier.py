@@ -11,9 +11,11 @@ import numpy as np
 import optax
 from jax import lax
 
+from avae_jax.checks import check_count, check_positive
 from avae_jax.features.arrays import hash_arrays, read_npz
 from avae_jax.features.batches import apply_in_batches, as_unit_floats
-from avae_jax.features.checks import check_arrays, check_batch_size, check_images
+from avae_jax.features.checks import check_arrays, check_unit_images
+from avae_jax.files import written_whole
 
 NUM_FEATURES = 84
 MIN_SIDE = 8
@@ -129,7 +131,8 @@ class Classifier:
         """Write everything to a `.npz`, which `load_classifier` reads.
 
         Args:
-          path: file name ending in `.npz`; an existing file is replaced.
+          path: file name ending in `.npz`; an existing file is replaced, as a whole or not
+            at all.
 
         Raises:
           ValueError: another ending.
@@ -147,10 +150,11 @@ class Classifier:
             "sha256": self.hash,
             **self.params,
         }
-        np.savez(path, **contents)
+        with written_whole(path) as file:
+            np.savez(file, **contents)
 
     def _apply(self, fn, images) -> np.ndarray:
-        images = check_images(images)
+        images = check_unit_images(images)
         if images.shape[1:] != self.image_shape:
             raise ValueError(
                 f"images must have shape [n, {', '.join(map(str, self.image_shape))}] as those "
@@ -241,7 +245,7 @@ def train_classifier(
 
     Raises:
       ValueError: images, labels or options of wrong shape or range, or only one class.
-      TypeError: images or labels of a wrong dtype.
+      TypeError: images or labels of a wrong dtype, or a count that is no integer.
       FloatingPointError: the loss is not finite.
 
     Numerics:
@@ -251,19 +255,17 @@ def train_classifier(
     References:
       LeCun et al., Gradient-based learning applied to document recognition, Proc. IEEE 86 (1998).
     """
-    images = check_images(images, min_side=MIN_SIDE)
-    for name, value, least in (("num_classes", num_classes, 2), ("num_epochs", num_epochs, 1)):
-        if int(value) != value or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
-    if not (np.isfinite(learning_rate) and learning_rate > 0.0):
-        raise ValueError(f"learning_rate must be finite and positive, got {learning_rate}")
+    images = check_unit_images(images, min_side=MIN_SIDE)
+    num_classes = check_count("num_classes", num_classes, minimum=2)
+    num_epochs = check_count("num_epochs", num_epochs, minimum=1)
+    learning_rate = check_positive("learning_rate", learning_rate)
     labels = _check_labels(labels, len(images), num_classes)
     if labels.min() == labels.max():
         raise ValueError(f"labels must hold at least two classes, all are {labels[0]}")
     if (validation_images is None) != (validation_labels is None):
         raise ValueError("give validation_images and validation_labels together, or neither")
     if validation_images is not None:
-        validation_images = check_images(validation_images, name="validation_images")
+        validation_images = check_unit_images(validation_images, name="validation_images")
         if validation_images.shape[1:] != images.shape[1:]:
             raise ValueError(
                 f"validation_images must have the shape of images, got {validation_images.shape} "
@@ -272,11 +274,11 @@ def train_classifier(
         validation_labels = _check_labels(
             validation_labels, len(validation_images), num_classes, name="validation_labels"
         )
-    batch_size = min(check_batch_size(batch_size), len(images))
+    batch_size = min(check_count("batch_size", batch_size, minimum=1), len(images))
 
     rng = np.random.default_rng(seed)
-    params = _initialise(images.shape[1:], num_classes, rng)
-    best = Classifier(params, dataset, images.shape[1:], int(num_classes))
+    params = _initialize(images.shape[1:], num_classes, rng)
+    best = Classifier(params, dataset, images.shape[1:], num_classes)
     num_batches = len(images) // batch_size
     num_steps = num_epochs * num_batches
     state = _ADAM.init(params)
@@ -292,7 +294,7 @@ def train_classifier(
         loss = float(np.mean(jax.device_get(losses)))
         if not np.isfinite(loss):
             raise FloatingPointError(
-                f"training diverged in epoch {epoch}, its mean loss is {loss}; "
+                f"training diverged in epoch {epoch}, its mean loss is {loss}: "
                 f"lower learning_rate, now {learning_rate:g}"
             )
         classifier = dataclasses.replace(
@@ -321,7 +323,7 @@ def _check_labels(labels, count: int, num_classes: int, name: str = "labels") ->
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise ValueError(
-            f"{name} must lie in 0..{num_classes - 1}, got {low}..{high}; "
+            f"{name} must lie in 0..{num_classes - 1}, got {low}..{high}: "
             "renumber them or change num_classes"
         )
     return labels.astype(np.int32)
@@ -343,7 +345,7 @@ def _shapes(image_shape, num_classes) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _initialise(image_shape, num_classes, rng) -> dict[str, np.ndarray]:
+def _initialize(image_shape, num_classes, rng) -> dict[str, np.ndarray]:
     """Draw He-normal kernels, in NumPy: JAX's initialiser takes seconds to compile."""
     return {
         name: np.sqrt(2.0 / np.prod(shape[:-1])).astype(np.float32)

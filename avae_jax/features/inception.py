@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from avae_jax.checks import check_count
 from avae_jax.features.batches import apply_in_batches, as_unit_floats
-from avae_jax.features.checks import check_batch_size, check_images
+from avae_jax.features.checks import check_unit_images
 
 IMAGE_SIZE = 299
 NUM_FEATURES = 2048
@@ -58,7 +59,7 @@ def inception_features(images, weights: InceptionWeights, *, batch_size: int = 6
     Raises:
       ValueError: wrong shape, no images, values outside [0, 1], `batch_size` below 1, or a
         `weights.resize` this function does not do.
-      TypeError: images of another dtype.
+      TypeError: images of another dtype, or a `batch_size` that is no integer.
 
     Numerics:
       float32 without TF32 or bfloat16 on any device, so that scores agree between devices. About
@@ -68,13 +69,13 @@ def inception_features(images, weights: InceptionWeights, *, batch_size: int = 6
       Szegedy et al., Rethinking the Inception architecture for computer vision, CVPR 2016.
       Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017.
     """
-    images = check_images(images)
+    images = check_unit_images(images)
     if images.shape[3] not in (1, 3):
         raise ValueError(f"images must have 1 or 3 channels, got shape {images.shape}")
     if weights.resize != RESIZE_MODE:
         raise ValueError(f"weights.resize must be {RESIZE_MODE!r}, got {weights.resize!r}")
     params = jax.device_put(dict(weights.params))
-    batch_size = min(check_batch_size(batch_size), len(images))
+    batch_size = min(check_count("batch_size", batch_size, minimum=1), len(images))
     return apply_in_batches(lambda x: _features(params, _prepare(x)), images, batch_size)
 
 

@@ -198,7 +198,7 @@ class _PickledDtype:
 
     def __init__(self, name, *_):
         if name not in ("f2", "f4", "f8"):
-            raise _RefusedError(f"holds an array of dtype {name!r}; only float arrays are read")
+            raise _RefusedError(f"holds an array of dtype {name!r}: only float arrays are read")
         self.value = np.dtype(name)
 
     def __setstate__(self, state):
@@ -241,5 +241,5 @@ class _ArrayUnpickler(pickle.Unpickler):
     def _encode(self, text, codec):
         # How protocols 0 to 2 write bytes.
         if codec != "latin1":
-            raise _RefusedError(f"encodes text as {codec!r}; only float arrays are read")
+            raise _RefusedError(f"encodes text as {codec!r}: only float arrays are read")
         return text.encode("latin1")

@@ -1,16 +1,16 @@
 """The aggregate-posterior loss."""
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from avae_jax.checks import check_positive_unless_traced
 from avae_jax.density import kde_log_density, log_tail_density
+from avae_jax.density.tail import Tail, check_tail
 from avae_jax.losses.reconstruction import Likelihood, reconstruction_loss
-
-Tail = Literal["none", "official"]
 
 LOG10_WEIGHT = 1.0 / math.log(10.0)
 """Weight of the KL term, in nats, that equals the authors' KL in base-10 logarithms."""
@@ -21,7 +21,9 @@ def kl_weight(weight: float | Literal["nats", "log10"]) -> float:
     if isinstance(weight, str):
         named = {"nats": 1.0, "log10": LOG10_WEIGHT}
         if weight not in named:
-            raise ValueError(f"weight {weight!r} is not a number, 'nats' or 'log10'")
+            raise ValueError(
+                f"weight must be a number, 'nats' or 'log10', got {weight!r}: give one of these"
+            )
         return named[weight]
     return weight
 
@@ -104,17 +106,13 @@ def avae(
       Saha, Joshi and Whitaker, 2023, [Aggregate Variational Autoencoders](
       https://arxiv.org/abs/2311.07693).
     """
-    if tail not in get_args(Tail):
-        raise ValueError(f"tail {tail!r} is not one of {get_args(Tail)}")
-    if tail == "none" and max_cdf is not None:
-        raise ValueError(f"max_cdf={max_cdf} has no effect with tail='none': leave it out")
-    if tail == "official" and max_cdf is None:
-        raise ValueError("max_cdf is missing: tail='official' needs it, for example 1 - 1e-4")
-    if isinstance(beta, int | float) and not beta > 0:
-        raise ValueError(f"beta={beta} is not > 0: it divides the reconstruction term")
+    check_tail(tail, max_cdf)
+    check_positive_unless_traced("beta", beta)
     x, z = jnp.asarray(x), jnp.asarray(z)
     if x.shape[0] != z.shape[0]:
-        raise ValueError(f"z has {z.shape[0]} rows but x has {x.shape[0]}: give one code a row")
+        raise ValueError(
+            f"z must have one row per image of x, {x.shape[0]}, got {z.shape[0]}: encode the same x"
+        )
     latent_dim = z.shape[-1]
 
     reconstruction = reconstruction_loss(x, x_recon, likelihood=likelihood)

@@ -1,11 +1,10 @@
 """The evidence lower bound and its beta-weighted form."""
 
-import math
-
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from avae_jax import gaussians, likelihoods
+from avae_jax.checks import check_positive, check_same_shape
 from avae_jax.losses.reconstruction import Likelihood, reconstruction_loss
 
 
@@ -33,9 +32,8 @@ def gaussian_kl(loc: jax.Array, log_var: jax.Array) -> jax.Array:
       >>> gaussian_kl(jnp.ones((1, 4)), jnp.zeros((1, 4))).tolist()
       [2.0]
     """
-    if loc.shape != log_var.shape:
-        raise ValueError(f"log_var has shape {log_var.shape} but loc has {loc.shape}")
-    return 0.5 * jnp.sum(jnp.square(loc) + jnp.expm1(log_var) - log_var, axis=-1)
+    check_same_shape(loc=loc, log_var=log_var)
+    return gaussians.gaussian_kl(loc, log_var)
 
 
 def beta_elbo(
@@ -80,13 +78,10 @@ def beta_elbo(
     References:
       Higgins et al., 2017, [beta-VAE](https://openreview.net/forum?id=Sy2fzU9gl).
     """
-    if not noise_scale > 0:
-        raise ValueError(f"noise_scale={noise_scale} is not > 0: give a standard deviation")
+    check_positive("noise_scale", noise_scale)
     reconstruction = reconstruction_loss(x, x_recon, likelihood=likelihood)
     if likelihood == "gaussian":
-        num_features = math.prod(x.shape[1:])
-        constant = num_features * (0.5 * math.log(2 * math.pi) + math.log(noise_scale))
-        nll = reconstruction / (2 * noise_scale**2) + constant
+        nll = likelihoods.Gaussian(noise_scale).nll(x, x_recon)
     else:
         nll = reconstruction
     kl = gaussian_kl(loc, log_var)

@@ -5,6 +5,9 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from avae_jax.checks import check_choice, check_same_shape
+from avae_jax.likelihoods import cross_entropy, squared_error
+
 Likelihood = Literal["gaussian", "bernoulli"]
 
 
@@ -38,14 +41,6 @@ def reconstruction_loss(
       [3.0, 3.0]
     """
     x, x_recon = jnp.asarray(x), jnp.asarray(x_recon)
-    if x.shape != x_recon.shape:
-        raise ValueError(
-            f"x_recon has shape {x_recon.shape} but x has {x.shape}: give both the same shape"
-        )
-    if likelihood == "gaussian":
-        per_feature = jnp.square(x - x_recon)
-    elif likelihood == "bernoulli":
-        per_feature = jax.nn.softplus(x_recon) - x_recon * x
-    else:
-        raise ValueError(f"likelihood {likelihood!r} is not one of {get_args(Likelihood)}")
-    return per_feature.reshape(x.shape[0], -1).sum(axis=1)
+    check_same_shape(x=x, x_recon=x_recon)
+    check_choice("likelihood", likelihood, get_args(Likelihood))
+    return (squared_error if likelihood == "gaussian" else cross_entropy)(x, x_recon)

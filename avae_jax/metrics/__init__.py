@@ -39,7 +39,7 @@ from avae_jax.metrics.kde_kl import kde_kl
 from avae_jax.metrics.kid import kid, polynomial_mmd
 from avae_jax.metrics.knn_kl import knn_kl
 from avae_jax.metrics.mardia import mardia
-from avae_jax.metrics.memorisation import memorisation, nearest_training_neighbour
+from avae_jax.metrics.memorisation import memorisation, nearest_training_neighbor
 from avae_jax.metrics.mmd import mmd
 from avae_jax.metrics.pca_features import PCAFeatures, fit_pca
 from avae_jax.metrics.prd import PRDCurve, prd, prd_curve, prd_from_histograms, prd_scores
@@ -82,7 +82,7 @@ __all__ = [
     "max_sliced_w2",
     "memorisation",
     "mmd",
-    "nearest_training_neighbour",
+    "nearest_training_neighbor",
     "plane_holes",
     "polynomial_mmd",
     "prd",

@@ -5,7 +5,8 @@ import warnings
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes, check_positive, check_reference, prior_generator
+from avae_jax.checks import check_count, check_positive
+from avae_jax.metrics.checks import check_codes, check_reference, prior_generator
 
 
 def c2st(
@@ -50,6 +51,7 @@ def c2st(
     Raises:
       ValueError: wrong shapes, values that are not finite, scale not positive, or an option out
         of range.
+      TypeError: a count that is no integer.
 
     Example:
       >>> z = np.random.default_rng(1).standard_normal((300, 2))
@@ -63,14 +65,10 @@ def c2st(
     """
     z = check_codes(z)
     reference = check_reference(z, reference)
-    scale = check_positive(scale, name="scale")
-    for name, value, least in (
-        ("num_folds", num_folds, 2),
-        ("hidden", hidden, 1),
-        ("max_epochs", max_epochs, 1),
-    ):
-        if int(value) != value or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value}")
+    scale = check_positive("scale", scale)
+    num_folds = check_count("num_folds", num_folds, minimum=2)
+    hidden = check_count("hidden", hidden, minimum=1)
+    max_epochs = check_count("max_epochs", max_epochs, minimum=1)
     if reference is None:
         reference = scale * prior_generator(seed).standard_normal(z.shape)
     n, m = len(z), len(reference)
@@ -85,11 +83,9 @@ def c2st(
     features = _features(np.concatenate([z, reference]))
     is_code = np.arange(n + m) < n
     aucs, variances, null_variances = [], [], []
-    folds = StratifiedKFold(int(num_folds), shuffle=True, random_state=seed)
+    folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
     for train, test in folds.split(features, is_code):
-        classifier = MLPClassifier(
-            (int(hidden),), alpha=1.0, max_iter=int(max_epochs), random_state=seed
-        )
+        classifier = MLPClassifier((hidden,), alpha=1.0, max_iter=max_epochs, random_state=seed)
         with warnings.catch_warnings():
             # The number of passes is set, convergence is not asked for.
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -110,12 +106,12 @@ def c2st(
 
 def _features(rows: np.ndarray) -> np.ndarray:
     """Standardise coordinates and log squared norm over all rows, blind to their labels."""
-    rows = _standardise(rows)
-    radius = _standardise(np.log1p(np.sum(rows**2, axis=1, keepdims=True)))
+    rows = _standardize(rows)
+    radius = _standardize(np.log1p(np.sum(rows**2, axis=1, keepdims=True)))
     return np.concatenate([rows, radius, radius**2], axis=1)
 
 
-def _standardise(rows: np.ndarray) -> np.ndarray:
+def _standardize(rows: np.ndarray) -> np.ndarray:
     rows = rows - rows.mean(axis=0)
     spread = rows.std(axis=0)
     # A constant coordinate says nothing: it stays at zero.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from avae_jax.density.checks import check_count
+from avae_jax.checks import check_count, check_same_shape
 
 # "prior" in ASCII.
 _PRIOR = 0x7072696F72
@@ -26,18 +26,23 @@ def check_codes(z, *, name: str = "z", min_codes: int = 1) -> np.ndarray:
     z = np.asarray(z, dtype=np.float64)
     if z.ndim != 2 or z.shape[1] == 0:
         raise ValueError(
-            f"{name} must have shape [n, latent_dim] with latent_dim >= 1, got {z.shape}; "
+            f"{name} must have shape [n, latent_dim] with latent_dim >= 1, got {z.shape}: "
             "reshape it to one row per code"
         )
     if z.shape[0] < min_codes:
         raise ValueError(f"{name} has {z.shape[0]} rows, at least {min_codes} are needed")
+    check_finite_rows(z, name=name)
+    return z
+
+
+def check_finite_rows(z: np.ndarray, *, name: str) -> None:
+    """Raise `ValueError` with the number of rows of a `[n, d]` array that are not finite."""
     bad = int(np.count_nonzero(~np.isfinite(z).all(axis=1)))
     if bad:
         raise ValueError(
-            f"{name} has {bad} of {z.shape[0]} rows that are not finite; "
+            f"{name} has {bad} of {z.shape[0]} rows that are not finite: "
             "drop them or find their cause"
         )
-    return z
 
 
 def check_matching(
@@ -61,7 +66,7 @@ def check_matching(
     other = check_codes(other, name=name, min_codes=min_codes)
     if other.shape[1] != z.shape[1]:
         raise ValueError(
-            f"{z_name} has latent_dim {z.shape[1]} but {name} has {other.shape[1]}; they must agree"
+            f"{z_name} has latent_dim {z.shape[1]} but {name} has {other.shape[1]}: they must agree"
         )
     return other
 
@@ -89,7 +94,7 @@ def check_features(features, reference, *, min_rows: int = 2) -> tuple[np.ndarra
     reference = check_codes(reference, name="reference", min_codes=min_rows)
     if features.shape[1] != reference.shape[1]:
         raise ValueError(
-            f"features has {features.shape[1]} columns but reference has {reference.shape[1]}; "
+            f"features has {features.shape[1]} columns but reference has {reference.shape[1]}: "
             "they must come from one feature extractor"
         )
     return features, reference
@@ -103,23 +108,53 @@ def check_flat(images, *, name: str, min_codes: int = 1) -> np.ndarray:
     return check_codes(images, name=name, min_codes=min_codes)
 
 
-def check_positive(value, *, name: str) -> float:
-    """Convert a scalar to a float and check that it is finite and positive.
+def check_reconstructions(x, x_recon) -> tuple[np.ndarray, np.ndarray]:
+    """Bring images and their reconstructions to the host and check that their shapes agree.
 
     Args:
-      value: a number or a scalar array.
-      name: what to call the argument in an error.
+      x: images.
+      x_recon: their reconstructions.
 
     Returns:
-      The value as a Python float.
+      Both as NumPy arrays, values and dtypes unchanged.
 
     Raises:
-      ValueError: the value is not finite or not above zero.
+      ValueError: the shapes differ.
     """
-    value = float(value)
-    if not (np.isfinite(value) and value > 0.0):
-        raise ValueError(f"{name} must be finite and positive, got {value}")
-    return value
+    x, x_recon = np.asarray(x), np.asarray(x_recon)
+    check_same_shape(x=x, x_recon=x_recon)
+    return x, x_recon
+
+
+def check_value_range(x: np.ndarray, value_range: tuple[float, float]) -> tuple[float, float]:
+    """Check that images lie in the range that their decoder can reach.
+
+    Args:
+      x: images, not empty.
+      value_range: `(low, high)`.
+
+    Returns:
+      `(low, high)` as floats.
+
+    Raises:
+      ValueError: `value_range` is empty or not finite, or `x` lies outside it by more than 1e-3 of
+        its width, or holds NaN.
+    """
+    low, high = map(float, value_range)
+    width = high - low
+    if not (np.isfinite(width) and width > 0.0):
+        raise ValueError(
+            f"value_range must be (low, high) with low < high, got {value_range}: give the range "
+            "of the images"
+        )
+    slack = 1e-3 * width
+    # Written so that NaN fails too.
+    if not (x.min() >= low - slack and x.max() <= high + slack):
+        raise ValueError(
+            f"x must lie in value_range ({low:g}, {high:g}), got [{x.min():.4g}, {x.max():.4g}]: "
+            "scale x to the decoder's range or pass its range"
+        )
+    return low, high
 
 
 def prior_generator(seed: int, *, stream: int = 0) -> np.random.Generator:

@@ -3,7 +3,8 @@
 import numpy as np
 from scipy import special
 
-from avae_jax.metrics.checks import check_codes, check_positive
+from avae_jax.checks import check_positive
+from avae_jax.metrics.checks import check_codes
 
 
 def code_moments(z, *, scale: float | None = None) -> dict[str, float]:
@@ -69,7 +70,7 @@ def code_moments(z, *, scale: float | None = None) -> dict[str, float]:
     if not 1.0 <= aspect < 2.0:
         moments["eig_median_null"] = 1.0 - aspect / 3.0 if aspect < 1.0 else 0.0
     if scale is not None:
-        scale = check_positive(scale, name="scale")
+        scale = check_positive("scale", scale)
         moments["moment_kl_scaled"] = _moment_kl(mean, eigenvalues, n, scale)
         moments["moment_kl_scaled_null"] = moments["moment_kl_null"]
     return moments

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from avae_jax.density.checks import check_count
-from avae_jax.metrics.checks import check_codes, check_positive
+from avae_jax.checks import check_between, check_count, check_positive
+from avae_jax.metrics.checks import check_codes
 
 # Tangent directions pushed through the decoder at a time.
 _DIRECTIONS = 32
@@ -62,7 +62,7 @@ def active_units(z, *, threshold: float = 0.01) -> dict[str, float]:
       Burda, Grosse and Salakhutdinov, Importance weighted autoencoders, ICLR 2016.
     """
     z = check_codes(z)
-    threshold = check_positive(threshold, name="threshold")
+    threshold = check_positive("threshold", threshold)
     n, d = z.shape
     if n == 1:
         keys = ("active_units", "active_units_null", "active_units_null_std")
@@ -129,8 +129,7 @@ def relevance(
     References:
       ARD-VAE, arXiv 2501.10901 (2025).
     """
-    if not 0.0 < share < 1.0:
-        raise ValueError(f"share must lie in (0, 1), got {share}")
+    share = check_between("share", share, 0.0, 1.0)
     spectrum = relevance_spectrum(decode, z, num_codes=num_codes, seed=seed)
     prior = np.maximum(np.linalg.eigvalsh(spectrum.sensitivity), 0.0)
     return {
@@ -202,7 +201,7 @@ def _sensitivity(decode: Callable, z: np.ndarray) -> np.ndarray:
     n, d = z.shape
     shape = jax.eval_shape(decode, jax.ShapeDtypeStruct((1, d), np.float32)).shape
     if not shape or shape[0] != 1:
-        raise ValueError(f"decode maps codes of shape (1, {d}) to {shape}; it must keep the rows")
+        raise ValueError(f"decode maps codes of shape (1, {d}) to {shape}: it must keep the rows")
 
     @jax.jit
     def gram(code):
@@ -214,7 +213,7 @@ def _sensitivity(decode: Callable, z: np.ndarray) -> np.ndarray:
     for row in z:
         total += np.asarray(gram(row), dtype=np.float64)
     if not np.all(np.isfinite(total)):
-        raise ValueError("decode has derivatives that are not finite at some codes; check it there")
+        raise ValueError("decode has derivatives that are not finite at some codes: check it there")
     return total / n
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avae_jax.checks import check_count, check_same_shape
 from avae_jax.metrics.checks import check_codes, prior_generator
 
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -70,6 +71,7 @@ def elbo_surgery(
     Raises:
       ValueError: shapes that do not agree, values that are not finite, `num_samples` or
         `num_queries` below 1.
+      TypeError: a count that is no integer.
 
     Numerics:
       The mixture in float64 on the host, a matrix product of `[z^2, z, 1]` with the parameters:
@@ -87,13 +89,10 @@ def elbo_surgery(
     """
     loc = check_codes(loc, name="loc")
     log_var = check_codes(log_var, name="log_var")
-    if loc.shape != log_var.shape:
-        raise ValueError(
-            f"loc and log_var must have the same shape, got {loc.shape} and {log_var.shape}"
-        )
+    check_same_shape(loc=loc, log_var=log_var)
     n, d = loc.shape
-    num_samples = _check_count(num_samples, name="num_samples")
-    num_queries = n if num_queries is None else _check_count(num_queries, name="num_queries")
+    num_samples = check_count("num_samples", num_samples, minimum=1)
+    num_queries = n if num_queries is None else check_count("num_queries", num_queries, minimum=1)
 
     rng = prior_generator(seed)
     chosen = np.arange(n) if num_queries >= n else rng.choice(n, num_queries, replace=False)
@@ -140,18 +139,12 @@ def elbo_surgery(
                 f"recon_log_prob must have shape ({n},), one value a row of loc, got {recon.shape}"
             )
         if not np.isfinite(recon).all():
-            raise ValueError("recon_log_prob has values that are not finite; find their cause")
+            raise ValueError("recon_log_prob has values that are not finite: find their cause")
         values |= {
             **_estimate("reconstruction", recon),
             **_estimate("elbo", recon - average_kl),
         }
     return values
-
-
-def _check_count(value, *, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    return int(value)
 
 
 def _estimate(name: str, per_row: np.ndarray, *, null: float | None = None) -> dict[str, float]:
@@ -185,8 +178,8 @@ def _log_mixture(z: np.ndarray, loc: np.ndarray, log_var: np.ndarray) -> np.ndar
     """Return `log 1/n sum_i N(z; loc_i, exp(log_var_i))`, `[rows of z]`."""
     n, d = loc.shape
     # Around the middle of the means, so that little is lost to cancellation.
-    centre = loc.mean(axis=0)
-    z, loc = z - centre, loc - centre
+    center = loc.mean(axis=0)
+    z, loc = z - center, loc - center
     precision = np.exp(-log_var)
     weights = np.concatenate([-0.5 * precision, precision * loc], axis=1).T.copy()
     offset = -0.5 * np.sum(precision * loc**2 + log_var, axis=1)
@@ -204,13 +197,13 @@ def _log_mixture(z: np.ndarray, loc: np.ndarray, log_var: np.ndarray) -> np.ndar
 
 def _log_marginals(z: np.ndarray, loc: np.ndarray, log_var: np.ndarray) -> np.ndarray:
     """Return `log 1/n sum_i N(z_j; loc_ij, exp(log_var_ij))`, `[rows of z, latent_dim]` float64."""
-    centre = loc.mean(axis=0)
+    center = loc.mean(axis=0)
     # Blocks of one size compile once; the last is filled up with points that are thrown away.
     blocks = -(-len(z) // _MARGINAL_ROWS)
     rows = -(-len(z) // blocks)
     points = np.zeros((blocks * rows, z.shape[1]), np.float32)
-    points[: len(z)] = z - centre
-    means, log_vars = jnp.float32((loc - centre).T), jnp.float32(log_var.T)
+    points[: len(z)] = z - center
+    means, log_vars = jnp.float32((loc - center).T), jnp.float32(log_var.T)
     parts = [
         np.asarray(_marginal_block(points[start : start + rows].T, means, log_vars), np.float64).T
         for start in range(0, len(points), rows)

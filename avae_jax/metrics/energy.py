@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes, check_positive, check_reference
+from avae_jax.checks import check_positive
+from avae_jax.metrics.checks import check_codes, check_reference
 from avae_jax.metrics.mmd import discrepancy_from_prior, discrepancy_from_sample
 
 # Nodes of the quadrature behind the exact mean distance.
@@ -50,7 +51,7 @@ def energy_distance(z, *, reference=None, scale: float = 1.0, seed: int = 0) -> 
     """
     z = check_codes(z)
     reference = check_reference(z, reference)
-    scale = check_positive(scale, name="scale")
+    scale = check_positive("scale", scale)
     n, d = z.shape
     # The distance is a squared discrepancy for the kernel -|x - y| (Sejdinovic et al. 2013).
     if reference is None:

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
+from avae_jax.checks import check_between, check_positive
 from avae_jax.density import kde_log_density, log_tail_density
-from avae_jax.metrics.checks import check_codes, check_positive, prior_generator
+from avae_jax.metrics.checks import check_codes, prior_generator
 
 # The authors' constant, added to every eigenvalue before its inverse root is taken.
 _FUDGE = 1e-4
@@ -52,19 +53,18 @@ def whitened_entropy(
       True
     """
     z = check_codes(z, min_codes=2)
-    h_opt = check_positive(h_opt, name="h_opt")
-    if not 0.0 < max_cdf < 1.0:
-        raise ValueError(f"max_cdf must lie in (0, 1), got {max_cdf}")
+    h_opt = check_positive("h_opt", h_opt)
+    max_cdf = check_between("max_cdf", max_cdf, 0.0, 1.0)
     n, d = z.shape
     bandwidth = h_opt / math.sqrt(1.0 + h_opt**2)
-    normaliser = 0.5 * d * math.log(2.0 * math.pi)
-    log_eps = float(log_tail_density(d, bandwidth=bandwidth, max_cdf=max_cdf)) + normaliser
+    normalizer = 0.5 * d * math.log(2.0 * math.pi)
+    log_eps = float(log_tail_density(d, bandwidth=bandwidth, max_cdf=max_cdf)) + normalizer
 
     def estimate(codes):
         white = _whiten(codes).astype(np.float32)
         own = np.arange(n, dtype=np.int32)
         log_q = kde_log_density(white, white, bandwidth=bandwidth, exclude=own)
-        log_q = np.asarray(log_q, dtype=np.float64) + normaliser
+        log_q = np.asarray(log_q, dtype=np.float64) + normalizer
         return float(-np.logaddexp(log_q, log_eps).mean()), float((log_q < log_eps).mean())
 
     entropy, tail_share = estimate(z)

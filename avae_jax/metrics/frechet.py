@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.metrics.checks import check_codes, check_features
 
 
@@ -96,7 +97,7 @@ def frechet_distance_from_moments(mean, covariance, reference_mean, reference_co
     reference_mean = check_codes(np.atleast_2d(reference_mean), name="reference_mean")[0]
     if mean.shape != reference_mean.shape:
         raise ValueError(
-            f"mean has {mean.size} features but reference_mean has {reference_mean.size}; "
+            f"mean has {mean.size} features but reference_mean has {reference_mean.size}: "
             "they must come from one feature extractor"
         )
     root = _covariance_root(covariance, mean.size, "covariance")
@@ -127,6 +128,7 @@ def frechet_infinity(
 
     Raises:
       ValueError: wrong shapes, fewer than two rows, values that are not finite, num_levels < 2.
+      TypeError: num_levels is no integer.
 
     Numerics:
       float64; `num_levels (num_levels + 1) / 2` distances. The remaining bias is below the
@@ -141,8 +143,7 @@ def frechet_infinity(
       Chong and Forsyth, Effectively unbiased FID and Inception score, CVPR 2020.
     """
     features, reference = check_features(features, reference)
-    if num_levels < 2:
-        raise ValueError(f"num_levels must be at least 2 to fit a line, got {num_levels}")
+    num_levels = check_count("num_levels", num_levels, minimum=2)
     n, d = features.shape
     m = reference.shape[0]
     if min(n, m) // num_levels <= d:
@@ -186,8 +187,8 @@ def _root(x: np.ndarray) -> np.ndarray:
 
 def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = x.mean(axis=0)
-    centred = x - mean
-    return mean, centred.T @ centred / (x.shape[0] - 1)
+    centered = x - mean
+    return mean, centered.T @ centered / (x.shape[0] - 1)
 
 
 def _from_roots(shift: np.ndarray, root: np.ndarray, reference_root: np.ndarray) -> float:
@@ -205,11 +206,11 @@ def _covariance_root(covariance, d: int, name: str) -> np.ndarray:
         raise ValueError(f"{name} must have shape {(d, d)}, got {covariance.shape}")
     largest = np.abs(covariance).max()
     if np.abs(covariance - covariance.T).max() > 1e-6 * largest:
-        raise ValueError(f"{name} is not symmetric; pass a covariance, not its root")
+        raise ValueError(f"{name} is not symmetric: pass a covariance, not its root")
     eigenvalues, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
     if eigenvalues[0] < -1e-6 * largest:
         raise ValueError(
-            f"{name} has eigenvalue {eigenvalues[0]:.3g}; a covariance has none below 0"
+            f"{name} has eigenvalue {eigenvalues[0]:.3g}: a covariance has none below 0"
         )
     kept = eigenvalues > d * np.finfo(np.float64).eps * max(eigenvalues[-1], 0.0)
     return np.sqrt(eigenvalues[kept])[:, None] * vectors[:, kept].T
@@ -221,10 +222,10 @@ def _null_moments(reference: np.ndarray, n: int, m: int) -> tuple[float, float]:
     To second order `FD = |dm|^2 + 1/2 sum_ij dS_ij^2 / (l_i + l_j)` in the eigenbasis of S; dm and
     dS are sums over samples with variances l_i and `E[y_i^2 y_j^2] - [i = j] l_i^2` per sample.
     """
-    centred = reference - reference.mean(axis=0)
-    eigenvalues, vectors = np.linalg.eigh(centred.T @ centred / (m - 1))
+    centered = reference - reference.mean(axis=0)
+    eigenvalues, vectors = np.linalg.eigh(centered.T @ centered / (m - 1))
     eigenvalues = np.maximum(eigenvalues, 0.0)
-    squares = np.square(centred @ vectors)
+    squares = np.square(centered @ vectors)
     variances = squares.T @ squares / m - np.diag(np.square(eigenvalues))
     sums = eigenvalues[:, None] + eigenvalues
     safe = np.where(sums > 1e-14 * eigenvalues[-1], sums, np.inf)

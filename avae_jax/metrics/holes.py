@@ -5,16 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avae_jax.density.checks import check_count
-from avae_jax.metrics.checks import check_codes, check_positive, prior_generator
+from avae_jax.checks import check_count, check_positive
+from avae_jax.metrics.checks import check_codes, prior_generator
 from avae_jax.metrics.neighbors import nearest_distances
 
 # Beyond this many dimensions all draws of the prior are about equally far from all codes.
 _MAX_NEIGHBOR_DIM = 16
 _FAR_QUANTILE = 0.99
-# Codes and draws together, and how often, in a simulation of a null standard deviation.
+# Codes and draws together in a simulation of a null standard deviation.
 _NULL_SIZE = 1000
-_NULL_REPETITIONS = 20
 # Projected points held at a time: small enough to stay in the cache.
 _POINTS = 2**16
 # Codes a cell must expect for its chi-square term to behave.
@@ -64,7 +63,13 @@ class WorstPlane(NamedTuple):
 
 
 def prior_coverage(
-    z, *, scale: float = 1.0, k: int = 5, num_draws: int | None = None, seed: int = 0
+    z,
+    *,
+    scale: float = 1.0,
+    k: int = 5,
+    num_draws: int | None = None,
+    num_null: int = 20,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Measure the share of prior draws that have a code in their neighbourhood.
 
@@ -77,18 +82,19 @@ def prior_coverage(
       scale: standard deviation of the prior.
       k: which neighbour sets the ball, >= 1.
       num_draws: number m of prior draws, above k; None for as many as there are codes.
+      num_null: simulations behind the null's standard deviation, >= 2.
       seed: of the draws.
 
     Returns:
       `prior_coverage` in [0, 1], high is good; `prior_coverage_null`, its exact mean for codes that
       are draws of the prior, `1 - prod_{i=1..k} (m - i) / (m + n - i)` (.969 for k = 5, m = n);
-      `prior_coverage_null_std`, from 20 smaller simulations scaled by the square root of their
-      size (about 1.5 times the binomial value and more in high dimension, as neighbouring draws
-      share codes). All NaN if the draws number k or fewer.
+      `prior_coverage_null_std`, from `num_null` smaller simulations scaled by the square root of
+      their size (about 1.5 times the binomial value and more in high dimension, as neighbouring
+      draws share codes). All NaN if the draws number k or fewer.
 
     Raises:
-      ValueError: wrong shape, no codes, values that are not finite, `scale` not positive, a count
-        below 1.
+      ValueError: wrong shape, no codes, values that are not finite, `scale` not positive, or a
+        count too small.
       TypeError: a count that is no integer.
 
     Numerics:
@@ -103,10 +109,11 @@ def prior_coverage(
       Naeem et al., Reliable fidelity and diversity metrics for generative models, ICML 2020.
     """
     z = check_codes(z)
-    scale = check_positive(scale, name="scale")
+    scale = check_positive("scale", scale)
     k = check_count("k", k, minimum=1)
     n, d = z.shape
     m = n if num_draws is None else check_count("num_draws", num_draws, minimum=1)
+    num_null = check_count("num_null", num_null, minimum=2)
     if m <= k:
         keys = ("prior_coverage", "prior_coverage_null", "prior_coverage_null_std")
         return dict.fromkeys(keys, math.nan)
@@ -119,12 +126,18 @@ def prior_coverage(
     return {
         "prior_coverage": cover(z, scale * prior_generator(seed, stream=1).standard_normal((m, d))),
         "prior_coverage_null": float(1.0 - np.prod((m - i) / (m + n - i))),
-        "prior_coverage_null_std": _null_std(cover, n, m, d, k, seed),
+        "prior_coverage_null_std": _null_std(cover, n, m, d, k, seed, num_null),
     }
 
 
 def far_prior_share(
-    z, *, scale: float = 1.0, k: int = 5, num_draws: int | None = None, seed: int = 0
+    z,
+    *,
+    scale: float = 1.0,
+    k: int = 5,
+    num_draws: int | None = None,
+    num_null: int = 20,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Measure the share of prior draws that are unusually far from all codes.
 
@@ -136,18 +149,19 @@ def far_prior_share(
       scale: standard deviation of the prior `N(0, scale^2 I)`.
       k: which neighbour, >= 1.
       num_draws: number of prior draws; None for as many as there are codes.
+      num_null: simulations behind the null's standard deviation, >= 2.
       seed: of the draws.
 
     Returns:
       `far_prior_share` in [0, 1], low is good; `far_prior_share_null`, .01 by construction;
-      `far_prior_share_null_std`, from 20 smaller simulations scaled by the square root of their
-      size; `far_prior_share_is_meaningful`, 1 up to 16 dimensions and 0 beyond, where all draws are
-      about equally far from everything and only the overall scale shows. All but the flag are NaN
-      if n < k.
+      `far_prior_share_null_std`, from `num_null` smaller simulations scaled by the square root of
+      their size; `far_prior_share_is_meaningful`, 1 up to 16 dimensions and 0 beyond, where all
+      draws are about equally far from everything and only the overall scale shows. All but the flag
+      are NaN if n < k.
 
     Raises:
-      ValueError: wrong shape, no codes, values that are not finite, `scale` not positive, a count
-        below 1.
+      ValueError: wrong shape, no codes, values that are not finite, `scale` not positive, or a
+        count too small.
       TypeError: a count that is no integer.
 
     Numerics:
@@ -162,8 +176,9 @@ def far_prior_share(
     n, d = z.shape
     flag = {"far_prior_share_is_meaningful": float(d <= _MAX_NEIGHBOR_DIM)}
     k = check_count("k", k, minimum=1)
+    num_null = check_count("num_null", num_null, minimum=2)
     if n < k:
-        check_positive(scale, name="scale")
+        check_positive("scale", scale)
         keys = ("far_prior_share", "far_prior_share_null", "far_prior_share_null_std")
         return {**dict.fromkeys(keys, math.nan), **flag}
 
@@ -180,7 +195,7 @@ def far_prior_share(
     return {
         "far_prior_share": share(to_codes, to_prior),
         "far_prior_share_null": round(1.0 - _FAR_QUANTILE, 12),
-        "far_prior_share_null_std": _null_std(null_share, n, len(draws), d, k, seed),
+        "far_prior_share_null_std": _null_std(null_share, n, len(draws), d, k, seed, num_null),
         **flag,
     }
 
@@ -387,7 +402,7 @@ def worst_plane(
     )
 
 
-def _null_std(statistic, n: int, m: int, d: int, k: int, seed: int) -> float:
+def _null_std(statistic, n: int, m: int, d: int, k: int, seed: int, num_null: int) -> float:
     """Return the standard deviation of `statistic(codes, draws)` when both come from the prior.
 
     It falls as the root of the sizes, so small repetitions stand for large ones.
@@ -397,14 +412,14 @@ def _null_std(statistic, n: int, m: int, d: int, k: int, seed: int) -> float:
     rng = prior_generator(seed, stream=4)
     values = [
         statistic(rng.standard_normal((small_n, d)), rng.standard_normal((small_m, d)))
-        for _ in range(_NULL_REPETITIONS)
+        for _ in range(num_null)
     ]
     return float(np.std(values, ddof=1) * math.sqrt((1 / n + 1 / m) / (1 / small_n + 1 / small_m)))
 
 
 def _prior_distances(z, scale, k, num_draws, seed):
     """Return prior draws and their k-th neighbour distances to codes and to n other draws."""
-    scale = check_positive(scale, name="scale")
+    scale = check_positive("scale", scale)
     n, d = z.shape
     m = n if num_draws is None else check_count("num_draws", num_draws, minimum=1)
     rng = prior_generator(seed, stream=1)
@@ -419,7 +434,7 @@ class _Search:
     def __init__(
         self, z, scale, num_rings, num_sectors, max_axis_pairs, num_random, num_extreme, seed
     ):
-        self.z = check_codes(z) / check_positive(scale, name="scale")
+        self.z = check_codes(z) / check_positive("scale", scale)
         self.num_rings = check_count("num_rings", num_rings, minimum=1)
         self.num_sectors = check_count("num_sectors", num_sectors, minimum=1)
         max_axis_pairs = check_count("max_axis_pairs", max_axis_pairs, minimum=0)
@@ -454,18 +469,18 @@ class _Search:
             return self._fixed, fixed, fixed + 1.0
         n = z.shape[0]
         mean = z.mean(axis=0)
-        centred = z - mean
-        eigenvalues, principal = np.linalg.eigh(centred.T @ centred / n)
+        centered = z - mean
+        eigenvalues, principal = np.linalg.eigh(centered.T @ centered / n)
         # A collapsed direction stays small instead of blowing up.
         floor = 1e-6 * max(eigenvalues[-1], np.finfo(np.float64).tiny)
-        white = centred @ (principal / np.sqrt(np.maximum(eigenvalues, floor)))
+        white = centered @ (principal / np.sqrt(np.maximum(eigenvalues, floor)))
         weighted = white * np.sum(np.square(white), axis=1, keepdims=True)
         fourth = principal @ np.linalg.eigh(weighted.T @ white / n)[1]
         axes = np.concatenate([found.T[self._extreme] for found in (principal, fourth)])
         # The axes are chosen for their extreme variance or length: standardise, or chance alone
         # makes them the worst.
         spread = np.maximum(
-            np.sqrt(np.sum((axes @ (centred.T @ centred / n)) * axes, axis=2)), 1e-6
+            np.sqrt(np.sum((axes @ (centered.T @ centered / n)) * axes, axis=2)), 1e-6
         )
         return (
             np.concatenate([self._fixed, axes]),

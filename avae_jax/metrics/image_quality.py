@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from avae_jax.metrics.checks import check_reconstructions, check_value_range
+
 _WINDOW, _SIGMA = 11, 1.5
 _K1, _K2 = 0.01, 0.03
 # Pixels filtered at once: five maps of 8 MB.
@@ -49,23 +51,14 @@ def structural_similarity(
       Wang, Bovik, Sheikh and Simoncelli, Image quality assessment: from error visibility to
       structural similarity, IEEE TIP 13 (2004).
     """
-    x, x_recon = np.asarray(x), np.asarray(x_recon)
-    if x.shape != x_recon.shape:
-        raise ValueError(f"x has shape {x.shape} but x_recon has {x_recon.shape}; they must agree")
+    x, x_recon = check_reconstructions(x, x_recon)
     if x.ndim != 4 or x.size == 0:
         raise ValueError(
-            f"x must have shape [n, height, width, channels] with no empty axis, got {x.shape}"
+            f"x must have shape [n, height, width, channels] with no empty axis, got {x.shape}: "
+            "give gray images a last axis of 1"
         )
-    low, high = map(float, value_range)
+    low, high = check_value_range(x, value_range)
     width = high - low
-    if not (np.isfinite(width) and width > 0.0):
-        raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")
-    slack = 1e-3 * width
-    if not (x.min() >= low - slack and x.max() <= high + slack):
-        raise ValueError(
-            f"x spans [{x.min():.4g}, {x.max():.4g}], outside value_range ({low:g}, {high:g}); "
-            "scale x to the decoder's range or pass its range"
-        )
     n = x.shape[0]
     mean_image = x.mean(axis=0, dtype=np.float64, keepdims=True)
     block = max(1, _PIXELS // math.prod(x.shape[1:]))

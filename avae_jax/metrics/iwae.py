@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.numerics import logsumexp
 
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -57,6 +58,7 @@ def iwae_bound(
 
     Raises:
       ValueError: `x` is empty, a count is below 1, or a function returns another shape.
+      TypeError: a count that is no integer.
 
     Numerics:
       The log-mean-exp is streamed over chunks in the dtype of the functions, float32 by default: at
@@ -83,13 +85,9 @@ def iwae_bound(
         raise ValueError(
             f"x must have shape [n, ...] with n >= 1, got {getattr(x, 'shape', type(x).__name__)}"
         )
-    for name, value in (
-        ("num_samples", num_samples),
-        ("chunk_size", chunk_size),
-        ("batch_size", batch_size),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    num_samples = check_count("num_samples", num_samples, minimum=1)
+    chunk_size = check_count("chunk_size", chunk_size, minimum=1)
+    batch_size = check_count("batch_size", batch_size, minimum=1)
     n = x.shape[0]
     batch_size, chunk_size = min(batch_size, n), min(chunk_size, num_samples)
     log_prior = standard_log_prior if log_prior is None else log_prior

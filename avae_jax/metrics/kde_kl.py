@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from avae_jax.checks import check_positive
 from avae_jax.density import kde_log_density
-from avae_jax.metrics.checks import check_codes, check_matching, check_positive
+from avae_jax.metrics.checks import check_codes, check_matching
 
 
 def kde_kl(z, centers, *, bandwidth, exclude=None) -> dict[str, float]:
@@ -40,7 +41,7 @@ def kde_kl(z, centers, *, bandwidth, exclude=None) -> dict[str, float]:
     """
     z = check_codes(z)
     centers = check_matching(z, centers, name="centers")
-    bandwidth = check_positive(bandwidth, name="bandwidth")
+    bandwidth = check_positive("bandwidth", bandwidth)
     log_q = kde_log_density(
         z.astype(np.float32), centers.astype(np.float32), bandwidth=bandwidth, exclude=exclude
     )

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.metrics.checks import check_features
 
 # Rows of the Gram matrix held at once by the full-set estimate.
@@ -36,6 +37,7 @@ def kid(
     Raises:
       ValueError: wrong shapes, values that are not finite, subset_size outside [2, min(n, m)], or
         num_subsets < 1.
+      TypeError: a count that is no integer.
 
     Numerics:
       float64, time O(num_subsets subset_size^2 d), memory O(subset_size^2).
@@ -50,13 +52,8 @@ def kid(
     """
     features, reference = check_features(features, reference)
     n, m = features.shape[0], reference.shape[0]
-    if not 2 <= subset_size <= min(n, m):
-        raise ValueError(
-            f"subset_size must lie in [2, {min(n, m)}] for {n} and {m} rows, got {subset_size}; "
-            "pass a smaller subset or more rows"
-        )
-    if num_subsets < 1:
-        raise ValueError(f"num_subsets must be at least 1, got {num_subsets}")
+    subset_size = check_count("subset_size", subset_size, minimum=2, maximum=min(n, m))
+    num_subsets = check_count("num_subsets", num_subsets, minimum=1)
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(num_subsets):
@@ -111,9 +108,9 @@ def polynomial_mmd(features, reference) -> dict[str, float]:
     cross = rows.sum() / (n * m)
     mmd = within_x.sum() / (n * (n - 1)) + within_y.sum() / (m * (m - 1)) - 2.0 * cross
 
-    centred = squares / (n * m) - np.mean(np.square(rows / m)) - np.mean(np.square(columns / n))
-    centred = max(centred + cross**2, 0.0)
-    null_variance = centred * (2.0 / (n * (n - 1)) + 2.0 / (m * (m - 1)) + 4.0 / (n * m))
+    centered = squares / (n * m) - np.mean(np.square(rows / m)) - np.mean(np.square(columns / n))
+    centered = max(centered + cross**2, 0.0)
+    null_variance = centered * (2.0 / (n * (n - 1)) + 2.0 / (m * (m - 1)) + 4.0 / (n * m))
     linear = 4.0 * np.var(within_x / (n - 1) - rows / m, ddof=1) / n
     linear += 4.0 * np.var(within_y / (m - 1) - columns / n, ddof=1) / m
     return {

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes, check_positive, check_reference, prior_generator
+from avae_jax.checks import check_count, check_positive
+from avae_jax.metrics.checks import check_codes, check_reference, prior_generator
 from avae_jax.metrics.neighbors import nearest_neighbors
 
 
@@ -51,6 +52,7 @@ def knn_kl(
     Raises:
       ValueError: wrong shapes, values that are not finite, scale not positive, k or num_null
         out of range.
+      TypeError: k or num_null is no integer.
 
     Numerics:
       float64, distances from differences: equal rows are at distance 0. Time
@@ -66,12 +68,10 @@ def knn_kl(
     """
     z = check_codes(z)
     reference = check_reference(z, reference)
-    scale = check_positive(scale, name="scale")
-    if int(k) != k or k < 1:
-        raise ValueError(f"k must be an integer of at least 1, got {k}")
-    if int(num_null) != num_null or num_null < 0:
-        raise ValueError(f"num_null must be an integer of at least 0, got {num_null}")
-    k, n = int(k), len(z)
+    scale = check_positive("scale", scale)
+    k = check_count("k", k, minimum=1)
+    num_null = check_count("num_null", num_null, minimum=0)
+    n = len(z)
     if n <= k or (reference is not None and len(reference) < k):
         return dict.fromkeys(("knn_kl", "knn_kl_null", "knn_kl_null_std"), math.nan)
     rng = prior_generator(seed)

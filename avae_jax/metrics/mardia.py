@@ -97,13 +97,13 @@ def whiten(z: np.ndarray) -> np.ndarray | None:
     n, d = z.shape
     if n <= d:
         return None
-    centred = z - z.mean(axis=0)
-    eigenvalues, vectors = np.linalg.eigh(centred.T @ centred / n)
+    centered = z - z.mean(axis=0)
+    eigenvalues, vectors = np.linalg.eigh(centered.T @ centered / n)
     # The mean itself carries an error of eps |z|, which makes a constant column not quite zero.
     floor = max(d * eigenvalues[-1], float(np.square(z).mean())) * np.finfo(np.float64).eps
     if eigenvalues[0] <= floor:
         return None
-    return centred @ (vectors / np.sqrt(eigenvalues))
+    return centered @ (vectors / np.sqrt(eigenvalues))
 
 
 def _skewness(w: np.ndarray) -> float:

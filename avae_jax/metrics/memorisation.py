@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.metrics.checks import check_flat
 from avae_jax.metrics.neighbors import nearest_neighbors
 
@@ -47,8 +48,8 @@ def memorisation(samples, train, test) -> dict[str, float]:
       Meehan, Chaudhuri and Dasgupta, A non-parametric test to detect data-copying in generative
       models, AISTATS 2020, section 3.
     """
-    sample_distances = nearest_training_neighbour(samples, train)[0][:, 0]
-    test_distances = nearest_training_neighbour(test, train, name="test")[0][:, 0]
+    sample_distances = nearest_training_neighbor(samples, train)[0][:, 0]
+    test_distances = nearest_training_neighbor(test, train, name="test")[0][:, 0]
     n, m = sample_distances.size, test_distances.size
     nan = float("nan")
     result: dict[str, float] = {}
@@ -81,40 +82,40 @@ def memorisation(samples, train, test) -> dict[str, float]:
     return result | {"copying_z": z, "copying_z_null": 0.0, "copying_z_null_std": 1.0}
 
 
-def nearest_training_neighbour(
-    samples, train, *, num_neighbours: int = 1, name: str = "samples"
+def nearest_training_neighbor(
+    samples, train, *, num_neighbors: int = 1, name: str = "samples"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find each sample's nearest training images, for a gallery or a distance.
 
     Args:
       samples: `[n, ...]` images or features.
       train: `[num_train, ...]` of the same trailing shape.
-      num_neighbours: how many to return, nearest first, at most num_train.
+      num_neighbors: how many to return, nearest first, at most num_train.
       name: what to call `samples` in an error.
 
     Returns:
-      `(distances, indices)`, float64 and int64 `[n, num_neighbours]`: Euclidean distances in the
+      `(distances, indices)`, float64 and int64 `[n, num_neighbors]`: Euclidean distances in the
       units of the inputs and rows of `train`.
 
     Raises:
-      ValueError: shapes disagree, a set is empty, values are not finite, or num_neighbours is
+      ValueError: shapes disagree, a set is empty, values are not finite, or num_neighbors is
         outside [1, num_train].
+      TypeError: num_neighbors is no integer.
 
     Numerics:
       float64; the distances come from differences, so an exact copy has distance 0. Memory
       O(inputs + num_train block).
 
     Example:
-      >>> nearest_training_neighbour([[1.0, 2.0]], [[1.0, 0.0], [1.0, 5.0]])
+      >>> nearest_training_neighbor([[1.0, 2.0]], [[1.0, 0.0], [1.0, 5.0]])
       (array([[2.]]), array([[0]]))
     """
     samples, train = np.asarray(samples), np.asarray(train)
     if samples.shape[1:] != train.shape[1:]:
         raise ValueError(
-            f"{name} has shape {samples.shape} but train has {train.shape}; "
+            f"{name} has shape {samples.shape} but train has {train.shape}: "
             "all but the first axis must agree"
         )
     samples, train = check_flat(samples, name=name), check_flat(train, name="train")
-    if not 1 <= num_neighbours <= train.shape[0]:
-        raise ValueError(f"num_neighbours must lie in [1, {train.shape[0]}], got {num_neighbours}")
-    return nearest_neighbors(samples, train, k=num_neighbours)
+    k = check_count("num_neighbors", num_neighbors, minimum=1, maximum=train.shape[0])
+    return nearest_neighbors(samples, train, k=k)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_codes, check_positive, check_reference, prior_generator
+from avae_jax.checks import check_choice, check_positive
+from avae_jax.metrics.checks import check_codes, check_reference, prior_generator
 from avae_jax.metrics.neighbors import square_distances
 
 # Pairs of prior draws behind the null's standard deviation, which they give to a few per cent.
@@ -73,10 +74,9 @@ def mmd(
     """
     z = check_codes(z)
     reference = check_reference(z, reference)
-    scale = check_positive(scale, name="scale")
+    scale = check_positive("scale", scale)
     d = z.shape[1]
-    if kernel not in ("rbf", "imq"):
-        raise ValueError(f'kernel must be "rbf" or "imq", got {kernel!r}')
+    check_choice("kernel", kernel, ("rbf", "imq"))
     if bandwidth is None:
         if reference is None:
             bandwidth = math.sqrt(2.0 * d) * scale
@@ -84,7 +84,7 @@ def mmd(
             bandwidth = math.sqrt(2.0 * float(np.sum(np.var(reference, axis=0))))
             if bandwidth <= 1e-12 * math.sqrt(float(np.max(np.sum(reference**2, axis=1)))):
                 return dict.fromkeys(("mmd", "mmd_null", "mmd_null_std", "mmd_stderr"), math.nan)
-    bandwidth = check_positive(bandwidth, name="bandwidth")
+    bandwidth = check_positive("bandwidth", bandwidth)
     kernel_fn = _rbf(bandwidth) if kernel == "rbf" else _imq(bandwidth)
     if reference is None:
         mean_fn = _rbf_mean if kernel == "rbf" else _imq_mean
@@ -170,8 +170,8 @@ class Discrepancy(NamedTuple):
 def _pair_sums(x: np.ndarray, y: np.ndarray, kernel_fn) -> tuple[np.ndarray, np.ndarray, float]:
     """Sum a kernel over rows, over columns, and its square over all pairs; no pair (i, i)."""
     same = x is y
-    centre = y.mean(axis=0)
-    x, y = x - centre, y - centre
+    center = y.mean(axis=0)
+    x, y = x - center, y - center
     over_columns, over_rows, squares = np.zeros(len(x)), np.zeros(len(y)), 0.0
     for rows, square in square_distances(x, y, upper=same):
         value = kernel_fn(square)
@@ -217,7 +217,7 @@ def discrepancy_from_prior(
     projection = row_means - to_prior
     rng = prior_generator(seed)
     a, b = scale * rng.standard_normal((2, _NULL_PAIRS, d))
-    centred = (
+    centered = (
         kernel_fn(np.sum((a - b) ** 2, axis=1))
         - mean_fn(np.sum(a**2, axis=1), scale**2)
         - mean_fn(np.sum(b**2, axis=1), scale**2)
@@ -226,7 +226,7 @@ def discrepancy_from_prior(
     return Discrepancy(
         value=float(row_means.mean()) - 2.0 * mean_cross + constant,
         # Under the null the projections vanish: var = 2 E[centred^2] / (n (n - 1)), exactly.
-        null_std=math.sqrt(2.0 * float(np.mean(centred**2)) / (n * (n - 1))),
+        null_std=math.sqrt(2.0 * float(np.mean(centered**2)) / (n * (n - 1))),
         stderr=2.0 * float(projection.std(ddof=1)) / math.sqrt(n),
         mean_z=float(row_means.mean()),
         mean_cross=mean_cross,

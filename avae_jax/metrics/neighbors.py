@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from avae_jax.density.checks import check_count
+from avae_jax.checks import check_count
 from avae_jax.metrics.checks import check_codes, check_matching
 
 # Rows of the distance matrix held at a time: 256 x 10,000 float64 are 20 MB.
@@ -62,15 +62,15 @@ def nearest_neighbors(
       around the points' mean; their distances come from differences, so that equal rows are at
       distance 0. Time O(n m d), memory O(m (d + block)).
     """
-    centre = points.mean(axis=0)
-    columns = np.ascontiguousarray((points - centre).T)
+    center = points.mean(axis=0)
+    columns = np.ascontiguousarray((points - center).T)
     half = 0.5 * np.sum(columns**2, axis=0)
     distances = np.empty((len(queries), k))
     indices = np.empty((len(queries), k), dtype=np.int64)
     for start in range(0, len(queries), _BLOCK):
         rows = slice(start, min(start + _BLOCK, len(queries)))
         # Half the squared distance, short of the query's own norm.
-        rank = (queries[rows] - centre) @ columns
+        rank = (queries[rows] - center) @ columns
         np.subtract(half, rank, out=rank)
         if exclude_own:
             own = np.arange(rows.start, rows.stop)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.metrics.checks import check_flat
 
 
@@ -39,7 +40,7 @@ class PCAFeatures(NamedTuple):
         if flat.shape[1] != self.mean.size:
             raise ValueError(
                 f"images have {flat.shape[1]} pixels but the components were fitted to "
-                f"{self.mean.size}; pass images of the training shape"
+                f"{self.mean.size}: pass images of the training shape"
             )
         return (flat - self.mean) @ self.components.T
 
@@ -62,6 +63,7 @@ def fit_pca(train_images, *, num_components: int = 50, seed: int = 0) -> PCAFeat
     Raises:
       ValueError: wrong shape, fewer than two images, values that are not finite, or num_components
         out of range.
+      TypeError: num_components is no integer.
 
     Numerics:
       float64, scikit-learn's `PCA`. Constant images give zero variances.
@@ -76,11 +78,7 @@ def fit_pca(train_images, *, num_components: int = 50, seed: int = 0) -> PCAFeat
 
     flat = check_flat(train_images, name="train_images", min_codes=2)
     most = min(flat.shape[0] - 1, flat.shape[1])
-    if not 1 <= num_components <= most:
-        raise ValueError(
-            f"num_components must lie in [1, {most}] for {flat.shape[0]} images of "
-            f"{flat.shape[1]} pixels, got {num_components}"
-        )
+    num_components = check_count("num_components", num_components, minimum=1, maximum=most)
     mean = flat.mean(axis=0)
     total = float(np.square(flat - mean).sum() / (flat.shape[0] - 1))
     if total == 0.0:

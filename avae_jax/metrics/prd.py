@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.metrics.checks import check_codes
 
 # Keeps the slope finite and positive at both ends of the curve, as in the authors' code.
@@ -54,6 +55,7 @@ def prd(
     Raises:
       ValueError: wrong shapes, unequal sizes, values that are not finite, too many clusters, or too
         few angles or runs.
+      TypeError: a count that is no integer.
 
     Numerics:
       float64. Deterministic for a seed and a machine.
@@ -106,7 +108,7 @@ def prd_curve(
       `PRDCurve` of two float64 arrays `[num_angles]`.
 
     Raises:
-      ValueError: as `prd`.
+      ValueError, TypeError: as `prd`.
 
     Example:
       >>> x = np.random.default_rng(0).standard_normal((50, 2))
@@ -154,6 +156,7 @@ def prd_from_histograms(p, q, *, num_angles: int = 1001) -> PRDCurve:
     Raises:
       ValueError: shapes disagree, a value is negative or not finite, a sum is not 1, or there are
         fewer than three angles.
+      TypeError: num_angles is no integer.
 
     Example:
       >>> curve = prd_from_histograms([0.25, 0.25, 0.5], [0.5, 0.3, 0.2])
@@ -162,9 +165,8 @@ def prd_from_histograms(p, q, *, num_angles: int = 1001) -> PRDCurve:
     """
     p, q = _check_histogram(p, "p"), _check_histogram(q, "q")
     if p.shape != q.shape:
-        raise ValueError(f"p has {p.size} bins but q has {q.size}; they must share their bins")
-    if num_angles < 3:
-        raise ValueError(f"num_angles must be at least 3, got {num_angles}")
+        raise ValueError(f"p has {p.size} bins but q has {q.size}: they must share their bins")
+    num_angles = check_count("num_angles", num_angles, minimum=3)
     slopes = np.tan(np.linspace(_EPSILON, np.pi / 2.0 - _EPSILON, num_angles))
     precision = np.minimum(slopes[:, None] * q, p).sum(axis=1)
     # Round-off can exceed 1 by an ulp.
@@ -178,7 +180,7 @@ def _check_histogram(p, name: str) -> np.ndarray:
     if not np.isfinite(p).all() or p.min() < 0.0 or abs(p.sum() - 1.0) > 1e-6:
         raise ValueError(
             f"{name} must be non-negative and sum to 1, got the sum {p.sum():.6g} and the minimum "
-            f"{p.min():.3g}; divide the counts by their sum"
+            f"{p.min():.3g}: divide the counts by their sum"
         )
     return p
 
@@ -193,14 +195,12 @@ def _cluster(features, reference, num_clusters, num_runs, seed) -> tuple[np.ndar
     reference = check_codes(reference, name="reference")
     if features.shape != reference.shape:
         raise ValueError(
-            f"features has shape {features.shape} but reference has {reference.shape}; pass as "
+            f"features has shape {features.shape} but reference has {reference.shape}: pass as "
             "many rows of each, from one feature extractor"
         )
     n = features.shape[0]
-    if not 2 <= num_clusters <= 2 * n:
-        raise ValueError(f"num_clusters must lie in [2, {2 * n}], got {num_clusters}")
-    if num_runs < 1:
-        raise ValueError(f"num_runs must be at least 1, got {num_runs}")
+    num_clusters = check_count("num_clusters", num_clusters, minimum=2, maximum=2 * n)
+    num_runs = check_count("num_runs", num_runs, minimum=1)
     both = np.concatenate([features, reference])
     labels = np.empty((num_runs, 2 * n), dtype=np.int32)
     # The mini-batches are too small for threads: on two cores they cost ten times the time.

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.metrics.checks import check_features
 from avae_jax.metrics.neighbors import square_distances
 
@@ -37,6 +38,7 @@ def precision_recall(features, reference, *, k: int = 3) -> dict[str, float]:
 
     Raises:
       ValueError: wrong shapes, no more than k rows, values that are not finite, or k < 1.
+      TypeError: k is no integer.
 
     Numerics:
       float64, time O((n + m)^2 d), memory O((n + m) block).
@@ -51,13 +53,12 @@ def precision_recall(features, reference, *, k: int = 3) -> dict[str, float]:
       Kynkaanniemi et al., Improved precision and recall metric for assessing generative models,
       NeurIPS 2019. Naeem et al., Reliable fidelity and diversity metrics, ICML 2020.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    k = check_count("k", k, minimum=1)
     features, reference = check_features(features, reference, min_rows=k + 1)
     n, m = features.shape[0], reference.shape[0]
     constant = bool((reference == reference[0]).all())
 
-    reference_radii, is_neighbour = _radii(reference, k)
+    reference_radii, is_neighbor = _radii(reference, k)
     feature_radii, _ = _radii(features, k)
     balls_around = np.zeros(n, dtype=np.int64)
     recalled = covered = 0
@@ -68,7 +69,7 @@ def precision_recall(features, reference, *, k: int = 3) -> dict[str, float]:
         recalled += int((squares < feature_radii).any(axis=1).sum())
 
     steps = np.arange(1, k + 1)
-    loo = float(is_neighbour.mean())
+    loo = float(is_neighbor.mean())
     nan = float("nan")
     return {
         "precision": nan if constant else float((balls_around > 0).mean()),
@@ -85,10 +86,10 @@ def precision_recall(features, reference, *, k: int = 3) -> dict[str, float]:
 def _radii(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return each row's squared distance to its k-th neighbour, and who is a neighbour at all."""
     radii = np.empty(x.shape[0])
-    is_neighbour = np.zeros(x.shape[0], dtype=bool)
+    is_neighbor = np.zeros(x.shape[0], dtype=bool)
     for rows, squares in square_distances(x, x):
         own = np.arange(rows.start, rows.stop)
         squares[own - rows.start, own] = np.inf
         radii[rows] = np.partition(squares, k - 1, axis=1)[:, k - 1]
-        is_neighbour |= (squares <= radii[rows, None]).any(axis=0)
-    return radii, is_neighbour
+        is_neighbor |= (squares <= radii[rows, None]).any(axis=0)
+    return radii, is_neighbor

@@ -3,7 +3,8 @@
 import numpy as np
 from scipy import special
 
-from avae_jax.metrics.checks import check_codes, check_positive
+from avae_jax.checks import check_positive
+from avae_jax.metrics.checks import check_codes
 
 # Mean of the Kolmogorov distribution, sqrt(pi/2) log 2 = 0.8687.
 _KOLMOGOROV_MEAN = np.sqrt(np.pi / 2.0) * np.log(2.0)
@@ -35,7 +36,7 @@ def radial_ks(z, *, scale: float = 1.0) -> dict[str, float]:
       extensive tables, JRSS B 32 (1970), for the correction at small n.
     """
     z = check_codes(z)
-    scale = check_positive(scale, name="scale")
+    scale = check_positive("scale", scale)
     n, d = z.shape
     # chi2.cdf(r2, d) as an incomplete gamma function: scipy.stats takes a second to import.
     cdf = special.gammainc(0.5 * d, 0.5 * np.sort(np.sum(np.square(z / scale), axis=1)))

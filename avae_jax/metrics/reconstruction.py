@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from avae_jax.metrics.checks import check_reconstructions, check_value_range
+
 
 def reconstruction_error(
     x, x_recon, *, value_range: tuple[float, float] | None = (0.0, 1.0)
@@ -35,25 +37,15 @@ def reconstruction_error(
       >>> round(errors["mse"], 6), round(errors["sse"], 6), round(errors["psnr"], 3)
       (0.01, 0.04, 20.0)
     """
-    x, x_recon = np.asarray(x), np.asarray(x_recon)
-    if x.shape != x_recon.shape:
-        raise ValueError(f"x has shape {x.shape} but x_recon has {x_recon.shape}; they must agree")
+    x, x_recon = check_reconstructions(x, x_recon)
     if x.ndim < 2 or x.size == 0:
-        raise ValueError(f"x must have shape [n, ...] with n >= 1, got {x.shape}")
+        raise ValueError(f"x must have shape [n, ...] with n >= 1, got {x.shape}: give some images")
     n = x.shape[0]
     x = x.reshape(n, -1).astype(np.float64)
     width = 1.0
     if value_range is not None:
-        low, high = map(float, value_range)
+        low, high = check_value_range(x, value_range)
         width = high - low
-        if not (np.isfinite(width) and width > 0.0):
-            raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")
-        slack = 1e-3 * width
-        if x.min() < low - slack or x.max() > high + slack:
-            raise ValueError(
-                f"x spans [{x.min():.4g}, {x.max():.4g}], outside value_range ({low:g}, {high:g}); "
-                "scale x to the decoder's range or pass its range"
-            )
     squares = np.square(x - x_recon.reshape(n, -1).astype(np.float64))
     mse = float(squares.mean() / width**2)
     errors = {

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import special
 
-from avae_jax.metrics.checks import check_codes, check_positive, check_reference, prior_generator
+from avae_jax.checks import check_count, check_positive
+from avae_jax.metrics.checks import check_codes, check_reference, prior_generator
 
 # Projected values held at once, about 64 MB with their sorted copy.
 _BLOCK_VALUES = 2**22
@@ -45,6 +46,7 @@ def sliced_w2(
     Raises:
       ValueError: wrong shapes, values that are not finite, scale not positive, or a count out of
         range.
+      TypeError: a count that is no integer.
 
     Numerics:
       float64; time O(num_null n (d + log n) num_projections), memory O(n d) plus one block of
@@ -60,9 +62,9 @@ def sliced_w2(
     """
     z = check_codes(z)
     reference = check_reference(z, reference)
-    scale = check_positive(scale, name="scale")
-    num_projections = _check_count(num_projections, name="num_projections", least=1)
-    num_null = _check_count(num_null, name="num_null", least=0)
+    scale = check_positive("scale", scale)
+    num_projections = check_count("num_projections", num_projections, minimum=1)
+    num_null = check_count("num_null", num_null, minimum=0)
     rng = prior_generator(seed)
     directions = _random_directions(z.shape[1], num_projections, rng)
 
@@ -99,12 +101,12 @@ def sliced_w2_along(x, y, directions) -> float:
     if not x.shape[1] == y.shape[1] == directions.shape[0]:
         raise ValueError(
             f"x has latent_dim {x.shape[1]}, y {y.shape[1]} and directions {directions.shape[0]} "
-            "rows; they must agree"
+            "rows: they must agree"
         )
     lengths = np.linalg.norm(directions, axis=0)
     if np.max(np.abs(lengths - 1.0)) > 1e-6:
         raise ValueError(
-            f"directions have columns of length {lengths.min():g} to {lengths.max():g}; "
+            f"directions have columns of length {lengths.min():g} to {lengths.max():g}: "
             "divide each by its norm"
         )
     return math.sqrt(float(np.mean(_w2_along(x, y, directions, 1.0))))
@@ -148,6 +150,7 @@ def max_sliced_w2(
     Raises:
       ValueError: wrong shapes, values that are not finite, scale not positive, or a count out of
         range.
+      TypeError: a count that is no integer.
 
     Numerics:
       float64; time O(num_null num_starts num_steps n (d + log n)), memory O(n (d + num_starts)).
@@ -163,10 +166,10 @@ def max_sliced_w2(
     """
     z = check_codes(z)
     reference = check_reference(z, reference)
-    scale = check_positive(scale, name="scale")
-    num_starts = _check_count(num_starts, name="num_starts", least=1)
-    num_steps = _check_count(num_steps, name="num_steps", least=0)
-    num_null = _check_count(num_null, name="num_null", least=0)
+    scale = check_positive("scale", scale)
+    num_starts = check_count("num_starts", num_starts, minimum=1)
+    num_steps = check_count("num_steps", num_steps, minimum=0)
+    num_null = check_count("num_null", num_null, minimum=0)
     if len(z) < 2 or (reference is not None and len(reference) < 2):
         return _with_null("max_sliced_w2", math.nan, [])
     rng = prior_generator(seed)
@@ -184,12 +187,6 @@ def max_sliced_w2(
 
     null = [estimate(x, y) for x, y in _null_samples(z, reference, scale, num_null, rng)]
     return _with_null("max_sliced_w2", estimate(z, reference), null)
-
-
-def _check_count(value, *, name: str, least: int) -> int:
-    if int(value) != value or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value}")
-    return int(value)
 
 
 def _with_null(name: str, value: float, null: list[float]) -> dict[str, float]:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from scipy import special
 
-from avae_jax.density.checks import check_count
-from avae_jax.metrics.checks import check_codes, check_positive, prior_generator
+from avae_jax.checks import check_count, check_positive
+from avae_jax.metrics.checks import check_codes, prior_generator
 from avae_jax.metrics.mardia import whiten
 from avae_jax.metrics.neighbors import nearest_distances
 
@@ -52,7 +52,7 @@ def dimension_kl_values(z, *, scale: float = 1.0) -> np.ndarray:
       logarithms of high-order spacings, Biometrika 63 (1976).
     """
     z = check_codes(z)
-    scale = check_positive(scale, name="scale")
+    scale = check_positive("scale", scale)
     n, d = z.shape
     if n == 1:
         return np.full(d, math.nan)

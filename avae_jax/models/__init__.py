@@ -3,8 +3,8 @@
 from avae_jax.models.check import ParameterCounts, check_shapes
 from avae_jax.models.custom import load_module
 from avae_jax.models.layers import VALUE_RANGE
-from avae_jax.models.posteriors import sample_gaussian, split_gaussian
 from avae_jax.models.registry import ARCHITECTURES, Architecture, make_decoder, make_encoder
+from avae_jax.posteriors import sample_gaussian, split_gaussian
 
 __all__ = [
     "ARCHITECTURES",

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from avae_jax.checks import check_choice
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _IMPLEMENTATIONS = (None, "lax", "matmul")
 
@@ -120,10 +122,7 @@ def conv_transpose2d(x, kernel, *, stride=1, implementation=None):
 
 def _choose(implementation, stride):
     """Return "lax" or "matmul"."""
-    if implementation not in _IMPLEMENTATIONS:
-        raise ValueError(
-            f"implementation must be one of {_IMPLEMENTATIONS}, got {implementation!r}"
-        )
+    check_choice("implementation", implementation, _IMPLEMENTATIONS)
     if implementation is None:
         return "matmul" if stride > 1 and jax.default_backend() == "cpu" else "lax"
     return implementation

@@ -1,15 +1,13 @@
 """Encoders and decoders from the user's own code."""
 
-import difflib
 import importlib
-import importlib.util
 import inspect
-import pathlib
-import sys
-import traceback
 from typing import TypeGuard
 
 import flax.linen as nn
+
+from avae_jax.files import describe_error, import_file
+from avae_jax.text import nearest
 
 # Given to every module that takes them; any other argument has to be taken.
 _OFFERED = ("latent_dim", "num_outputs", "image_shape", "activation", "width", "norm")
@@ -41,11 +39,10 @@ def load_module(path: str, **kwargs) -> nn.Module:
         raise ValueError(
             f"path must be 'package.module:Name' or 'path/to/file.py:Name', got {path!r}"
         )
-    module = _import_file(source) if source.endswith(".py") else _import_package(source)
+    module = import_file(source) if source.endswith(".py") else _import_package(source)
     if not hasattr(module, name):
-        near = difflib.get_close_matches(name, vars(module), n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        raise ImportError(f"{source!r} has no {name!r}{hint}")
+        public = [own for own in vars(module) if not own.startswith("_")]
+        raise ImportError(f"{source!r} has no {name!r}{nearest(name, public)}")
     target = getattr(module, name)
     if _is_built(target):
         unused = [key for key in kwargs if key not in _OFFERED]
@@ -58,7 +55,7 @@ def load_module(path: str, **kwargs) -> nn.Module:
     try:
         result = target(**arguments)
     except Exception as error:
-        raise ValueError(f"{path!r} failed: {_one_line(error)}") from error
+        raise ValueError(f"{path!r} failed: {describe_error(error)}") from error
     if not _is_built(result):
         raise ValueError(
             f"{path!r} must give a Flax Linen module (with init and apply), "
@@ -99,37 +96,4 @@ def _import_package(name):
         return importlib.import_module(name)
     # A script that exits when it is imported must not end the program with success.
     except (Exception, SystemExit) as error:
-        raise ImportError(f"could not import {name!r}: {_one_line(error)}") from error
-
-
-def _import_file(filename):
-    path = pathlib.Path(filename).expanduser().resolve()
-    if not path.is_file():
-        raise ImportError(f"there is no file {filename!r}")
-    # The whole path is in the name, so that two files with one base name do not collide. The module
-    # is registered because dataclasses look their module up there.
-    stem = str(path.with_suffix(""))
-    name = "avae_jax_custom_" + "".join(c if c.isalnum() else "_" for c in stem)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"could not read {filename!r} as Python code")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise ImportError(f"could not import {filename!r}: {_one_line(error)}") from error
-    return module
-
-
-def _one_line(error):
-    """Return an error of the user's code as one line, with the place that led to it."""
-    message = next(iter(str(error).strip().splitlines()), "no message")
-    text = f"{type(error).__name__}: {message}"
-    if isinstance(error, SyntaxError):
-        return text  # its message names the place
-    for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename != __file__ and "importlib" not in frame.filename:
-            return f"{text} ({frame.filename}, line {frame.lineno})"
-    return text
+        raise ImportError(f"could not import {name!r}: {describe_error(error)}") from error

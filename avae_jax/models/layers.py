@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen import initializers
 
+from avae_jax.checks import check_choice, check_positive
 from avae_jax.models.convolution import conv2d, conv_transpose2d
 
 VALUE_RANGE = {
@@ -158,8 +159,7 @@ def scale_channels(channels, *, width, norm):
       >>> scale_channels((64, 128), width=0.3, norm="group")
       (16, 40)
     """
-    if not width > 0:
-        raise ValueError(f"width must be positive, got {width}")
+    check_positive("width", width)
     check_norm(norm)
     multiple = NUM_GROUPS if norm == "group" else 1
     return tuple(max(1, round(width * count / multiple)) * multiple for count in channels)
@@ -167,11 +167,9 @@ def scale_channels(channels, *, width, norm):
 
 def check_norm(norm):
     """Raise ValueError unless `norm` is known."""
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
+    check_choice("norm", norm, NORMS)
 
 
 def check_activation(activation):
     """Raise ValueError unless `activation` is known."""
-    if activation not in VALUE_RANGE:
-        raise ValueError(f"activation must be one of {tuple(VALUE_RANGE)}, got {activation!r}")
+    check_choice("activation", activation, VALUE_RANGE)

@@ -1,17 +1,17 @@
 """The table of architectures, and the two functions that build from it."""
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from typing import cast
 
 import flax.linen as nn
-import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.models.conv import ConvDecoder, ConvEncoder
 from avae_jax.models.custom import load_module
 from avae_jax.models.layers import VALUE_RANGE, check_activation, scale_channels
 from avae_jax.models.mlp import MLPDecoder, MLPEncoder
+from avae_jax.text import nearest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,14 +136,15 @@ def make_encoder(
 
     Raises:
       ValueError: if an argument is out of range or a name unknown.
+      TypeError: if a count is no integer.
 
     Example:
       >>> make_encoder("mnist", latent_dim=16, width=0.5).channels
       (32, 64, 128, 256)
     """
-    _check_positive_int("latent_dim", latent_dim)
+    check_count("latent_dim", latent_dim, minimum=1)
     num_outputs = latent_dim if num_outputs is None else num_outputs
-    _check_positive_int("num_outputs", num_outputs)
+    check_count("num_outputs", num_outputs, minimum=1)
     if ":" in architecture:
         settings = _custom_settings(width, norm, activation)
         return load_module(architecture, latent_dim=latent_dim, num_outputs=num_outputs, **settings)
@@ -193,6 +194,7 @@ def make_decoder(
     Raises:
       ValueError: if an argument is out of range, a name unknown, or the shape does not suit the
         architecture.
+      TypeError: if a side is no integer.
 
     Example:
       >>> make_decoder("celeb_a", image_shape=(64, 64, 3)).activation
@@ -200,7 +202,7 @@ def make_decoder(
     """
     image_shape = tuple(image_shape)
     for side in image_shape:
-        _check_positive_int("every entry of image_shape", side)
+        check_count("every entry of image_shape", side, minimum=1)
     if ":" in architecture:
         settings = _custom_settings(width, norm, activation)
         decoder = load_module(architecture, image_shape=image_shape, **settings)
@@ -268,11 +270,9 @@ def _find(architecture):
             f"{architecture!r} names no class: a path needs one after a colon, "
             f"such as '{architecture}:Encoder'"
         )
-    near = difflib.get_close_matches(architecture, ARCHITECTURES, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(
-        f"architecture {architecture!r} is unknown: {hint}"
-        f"Known are {', '.join(ARCHITECTURES)}, or an import path such as 'my_nets.py:Encoder'"
+        "architecture must be a known name or an import path such as 'my_nets.py:Encoder', got "
+        f"{architecture!r}{nearest(architecture, ARCHITECTURES)}"
     )
 
 
@@ -282,8 +282,3 @@ def _custom_settings(width, norm, activation):
     if width != 1.0:
         settings["width"] = width
     return {name: value for name, value in settings.items() if value is not None}
-
-
-def _check_positive_int(name, value):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")

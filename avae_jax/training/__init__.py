@@ -1,1 +1,1 @@
-"""The training loop and what it needs: configuration, state, step, checkpoints, figures."""
+"""The training loop and what it needs: configuration, state, step, checkpoints, writers."""

@@ -1,6 +1,11 @@
-"""Checkpoints: the whole training state, written in the background, checked when read."""
+"""Checkpoints: the whole training state, written in the background, checked when read.
+
+A step's folder holds two items: `model`, the variables that are evaluated, which is all that
+`load_run` reads, and `training`, everything else.
+"""
 
 import contextlib
+import dataclasses
 import gc
 import json
 import logging
@@ -17,19 +22,41 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
+from avae_jax.methods.networks import Variables
 from avae_jax.training.state import TrainState
 
-NO_SCORE = 1e30
-"""Stands for "not scored": Orbax drops the best checkpoint when a score is not finite."""
+NO_CRITERION = 1e30
+"""Stands for "not validated": Orbax drops the best checkpoint when a criterion is not finite."""
+
+MODEL, TRAINING = "model", "training"
 
 
 class CheckpointError(ValueError):
     """No checkpoint of a run can be read; the message says why."""
 
 
-def _flatten(state: TrainState) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+def _flatten(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a tree by their path."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _unflatten(target: Any, leaves: dict[str, Any]) -> Any:
+    structure = jax.tree_util.tree_structure(target)
+    return jax.tree_util.tree_unflatten(structure, [leaves[name] for name in _flatten(target)])
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """Return the two items of a state: none of its leaves is in both."""
+    averaged = state.average is not None
+    kept = {"average": None} if averaged else {"variables": None}
+    return {MODEL: state.evaluated, TRAINING: dataclasses.replace(state, **kept)}
+
+
+def _state(items: dict[str, Any]) -> TrainState:
+    training = items[TRAINING]
+    name = "variables" if training.variables is None else "average"
+    return dataclasses.replace(training, **{name: items[MODEL]})
 
 
 def _digest(leaves: dict[str, Any]) -> int:
@@ -46,15 +73,15 @@ def _digest(leaves: dict[str, Any]) -> int:
 
 
 def _options(read_only: bool) -> ocp.CheckpointManagerOptions:
-    def score(metrics):
-        return metrics["score"]
+    def criterion(metrics):
+        return metrics["criterion"]
 
     return ocp.CheckpointManagerOptions(
-        best_fn=score,
+        best_fn=criterion,
         best_mode="min",
         # `max_to_keep` with `best_fn` alone would delete the latest step.
         preservation_policy=policy.AnyPreservationPolicy(
-            [policy.LatestN(2), policy.BestN(get_metric_fn=score, n=1, reverse=True)]
+            [policy.LatestN(2), policy.BestN(get_metric_fn=criterion, n=1, reverse=True)]
         ),
         cleanup_tmp_directories=not read_only,
         create=not read_only,
@@ -78,7 +105,7 @@ def _quiet_failures() -> Iterator[None]:
 
 
 class Checkpoints:
-    """The checkpoints of a run folder: the two latest and the best by score.
+    """The checkpoints of a run folder: the two latest and the best by the criterion.
 
     Args:
       folder: where they lie; made if missing unless `read_only`.
@@ -91,28 +118,34 @@ class Checkpoints:
         # Orbax logs every save and restore; a run's log is its own.
         logging.getLogger("absl").setLevel(logging.ERROR)
 
-        self._repair_scores()
+        self._repair_criteria()
         self._manager = ocp.CheckpointManager(folder.resolve(), options=_options(read_only))
 
-    def save(self, state: TrainState, *, score: float | None, info: dict[str, Any]) -> None:
+    def save(self, state: TrainState, *, criterion: float | None, info: dict[str, Any]) -> None:
         """Write the state in the background.
 
         Args:
           state: what to save; may be donated as soon as this returns.
-          score: the validation score, lower is better; None between two validations.
+          criterion: that of the validation, lower is better; None between two validations.
           info: JSON values to keep beside it.
         """
-        leaves = _flatten(state)
+        items = {name: _flatten(item) for name, item in _items(state).items()}
         step = int(state.step)
-        if score is None or not math.isfinite(score):
-            score = NO_SCORE
-        meta = {**info, "step": step, "score": score, "digest": _digest(leaves)}
+        if criterion is None or not math.isfinite(criterion):
+            criterion = NO_CRITERION
+        meta = {
+            **info,
+            "step": step,
+            "criterion": criterion,
+            "digest": {name: _digest(leaves) for name, leaves in items.items()},
+        }
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(leaves), meta=ocp.args.JsonSave(meta)
+                **{name: ocp.args.StandardSave(leaves) for name, leaves in items.items()},
+                meta=ocp.args.JsonSave(meta),
             ),
-            metrics={"score": score},
+            metrics={"criterion": criterion},
             force=step not in self._manager.all_steps(),
         )
 
@@ -127,7 +160,7 @@ class Checkpoints:
 
         Args:
           target: shapes, dtypes and shardings of the state, as `jax.ShapeDtypeStruct` leaves.
-          which: "latest", or "best" by score.
+          which: "latest", or "best" by the criterion.
           say: receives a line about every checkpoint that was passed over.
 
         Returns:
@@ -136,6 +169,21 @@ class Checkpoints:
         Raises:
           CheckpointError: there are checkpoints, and none can be read.
         """
+        restored = self._restore(_items(target), which, say)
+        return None if restored is None else (_state(restored[0]), restored[1])
+
+    def restore_model(
+        self,
+        target: Variables,
+        *,
+        which: str = "latest",
+        say: Callable[[str], None] = lambda message: None,
+    ) -> tuple[Variables, dict[str, Any]] | None:
+        """Read the evaluated variables alone, otherwise as `restore` does."""
+        restored = self._restore({MODEL: target}, which, say)
+        return None if restored is None else (restored[0][MODEL], restored[1])
+
+    def _restore(self, target: dict[str, Any], which: str, say):
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
             return None
@@ -152,7 +200,7 @@ class Checkpoints:
             say(f"checkpoint of {reasons[-1]}; trying the one before")
         raise CheckpointError(f"no readable checkpoint among steps {steps}: {reasons[0]}")
 
-    def _try_step(self, step: int, target: TrainState):
+    def _try_step(self, step: int, target: dict[str, Any]):
         """Return what a step holds and None, or None and why it cannot be read."""
         with _quiet_failures():
             try:
@@ -162,17 +210,17 @@ class Checkpoints:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return None, reason.split(" [")[0].split(" See full TensorStore")[0][:160]
 
-    def _repair_scores(self) -> None:
-        """Write torn score files anew: Orbax reads all of them before any state."""
+    def _repair_criteria(self) -> None:
+        """Write torn criterion files again: Orbax reads all of them before any state."""
         for file in self._folder.glob("[0-9]*/metrics/metrics"):
             try:
-                json.loads(file.read_text())["score"]
+                json.loads(file.read_text())["criterion"]
             except (ValueError, KeyError, TypeError):
-                score = NO_SCORE
+                criterion = NO_CRITERION
                 with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                     meta = file.parent.parent / "meta" / "metadata"
-                    score = float(json.loads(meta.read_text())["score"])
-                file.write_text(json.dumps({"score": score}))
+                    criterion = float(json.loads(meta.read_text())["criterion"])
+                file.write_text(json.dumps({"criterion": criterion}))
 
     def _set_aside(self, steps: list[int]) -> None:
         """Rename damaged checkpoints, so that training can write these steps again."""
@@ -186,23 +234,26 @@ class Checkpoints:
             (self._folder / str(step)).rename(self._folder / name)
         self._manager.reload()
 
-    def _restore_step(self, step: int, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        wanted = _flatten(target)
+    def _restore_step(self, step: int, target: dict[str, Any]):
+        """Return the items asked for, checked to be what was saved, and what is beside them."""
+        wanted = {name: _flatten(item) for name, item in target.items()}
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(wanted), meta=ocp.args.JsonRestore()
+                **{name: ocp.args.StandardRestore(leaves) for name, leaves in wanted.items()},
+                meta=ocp.args.JsonRestore(),
             ),
         )
-        leaves, meta = restored["state"], restored["meta"]
-        for name, leaf in leaves.items():
-            # Orbax casts a differing dtype without a word.
-            if leaf.shape != wanted[name].shape or leaf.dtype != wanted[name].dtype:
-                raise CheckpointError(f"{name} is {leaf.dtype}{leaf.shape}, not as expected")
-        if _digest(leaves) != meta["digest"]:
-            raise CheckpointError("its checksum does not fit its contents")
-        structure = jax.tree_util.tree_structure(target)
-        return jax.tree_util.tree_unflatten(structure, [leaves[name] for name in wanted]), meta
+        meta, items = restored["meta"], {}
+        for item, leaves in wanted.items():
+            for name, leaf in restored[item].items():
+                # Orbax casts a differing dtype without a word.
+                if leaf.shape != leaves[name].shape or leaf.dtype != leaves[name].dtype:
+                    raise CheckpointError(f"{name} is {leaf.dtype}{leaf.shape}, not as expected")
+            if _digest(restored[item]) != meta["digest"][item]:
+                raise CheckpointError("its checksum does not fit its contents")
+            items[item] = _unflatten(target[item], restored[item])
+        return items, meta
 
     def wait(self) -> None:
         """Block until the last save is on disk."""

@@ -4,19 +4,19 @@ A field's docstring is its help text on the command line.
 """
 
 import dataclasses
-import difflib
 import importlib
-import importlib.util
 import json
-import math
 import pkgutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, get_args, get_type_hints
 
+from avae_jax import methods
+from avae_jax.files import import_file
+from avae_jax.methods.method import Options, OptionsError, require, require_positive
+from avae_jax.text import nearest
 
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names the field, its value and the mend."""
+ConfigError = OptionsError
+"""A configuration that cannot be run; the message names the field, its value and how to fix it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,46 +57,6 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ObjectiveConfig:
-    """The loss."""
-
-    method: Literal["avae", "vae", "beta_vae", "ae"] = "avae"
-    """The aggregate VAE, a VAE, a beta-VAE or a plain autoencoder."""
-    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
-    """Squared error, or cross-entropy on logits."""
-    beta: float | None = None
-    """avae: divides the reconstruction; when not given it is measured on the validation split
-    before the first step and after each epoch. beta_vae: multiplies the KL."""
-    weight: Literal["nats", "log10"] | float = "nats"
-    """avae: multiplies the KL; nats is 1, log10 is 1/ln 10 (the authors' code)."""
-    tail: Literal["none", "official"] = "official"
-    """avae: what the density is where it runs out of centers; official is the authors' floor."""
-    max_cdf: float | None = None
-    """avae, tail official: the probability that places the floor; the authors' choice for the
-    number of dimensions when not given."""
-    noise_scale: float = 1.0
-    """vae, beta_vae: standard deviation of the Gaussian likelihood."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CentersConfig:
-    """The codes the aggregate posterior is made of (avae)."""
-
-    num_centers: int = 1000
-    """Number of codes in the density estimate."""
-    bandwidth: float | None = None
-    """Standard deviation of the kernels, between 0 and 1; found automatically when not given."""
-    refresh: Literal["queue", "reencode"] = "queue"
-    """queue: the codes of the last batches, at no cost. reencode: encode a subset of the training
-    images anew every refresh_every steps, redrawn each epoch."""
-    refresh_every: int = 10
-    """reencode: steps between two refreshes."""
-    centers_mode: Literal["train", "eval"] = "train"
-    """Batch normalisation used for the centers: batch statistics, as for the codes of the batch,
-    or running averages, as in the authors' code."""
-
-
-@dataclasses.dataclass(frozen=True)
 class OptimizationConfig:
     """The optimiser and its schedule."""
 
@@ -107,7 +67,7 @@ class OptimizationConfig:
     learning_rate: float = 5e-4
     """Adam's step size."""
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
-    """plateau: multiply the step size when the validation score stops improving."""
+    """plateau: multiply the step size when the validation criterion stops improving."""
     plateau_patience: int = 5
     """plateau: epochs without improvement before the step size falls."""
     plateau_factor: float = 0.5
@@ -128,36 +88,35 @@ class Config:
     """Name shown in the run folder and the summary."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
-    centers: CentersConfig = dataclasses.field(default_factory=CentersConfig)
+    method: Options = dataclasses.field(default_factory=methods.DEFAULT)
     optimization: OptimizationConfig = dataclasses.field(default_factory=OptimizationConfig)
 
 
-SECTIONS = ("data", "model", "objective", "centers", "optimization")
+SECTIONS = ("data", "model", "method", "optimization")
 
 
-def max_cdf(config: Config) -> float:
-    """Return the probability that places the density's floor.
-
-    The authors set it by hand per data set; where the configuration gives none, theirs for the
-    nearest number of dimensions is taken: 1 - 1e-6 up to 8, 1 - 1e-4 up to 32, 1 - 1e-2 up to 80,
-    1 - 1e-1 beyond.
-    """
-    given = config.objective.max_cdf
-    if given is not None:
-        return given
-    latent_dim = config.model.latent_dim
-    return next(
-        (1 - gap for most, gap in ((8, 1e-6), (32, 1e-4), (80, 1e-2)) if latent_dim <= most), 0.9
-    )
+def sections_of(config: Config) -> dict[str, Any]:
+    """Return the parts of a configuration by name."""
+    return {section: getattr(config, section) for section in SECTIONS}
 
 
-def section_of_field() -> dict[str, str]:
+def section_of_field(config: Config) -> dict[str, str]:
     """Return the section of every field a user can set; field names are unique across sections."""
-    hints = get_type_hints(Config)
     return {
-        field.name: section for section in SECTIONS for field in dataclasses.fields(hints[section])
+        field.name: section
+        for section, part in sections_of(config).items()
+        for field in dataclasses.fields(part)
     }
+
+
+def configure(**values: Any) -> Config:
+    """Return the default configuration with the named fields replaced, as `replace_fields` does.
+
+    Example:
+      >>> configure(dataset="mnist", method="vae", latent_dim=16).method.name
+      'vae'
+    """
+    return replace_fields(Config(), **values)
 
 
 def replace_fields(config: Config, **values: Any) -> Config:
@@ -165,7 +124,8 @@ def replace_fields(config: Config, **values: Any) -> Config:
 
     Args:
       config: the configuration to start from.
-      **values: new values by field name, whatever section the field is in.
+      **values: new values by field name, whatever section the field is in; `method` is the name of
+        a method, and the others its fields.
 
     Raises:
       ConfigError: a name that is no field; the nearest one is suggested.
@@ -174,11 +134,14 @@ def replace_fields(config: Config, **values: Any) -> Config:
       >>> replace_fields(Config(), latent_dim=16, num_epochs=3).model.latent_dim
       16
     """
-    sections = section_of_field()
+    if "method" in values:
+        config = dataclasses.replace(config, method=_with_method(config.method, values["method"]))
+        values = {name: value for name, value in values.items() if name != "method"}
+    sections = section_of_field(config)
     changed: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         if name not in sections:
-            raise ConfigError(f"unknown field {name!r}{nearest(name, sections)}")
+            raise ConfigError(_unknown_field(config, name))
         changed.setdefault(sections[name], {})[name] = value
     parts = {
         section: dataclasses.replace(getattr(config, section), **fields)
@@ -187,65 +150,61 @@ def replace_fields(config: Config, **values: Any) -> Config:
     return dataclasses.replace(config, **parts)
 
 
-def nearest(name: str, known) -> str:
-    """Return "; did you mean 'x'?" for the known name closest to a misspelt one, else a list."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(sorted(known))}"
+def _with_method(options: Options, name: str) -> Options:
+    """Return the options of another method; what all methods have keeps its value."""
+    kind = find_method(name)
+    if isinstance(options, kind) and options.name == name:
+        return options
+    shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(Options)}
+    return kind(**shared)
+
+
+def find_method(name: str) -> type[Options]:
+    """Return the options of a method by its name.
+
+    Raises:
+      ConfigError: no method has that name; the nearest one is suggested.
+    """
+    if name not in methods.METHODS:
+        raise ConfigError(f"unknown method {name!r}{nearest(name, methods.METHODS)}")
+    return methods.METHODS[name]
+
+
+def _unknown_field(config: Config, name: str) -> str:
+    """Say that a field is not one, or of which methods it is."""
+    known = section_of_field(config)
+    others = [
+        other
+        for other, kind in methods.METHODS.items()
+        if name in {field.name for field in dataclasses.fields(kind)}
+    ]
+    if others:
+        return (
+            f"{name} has no effect with method {config.method.name}: leave it out, or use method "
+            f"{' or '.join(others)}"
+        )
+    return f"unknown field {name!r}{nearest(name, known)}"
 
 
 def check_config(config: Config) -> None:
     """Refuse a configuration that no data could make runnable.
 
     Raises:
-      ConfigError: names the field, its value and the mend.
+      ConfigError: names the field, its value and how to fix it.
     """
     _check_types(config)
-    objective, centers, optimization = config.objective, config.centers, config.optimization
-
-    def require(condition: bool, name: str, value: Any, mend: str) -> None:
-        if not condition:
-            raise ConfigError(f"{name}={value}: {mend}")
-
-    def positive(name: str, value: float | None) -> None:
-        finite = value is None or (math.isfinite(value) and value > 0)
-        require(finite, name, value, "give a number > 0")
-
+    optimization = config.optimization
     require(config.model.latent_dim >= 1, "latent_dim", config.model.latent_dim, "give at least 1")
-    positive("width", config.model.width)
-    positive("beta", objective.beta)
-    positive("noise_scale", objective.noise_scale)
-    if not isinstance(objective.weight, str):
-        positive("weight", objective.weight)
+    require_positive("width", config.model.width)
     require(
-        objective.max_cdf is None or 0 < objective.max_cdf < 1,
-        "max_cdf", objective.max_cdf, "give a probability between 0 and 1, such as 0.9999",
-    )  # fmt: skip
-    if objective.method == "beta_vae":
-        require(objective.beta is not None, "beta", None, "method beta_vae needs a number > 0")
-    elif objective.method != "avae":
-        require(
-            objective.beta is None, "beta", objective.beta,
-            f"it has no effect with method {objective.method}; leave it out",
-        )  # fmt: skip
-    require(
-        objective.likelihood == "gaussian" or config.model.activation is None,
+        config.method.likelihood == "gaussian" or config.model.activation is None,
         "activation", config.model.activation, "likelihood bernoulli works on logits; leave it out",
     )  # fmt: skip
-    if objective.method == "avae":
-        require(
-            centers.bandwidth is None or 0 < centers.bandwidth < 1,
-            "bandwidth", centers.bandwidth, "give a number between 0 and 1, or leave it out",
-        )  # fmt: skip
-        require(centers.num_centers >= 2, "num_centers", centers.num_centers, "give at least 2")
-        require(
-            centers.refresh_every >= 1, "refresh_every", centers.refresh_every, "give at least 1"
-        )
+    config.method.check()
     require(optimization.batch_size >= 2, "batch_size", optimization.batch_size, "give at least 2")
     require(optimization.num_epochs >= 1, "num_epochs", optimization.num_epochs, "give at least 1")
-    positive("learning_rate", optimization.learning_rate)
-    positive("clip_norm", optimization.clip_norm)
+    require_positive("learning_rate", optimization.learning_rate)
+    require_positive("clip_norm", optimization.clip_norm)
     require(
         0 < optimization.plateau_factor < 1,
         "plateau_factor", optimization.plateau_factor, "give a number between 0 and 1",
@@ -262,10 +221,10 @@ def check_config(config: Config) -> None:
 
 def _check_types(config: Config) -> None:
     """Refuse values that a config.json or an experiment file gives the wrong type or spelling."""
-    for section in SECTIONS:
-        part = getattr(config, section)
-        for name, hint in get_type_hints(type(part)).items():
-            value = getattr(part, name)
+    for part in sections_of(config).values():
+        hints = get_type_hints(type(part))
+        for name in (field.name for field in dataclasses.fields(part)):
+            hint, value = hints[name], getattr(part, name)
             options = [hint] if not _is_union(hint) else list(get_args(hint))
             choices = [c for option in options for c in get_args(option)]
             types = tuple(option for option in options if isinstance(option, type))
@@ -273,7 +232,7 @@ def _check_types(config: Config) -> None:
                 continue
             if float in types:
                 types += (int,)
-            if isinstance(value, types) and not isinstance(value, bool):
+            if isinstance(value, types) and (bool in types or not isinstance(value, bool)):
                 continue
             expected = choices or " or ".join(t.__name__ for t in types if t is not type(None))
             raise ConfigError(f"{name}={value!r}: expected {expected}")
@@ -285,7 +244,9 @@ def _is_union(hint: Any) -> bool:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Return a configuration as nested dictionaries of JSON values."""
-    return dataclasses.asdict(config)
+    values = dataclasses.asdict(config)
+    values["method"] = {"name": config.method.name, **values["method"]}
+    return values
 
 
 def from_dict(values: dict[str, Any]) -> Config:
@@ -294,18 +255,26 @@ def from_dict(values: dict[str, Any]) -> Config:
     Raises:
       ConfigError: an unknown or misspelt entry, or a value of the wrong type.
     """
-    hints = get_type_hints(Config)
+    if "objective" in values:
+        raise ConfigError(
+            "the configuration is of a format before 2, of which the checkpoints cannot be read "
+            "either: train again, or read the run with the version that facts.json names"
+        )
+    kinds: dict[str, Any] = {**get_type_hints(Config)}
     parts: dict[str, Any] = {"experiment": values.get("experiment", "unnamed")}
-    for section, entries in values.items():
+    for section, given in values.items():
         if section == "experiment":
             continue
         if section not in SECTIONS:
             raise ConfigError(f"unknown section {section!r}{nearest(section, SECTIONS)}")
-        known = {field.name for field in dataclasses.fields(hints[section])}
+        entries = dict(given)
+        if section == "method":
+            kinds[section] = find_method(entries.pop("name", methods.DEFAULT.name))
+        known = {field.name for field in dataclasses.fields(kinds[section])}
         for name in entries:
             if name not in known:
                 raise ConfigError(f"unknown field {name!r}{nearest(name, known)}")
-        parts[section] = hints[section](**entries)
+        parts[section] = kinds[section](**entries)
     config = Config(**parts)
     _check_types(config)
     return config
@@ -334,8 +303,10 @@ def differences(old: Config, new: Config) -> list[str]:
     free = {"data_dir", "data_path"}
     if new.optimization.schedule != "cosine":
         free.add("num_epochs")
+    if old.method.name != new.method.name:
+        return [f"method: {old.method.name} -> {new.method.name}"]
     found = []
-    for name, section in section_of_field().items():
+    for name, section in section_of_field(old).items():
         before = getattr(getattr(old, section), name)
         after = getattr(getattr(new, section), name)
         if name not in free and before != after:
@@ -362,25 +333,13 @@ def load_experiment(name_or_path: str) -> Config:
     if name_or_path in names:
         module = importlib.import_module(f"avae_jax.experiments.{name_or_path}")
     elif name_or_path.endswith(".py"):
-        module = _import_file(Path(name_or_path))
+        try:
+            module = import_file(name_or_path)
+        except ImportError as error:
+            raise ConfigError(f"experiment: {error}") from error
     else:
         raise ConfigError(f"unknown experiment {name_or_path!r}{nearest(name_or_path, names)}")
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
         raise ConfigError(f"{name_or_path} defines no `config` of type avae_jax Config")
     return dataclasses.replace(config, experiment=Path(name_or_path).stem)
-
-
-def _import_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise ConfigError(f"experiment file {path} does not exist")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    # A user's file can raise anything; what it raised and where is all there is to say.
-    except Exception as error:  # noqa: BLE001
-        line = getattr(error, "lineno", None)
-        where = f"{path}:{line}" if line else f"{path}"
-        raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
-    return module

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from avae_jax import metrics
+from avae_jax import figures, metrics
 from avae_jax.data import ImageData
-from avae_jax.density import kde_log_density, log_tail_density
-from avae_jax.training import figures
-from avae_jax.training.config import max_cdf
-from avae_jax.training.logging import create_default_writer, read_metrics, strict_json
-from avae_jax.training.run import CODES_FILE, Run, code_scale, load_run, run_data
+from avae_jax.files import written_whole
+from avae_jax.training.run import CODES_FILE, Run, load_run, run_data
+from avae_jax.training.terms import terms_of
+from avae_jax.training.writers import create_default_writer, read_metrics, strict_json
 
 MAX_CODES = 10_000
 """Codes of a split that the latent-space numbers are taken from, and training codes for moments."""
@@ -43,7 +42,7 @@ def write_report(
     codes = run.encode(dataset.images[test])
     x_recon = run.decode(codes)
     # For a stochastic encoder the means alone are not the aggregate: draws of the posterior are.
-    z = run.draw_codes(dataset.images[test]) if run.model.stochastic else codes
+    z = run.draw_codes(dataset.images[test]) if run.method.is_stochastic else codes
     train_codes = run.draw_codes(dataset.images[_some(splits.train, MAX_CODES)])
     _save_arrays(
         run.path / CODES_FILE,
@@ -56,14 +55,13 @@ def write_report(
             "experiment": run.config.experiment,
             "folder": str(run.path),
             "checkpoint_step": run.step,
-            "method": run.config.objective.method,
-            "latent_dim": run.model.latent_dim,
+            "method": run.config.method.name,
+            "latent_dim": run.method.latent_dim,
             "split": "test",
             "num_images": len(test),
-            "beta": run.beta,
         },
         "reconstruction": metrics.reconstruction_error(
-            x, x_recon, value_range=run.model.value_range
+            x, x_recon, value_range=run.method.value_range
         ),
         "codes": _describe_codes(run, dataset, z),
         "scale": _describe_scales(run),
@@ -82,26 +80,8 @@ def write_report(
 
 
 def _describe_codes(run: Run, dataset: ImageData, z: np.ndarray) -> dict[str, float]:
-    scale = run.scale("claimed")
-    values = {**_moments(z, scale), **metrics.radial_ks(z, scale=scale)}
-    if run.bandwidth is not None and run.center_index is not None:
-        bandwidth = run.bandwidth
-        centers = run.encode(dataset.images[run.center_index])
-        kl = metrics.kde_kl(z, centers, bandwidth=bandwidth.h_corr)
-        values = {
-            "kde_kl": kl["kl"],
-            "kde_kl_null": bandwidth.null_kl,
-            "kde_kl_stderr": kl["stderr"],
-            **_tail_share(run, z, centers, bandwidth.h_corr),
-            **values,
-        }
-        entropy = metrics.whitened_entropy(z, h_opt=bandwidth.h_opt)
-        values |= {
-            "whitened_entropy": entropy["entropy"],
-            "whitened_entropy_null": entropy["null"],
-            "whitened_entropy_cap": entropy["cap"],
-        }
-    return values
+    scale = run.prior().std()
+    return {**_moments(z, scale), **metrics.radial_ks(z, scale=scale)}
 
 
 def _moments(z: np.ndarray, scale: float) -> dict[str, float]:
@@ -114,21 +94,9 @@ def _moments(z: np.ndarray, scale: float) -> dict[str, float]:
     }
 
 
-def _tail_share(run: Run, z: np.ndarray, centers: np.ndarray, bandwidth: float) -> dict[str, float]:
-    """Return the share of codes that the official floor covers, or would cover."""
-    log_q = kde_log_density(z, centers, bandwidth=bandwidth)
-    log_eps = log_tail_density(z.shape[1], bandwidth=bandwidth, max_cdf=max_cdf(run.config))
-    return {"tail_share": float(np.mean(np.asarray(log_q) < float(log_eps)))}
-
-
 def _describe_scales(run: Run) -> dict[str, Any]:
-    values: dict[str, Any] = {"claimed": run.scale("claimed")}
-    expected = code_scale(run.config, run.bandwidth)
-    if expected is not None:
-        values["fixed_point"] = expected.fixed_point
-        values["verdict"] = expected.verdict
-    values["measured"] = run.scale("measured")
-    return values
+    names = (*run.method.sampling_priors(run.variables), "measured")
+    return {name: run.prior(name).std() for name in names}
 
 
 def _summarised_step(path: Path) -> int | None:
@@ -144,25 +112,31 @@ def _write_figures(
 ) -> None:
     folder = run.path / "figures"
     folder.mkdir(exist_ok=True)
-    value_range = run.model.value_range
-    claimed, measured = run.scale("claimed"), run.scale("measured")
+    value_range = run.method.value_range
+    claimed, measured = run.prior().std(), run.prior("measured").std()
     shown = _some(np.arange(len(x)), 48)
-    figures.save_reconstructions(
-        x[shown], x_recon[shown], folder / "reconstructions.png", value_range=value_range
-    )
+    figure = figures.make_reconstructions(x[shown], x_recon[shown], value_range=value_range)
+    figures.save(figure, folder / "reconstructions.png")
     samples = {f"claimed scale {claimed:.2f}": run.sample(64, scale="claimed")}
     samples[f"measured scale {measured:.2f}"] = run.sample(64, scale="measured")
-    figures.save_samples(samples, folder / "samples.png", value_range=value_range)
+    figure = figures.make_samples(samples, value_range=value_range)
+    figures.save(figure, folder / "samples.png")
     labels = None
     if dataset.labels is not None:
         labels = dataset.labels[_some(dataset.splits.test, MAX_CODES)]
-    figures.save_latent_scatter(
-        z, folder / "latent_scatter.png", labels=labels, prior_scale=claimed
+    figure = figures.make_latent_scatter(z, labels=labels, prior_std=claimed)
+    figures.save(figure, folder / "latent_scatter.png")
+    ks = metrics.radial_ks(z, scale=claimed)
+    figure = figures.make_radius_histogram(
+        z, prior_std=claimed, distance=(ks["radial_ks"], ks["radial_ks_null"])
     )
-    figures.save_radius_histogram(z, folder / "radius.png", scale=claimed)
-    figures.save_covariance(z, folder / "covariance.png", prior_scale=claimed)
+    figures.save(figure, folder / "radius.png")
+    figures.save(figures.make_covariance(z, prior_std=claimed), folder / "covariance.png")
     if len(rows) > 1:
-        figures.save_training_curves(rows, folder / "training_curves.png")
+        # How fast it ran is no property of the model.
+        terms = {**terms_of(run.method), "images_per_second": None}
+        figure = figures.make_training_curves(rows, terms=terms)
+        figures.save(figure, folder / "training_curves.png")
     if to_tensorboard and x.ndim == 4 and x.shape[-1] in (1, 3):
         low, high = value_range or (float(x.min()), float(x.max()))
         writer = create_default_writer(run.path, start_step=_last_step(rows))
@@ -179,7 +153,7 @@ def _last_step(rows: list[dict[str, Any]]) -> int:
 
 
 def _to_float(run: Run, images: np.ndarray) -> np.ndarray:
-    return np.asarray(run.model.to_float(np.asarray(images)))
+    return np.asarray(run.method.prepare(np.asarray(images)))
 
 
 def _some(index: np.ndarray, most: int) -> np.ndarray:
@@ -188,7 +162,5 @@ def _some(index: np.ndarray, most: int) -> np.ndarray:
 
 
 def _save_arrays(path: Path, **arrays: Any) -> None:
-    scratch = path.with_name(f".{path.name}")
-    with scratch.open("wb") as file:
+    with written_whole(path, "wb") as file:
         np.savez(file, **arrays)
-    os.replace(scratch, path)

@@ -47,9 +47,9 @@ def test_steps_per_epoch(num_examples, batch, expected):
 def test_bad_arguments():
     with pytest.raises(DataError, match="batch_size=12 is more than the 11 training images"):
         batch_indices(TRAIN, seed=0, step=0, batch_size=12)
-    with pytest.raises(DataError, match="at least 1"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
         steps_per_epoch(5, 0)
-    with pytest.raises(DataError, match="seed and epoch"):
+    with pytest.raises(ValueError, match="seed must be"):
         epoch_indices(TRAIN, seed=-1, epoch=0, batch_size=2)
-    with pytest.raises(DataError, match="step must"):
+    with pytest.raises(ValueError, match="step must be"):
         batch_indices(TRAIN, seed=0, step=-1, batch_size=2)

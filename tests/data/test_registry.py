@@ -1,7 +1,18 @@
+"""Datasets by name: what every entry of the registry says and needs."""
+
 import numpy as np
 import pytest
 
-from avae_jax.data import DATASETS, DataError, load_dataset, prepare_dataset, read_images
+from avae_jax.data import (
+    DATASETS,
+    DataError,
+    load_dataset,
+    prepare_dataset,
+    read_images,
+    registry,
+)
+
+PREPARED, RENDERED, PATHS = registry._TFDS, registry._RENDERED, registry._PATHS
 
 
 @pytest.mark.parametrize("function", [load_dataset, prepare_dataset])
@@ -19,29 +30,40 @@ def test_unknown_name(function, name, message):
         function(name)
 
 
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_misspelt_dataset_is_recognised(name):
+    for misspelt in (name[1:], name.upper() + "_"):
+        with pytest.raises(DataError, match=f"unknown dataset '{misspelt}'; did you mean '{name}'"):
+            load_dataset(misspelt)
+
+
 def test_only_datasets_that_are_prepared_are_suggested_for_preparing():
-    with pytest.raises(DataError, match="did you mean 'folder'"):
-        load_dataset("foldr")
     with pytest.raises(DataError) as caught:
         prepare_dataset("foldr")
-    assert str(caught.value).endswith("known: digits, mnist, cifar10, celeb_a, dsprites, shapes3d")
+    assert str(caught.value).endswith(f"known: {', '.join(PREPARED)}")
 
 
-@pytest.mark.parametrize("name", ["sprites_like", "shapes3d_like"])
-def test_rendered_datasets_need_nothing(name):
-    assert load_dataset(name, validation_size=5, test_size=5).name == name
+@pytest.mark.parametrize("name", [name for name in DATASETS if name not in PREPARED])
+def test_other_datasets_need_no_preparation(name):
     with pytest.raises(DataError, match=f"dataset '{name}' needs no preparation"):
         prepare_dataset(name)
-    with pytest.raises(DataError, match=r"did you mean '.*_like'"):
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_rendered_datasets_need_nothing(name):
+    assert load_dataset(name, validation_size=5, test_size=5).name == name
+    with pytest.raises(DataError, match=f"did you mean '{name}'"):
         load_dataset(name.replace("_", "-"))
 
 
-def test_path_for_a_dataset_without_one():
-    with pytest.raises(DataError, match="data_path=somewhere does not belong to dataset 'mnist'"):
-        load_dataset("mnist", path="somewhere")
+# CelebA is read from its unpacked archive too.
+@pytest.mark.parametrize("name", [name for name in (*PREPARED, *RENDERED) if name != "celeb_a"])
+def test_path_for_a_dataset_without_one(name):
+    with pytest.raises(DataError, match=f"data_path=somewhere does not belong to dataset '{name}'"):
+        load_dataset(name, path="somewhere")
 
 
-@pytest.mark.parametrize("name", ["folder", "array"])
+@pytest.mark.parametrize("name", PATHS)
 def test_missing_path_is_said_to_be_missing(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"(folder|file) .*/nowhere does not exist"):
         load_dataset(name, path=tmp_path / "nowhere")
@@ -51,22 +73,19 @@ def test_missing_path_is_said_to_be_missing(name, tmp_path):
         load_dataset(name)
 
 
-@pytest.mark.parametrize("name", ["folder", "array", "celeb_a"])
+@pytest.mark.parametrize("name", [*PATHS, "celeb_a"])
 def test_data_dir_beside_a_path_is_refused(name, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((20, 4), np.uint8))
     with pytest.raises(DataError, match=r"data_dir=.* does not go with data_path"):
         load_dataset(name, path=tmp_path / "x.npy", data_dir=tmp_path)
 
 
-def test_missing_data_dir_is_said_to_be_missing(tmp_path):
+# Digits are prepared where they are missing.
+@pytest.mark.parametrize("name", [name for name in PREPARED if name != "digits"])
+def test_missing_data_dir_is_said_to_be_missing(name, tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"data_dir=.*/nowhere does not exist: give .*mnist"
+        FileNotFoundError, match=rf"data_dir=.*/nowhere does not exist: give .*{name}"
     ):
-        load_dataset("mnist", data_dir=tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=f"'mnist' is not prepared in {tmp_path}"):
-        load_dataset("mnist", data_dir=tmp_path)
-
-
-def test_errors_are_value_errors():
-    assert issubclass(DataError, ValueError)
-    assert {"digits", "mnist", "cifar10", "celeb_a", "dsprites", "shapes3d"} < set(DATASETS)
+        load_dataset(name, data_dir=tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=f"'{name}' is not prepared in {tmp_path}"):
+        load_dataset(name, data_dir=tmp_path)

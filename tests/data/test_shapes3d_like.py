@@ -63,9 +63,9 @@ def test_maps_follow_the_rays():
     np.testing.assert_allclose(normal[:, hit], offset / 0.85, atol=1e-12)
     # A ray through the centre is the closest approach: the set of hits is exactly those within
     # one radius of it.
-    centre = np.array([0, 0, 0.85])[:, None] - eye
-    along = np.sum(centre * rays, axis=0)
-    gap = np.sqrt(np.sum(centre**2, axis=0) - along**2)
+    center = np.array([0, 0, 0.85])[:, None] - eye
+    along = np.sum(center * rays, axis=0)
+    gap = np.sqrt(np.sum(center**2, axis=0) - along**2)
     np.testing.assert_array_equal(hit, gap < 0.85)
 
 

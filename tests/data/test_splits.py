@@ -60,13 +60,18 @@ def test_seed_moves_validation_but_never_test():
         ({"train": 10}, {"test_size": 0}, "at least 1"),
         ({"train": 10}, {"test_size": 1.5}, r"\(0, 1\)"),
         ({"train": 10}, {"validation_size": True}, "count or a share"),
-        ({"train": 10}, {"seed": -1}, "seed must be"),
         ({"train": 10, "extra": 3}, {}, "unknown official split 'extra'"),
     ],
 )
 def test_bad_sizes(counts, arguments, message):
     with pytest.raises(DataError, match=message):
         draw_splits(counts, **arguments)
+
+
+@pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), (1.0, TypeError), (True, TypeError)])
+def test_bad_seeds(seed, error):
+    with pytest.raises(error, match="seed must be an integer of at least 0"):
+        draw_splits({"train": 10}, seed=seed)
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,9 @@ def test_a_position_is_a_shift_and_nothing_is_cut_off(data):
     values = data.images.grid.factors(rng.integers(0, 737_280, 200))
     values[:4, 3:] = [[0, 0], [31, 0], [0, 31], [31, 31]]
     images = render_sprites(values)[..., 0]
-    centred = np.concatenate([values[:, :3], np.full((200, 2), 16)], axis=1)
+    centered = np.concatenate([values[:, :3], np.full((200, 2), 16)], axis=1)
     for image, base, (x, y) in zip(
-        images, render_sprites(centred)[..., 0], values[:, 3:], strict=True
+        images, render_sprites(centered)[..., 0], values[:, 3:], strict=True
     ):
         np.testing.assert_array_equal(image, np.roll(base, (y - 16, x - 16), axis=(0, 1)))
         # A roll would carry pixels from one border to the other.
@@ -84,49 +84,48 @@ def test_equal_rows_give_equal_bytes(data):
 
 @pytest.mark.slow
 def test_a_run_trains_on_rendered_images(data):
-    from avae_jax.training.config import (
-        Config,
-        DataConfig,
-        ModelConfig,
-        ObjectiveConfig,
-        OptimizationConfig,
-    )
-    from avae_jax.training.trainer import Trainer, make_setup
+    from avae_jax.training.config import configure
+    from avae_jax.training.setup import make_setup
+    from avae_jax.training.trainer import Trainer
 
-    config = Config(
-        data=DataConfig(dataset="sprites_like", validation_size=32, test_size=32),
-        model=ModelConfig(architecture="mlp", latent_dim=2, width=0.05),
-        objective=ObjectiveConfig(method="ae"),
-        optimization=OptimizationConfig(batch_size=16),
-    )
+    config = configure(
+        dataset="sprites_like", validation_size=32, test_size=32, method="ae",
+        architecture="mlp", latent_dim=2, width=0.05, batch_size=16,
+    )  # fmt: skip
     setup = make_setup(config)
     assert setup.dataset.name == "sprites_like"
     trainer = Trainer(setup, steps_per_dispatch=1)
-    assert not trainer.images.resident
+    assert not trainer.feed.resident
     state = trainer.init()
-    for batches, _ in zip(trainer.dispatches(state), range(2), strict=False):
-        pixels, index = fetched = trainer.fetch(batches)
-        np.testing.assert_array_equal(np.asarray(pixels), data.images[batches[0]])
-        assert index.shape == (16,)
+    for batches, _ in zip(trainer.feed.dispatches(0, 0), range(2), strict=False):
+        fetched = trainer.feed.fetch_steps(batches)
+        np.testing.assert_array_equal(np.asarray(fetched.images), data.images[batches[0]])
+        assert fetched.ids.shape == (16,)
         state, _ = trainer.advance(state, trainer.program.empty_metrics, fetched)
     assert int(state.step) == 2
 
 
-def test_images_are_rendered_as_the_trainer_asks_for_them(data):
-    from avae_jax.training.sharding import make_mesh
-    from avae_jax.training.step import Images
+def feed_of(images, *, resident):
+    from avae_jax.data import ImageData, Splits
+    from avae_jax.mesh import make_mesh
+    from avae_jax.training.feed import Feed
 
-    images = Images(data.images, mesh=make_mesh(), resident=False)
-    index = np.random.default_rng(0).integers(0, 737_280, (2, 16), np.int32)
-    pixels, _ = images.fetch(index)
-    np.testing.assert_array_equal(np.asarray(pixels), data.images[index])
+    splits = Splits(*(np.array([row], np.int32) for row in range(3)))
+    return Feed(
+        ImageData("rendered", images, None, splits), mesh=make_mesh(), resident=resident,
+        batch_size=8, steps_per_dispatch=1, seed=0,
+    )  # fmt: skip
+
+
+def test_images_are_rendered_as_the_trainer_asks_for_them(data):
+    ids = np.random.default_rng(0).integers(0, 737_280, (2, 16), np.int32)
+    fetched = feed_of(data.images, resident=False).fetch(ids)
+    np.testing.assert_array_equal(np.asarray(fetched.images), data.images[ids])
 
 
 def test_images_on_the_device_are_rendered_in_chunks():
     from avae_jax.data.factors import GridImages
     from avae_jax.factors import FactorGrid
-    from avae_jax.training.sharding import make_mesh
-    from avae_jax.training.step import Images
 
     grid = FactorGrid(("a", "b"), (2, 4))
 
@@ -134,13 +133,6 @@ def test_images_on_the_device_are_rendered_in_chunks():
         return np.repeat(grid.indices(values), 4).reshape(-1, 2, 2, 1).astype(np.uint8)
 
     lazy = GridImages(grid, image_shape=(2, 2, 1), render=render)
-    images = Images(lazy, mesh=make_mesh(), resident=True)
-    index = np.arange(8)[::-1].copy()
-    np.testing.assert_array_equal(images.take(*images.fetch(index)), lazy[index])
-
-
-def test_a_path_or_a_data_dir_is_refused(tmp_path):
-    with pytest.raises(DataError, match="does not belong to dataset 'sprites_like'"):
-        load_dataset("sprites_like", path=tmp_path)
-    with pytest.raises(DataError, match="data_dir=.* does not go with"):
-        load_dataset("sprites_like", data_dir=tmp_path)
+    ids = np.arange(8)[::-1].copy()
+    fetched = feed_of(lazy, resident=True).fetch(ids)
+    np.testing.assert_array_equal(fetched.images[fetched.ids], lazy[ids])

@@ -82,13 +82,13 @@ def test_tail_share_counts_codes_below_eps():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bandwidth": 1.2}, "bandwidth is 1.2"),
-        ({"bandwidth": 0.0}, "bandwidth is 0.0"),
-        ({"tail": "soft"}, "tail 'soft'"),
-        ({"tail": "official"}, "max_cdf is missing"),
-        ({"max_cdf": 0.9}, "max_cdf=0.9 has no effect"),
-        ({"latent_dim": 0}, "latent_dim is 0"),
-        ({"num_centers": 1}, "num_centers is 1"),
+        ({"bandwidth": 1.2}, "bandwidth must lie in .0, 1., got 1.2"),
+        ({"bandwidth": 0.0}, "bandwidth must lie in .0, 1., got 0"),
+        ({"tail": "soft"}, "tail must be one of 'none', 'official', got 'soft'"),
+        ({"tail": "official"}, "max_cdf must be a probability with tail='official', got None"),
+        ({"max_cdf": 0.9}, "max_cdf must be None with tail='none', got 0.9: leave it out"),
+        ({"latent_dim": 0}, "latent_dim must be .* got 0"),
+        ({"num_centers": 1}, "num_centers must be .* got 1"),
     ],
 )
 def test_errors_name_the_argument(change, message):

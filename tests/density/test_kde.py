@@ -163,13 +163,19 @@ def test_works_under_jit_with_a_traced_bandwidth():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bandwidth": 0.0}, "bandwidth is 0.0"),
-        ({"bandwidth": float("nan")}, "bandwidth is nan"),
-        ({"z": np.zeros(3, np.float32)}, r"z has shape \(3,\)"),
-        ({"centers": np.zeros((5, 4), np.float32)}, "z has 3 columns but centers has 4"),
-        ({"centers": np.zeros((0, 3), np.float32)}, "centers has no rows"),
-        ({"exclude": np.zeros(3, np.int32)}, "exclude has shape"),
-        ({"log_weights": np.zeros(3, np.float32)}, "log_weights has shape"),
+        ({"bandwidth": 0.0}, "bandwidth must be finite and positive, got 0.0"),
+        ({"bandwidth": float("nan")}, "bandwidth must be finite and positive, got nan"),
+        ({"z": np.zeros(3, np.float32)}, r"z must have shape .*, got \(3,\)"),
+        (
+            {"centers": np.zeros((5, 4), np.float32)},
+            "centers must have the latent_dim of z, 3, got 4",
+        ),
+        ({"centers": np.zeros((0, 3), np.float32)}, "centers must have a row"),
+        ({"exclude": np.zeros(3, np.int32)}, r"exclude must have shape \(2,\), got \(3,\)"),
+        (
+            {"log_weights": np.zeros(3, np.float32)},
+            r"log_weights must have shape \(5,\), got \(3,\)",
+        ),
     ],
 )
 def test_errors_name_the_argument(change, message):
@@ -219,5 +225,5 @@ def test_sharded_centers_give_the_density_of_all(check_vma, queries_sharded, wit
 
 def test_several_bandwidths_are_refused():
     z = np.zeros((2, 3), np.float32)
-    with pytest.raises(ValueError, match=r"bandwidth has shape \(2,\): give one number"):
+    with pytest.raises(ValueError, match=r"bandwidth must be one number, got shape \(2,\)"):
         kde_log_density(z, z, bandwidth=np.ones(2, np.float32))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from avae_jax.posteriors import Dirac
 from avae_jax.training import config as cfg
 from avae_jax.training import loop
 from avae_jax.training.run import Run, load_run
@@ -47,23 +48,18 @@ def with_codes(run: Run, forward, backward) -> Run:
       forward: `[n, latent_dim]` codes -> changed codes, in JAX.
       backward: changed codes -> the codes the decoder was trained on.
     """
-    model = run.model
+    method = run.method
 
-    class Changed(type(model)):
+    class Changed(type(method)):
         def encode(self, variables, x, *, train):
-            z, stats = model.encode(variables, x, train=train)
-            return forward(z), stats
+            posterior, variables = method.encode(variables, x, train=train)
+            return Dirac(forward(posterior.mean())), variables
 
         def decode(self, variables, z, *, train):
-            return model.decode(variables, backward(z), train=train)
+            return method.decode(variables, backward(z), train=train)
 
-    fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model)}
-    changed = dataclasses.replace(run, model=Changed(**fields))
-    if run.centers is not None:
-        changed = dataclasses.replace(
-            changed, centers=np.asarray(forward(jnp.asarray(run.centers)))
-        )
-    return changed
+    fields = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
+    return dataclasses.replace(run, method=Changed(**fields))
 
 
 def gaussianised(run: Run) -> Run:
@@ -77,7 +73,7 @@ def gaussianised(run: Run) -> Run:
     z = run.encode(dataset.images[dataset.splits.train]).astype(np.float64)
     mean, covariance = z.mean(axis=0), np.cov(z, rowvar=False)
     values, vectors = np.linalg.eigh(covariance)
-    scale = run.scale("claimed")
+    scale = run.prior().std()
     to = jnp.asarray((vectors / np.sqrt(values)) @ vectors.T * scale, jnp.float32)
     back = jnp.asarray((vectors * np.sqrt(values)) @ vectors.T / scale, jnp.float32)
     shift = jnp.asarray(mean, jnp.float32)

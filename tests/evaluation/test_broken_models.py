@@ -31,7 +31,7 @@ def good(digits_run):
 
 def shrunk(run, num_axes):
     """Return a run whose first axes are a thousandth as wide, and decoded as before."""
-    d = run.model.latent_dim
+    d = run.method.latent_dim
     factor = jnp.where(jnp.arange(d) < num_axes, 1e-3, 1.0)
     return with_codes(run, lambda z: z * factor, lambda z: z / factor)
 
@@ -56,7 +56,7 @@ def test_a_wrongly_scaled_model_is_called_wrongly_scaled(good, factor):
 
 
 def test_a_model_with_a_hole_is_called_holed(good):
-    scale = good.scale("claimed")
+    scale = good.prior().std()
     findings = findings_of(with_codes(good, lambda z: open_hole(z, scale), lambda z: z))
     assert faults(findings) == {"holes"}, findings
     assert "in one plane" in findings[0].text
@@ -87,7 +87,7 @@ def test_the_same_on_mnist(tmp_path):
         refresh="queue", batch_size=96,
     )  # fmt: skip
     run = gaussianised(train(tmp_path / "run", config))
-    scale = run.scale("claimed")
+    scale = run.prior().std()
     broken = {
         "collapse": shrunk(run, 3),
         "scale": with_codes(run, lambda z: 1.6 * z, lambda z: z / 1.6),

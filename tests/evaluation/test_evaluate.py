@@ -200,11 +200,10 @@ def test_plain_data_gets_a_report_too(tmp_path):
     rows = np.split(np.arange(600, dtype=np.int32), [400, 480])
     x = rng.normal(size=(600, 3)).astype(np.float32) @ rng.normal(size=(3, 6)).astype(np.float32)
     dataset = ImageData("rows", x, None, Splits(*rows))
-    config = cfg.Config(
-        model=cfg.ModelConfig(architecture="mlp", latent_dim=3, width=0.1, activation="linear"),
-        centers=cfg.CentersConfig(num_centers=200),
-        optimization=cfg.OptimizationConfig(batch_size=96, num_epochs=5),
-    )
+    config = cfg.configure(
+        architecture="mlp", latent_dim=3, width=0.1, activation="linear", num_centers=200,
+        batch_size=96, num_epochs=5,
+    )  # fmt: skip
     run = train(tmp_path / "run", config, dataset=dataset)
     summary = evaluate_run(run, dataset=dataset, output=tmp_path / "out")
     assert summary["about"]["num_images"] == 120

@@ -16,9 +16,8 @@ def material(z, z_train, *, scale=1.0, loc=None) -> Any:
     d = z.shape[1]
     mix = jnp.eye(d, 2 * d)
     run = SimpleNamespace(
-        model=SimpleNamespace(latent_dim=d, stochastic=False),
-        bandwidth=None,
-        scale=lambda name: scale,
+        method=SimpleNamespace(latent_dim=d),
+        prior=lambda: SimpleNamespace(std=lambda: scale),
         decode_batch=lambda z: z @ mix,
     )
     z, z_train = z.astype(np.float32), z_train.astype(np.float32)

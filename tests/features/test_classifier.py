@@ -212,6 +212,7 @@ def test_bad_input_is_named(trained, digits):
         ("num_classes must be", ValueError, lambda: train(num_classes=1)),
         ("num_epochs must be", ValueError, lambda: train(num_epochs=0)),
         ("batch_size must be", ValueError, lambda: train(batch_size=0)),
+        ("batch_size must be", TypeError, lambda: train(batch_size=2.0)),
         ("learning_rate must be", ValueError, lambda: train(learning_rate=0.0)),
         ("together, or neither", ValueError, lambda: train(validation_images=images)),
         (

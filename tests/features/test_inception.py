@@ -105,7 +105,7 @@ def test_bad_input_is_named(weights):
         features(np.full_like(good, np.nan))
     with pytest.raises(TypeError, match="got int32"):
         features(good.astype(np.int32))
-    with pytest.raises(ValueError, match="batch_size must be a whole number"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
         features(good, batch_size=0)
     with pytest.raises(ValueError, match="weights.resize must be 'legacy_pytorch'"):
         inception_features(good, weights._replace(resize="clean"))

@@ -125,7 +125,7 @@ def test_bad_input_is_named():
         relevance(lambda codes: jnp.sqrt(codes), z)
     with pytest.raises(ValueError, match="share must lie in"):
         relevance(lambda codes: codes, z, share=1.0)
-    with pytest.raises(ValueError, match="num_codes is 0"):
+    with pytest.raises(ValueError, match="num_codes must be an integer of at least .*, got 0"):
         relevance(lambda codes: codes, z, num_codes=0)
     with pytest.raises(ValueError, match="threshold must be finite and positive"):
         active_units(z, threshold=0.0)

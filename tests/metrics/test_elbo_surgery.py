@@ -174,11 +174,14 @@ def test_one_row_has_no_standard_error():
     ("change", "message"),
     [
         ({"loc": np.zeros(4)}, r"loc must have shape \[n, latent_dim\]"),
-        ({"log_var": np.zeros((4, 3))}, r"must have the same shape, got \(4, 2\) and \(4, 3\)"),
+        (
+            {"log_var": np.zeros((4, 3))},
+            r"log_var must have the shape of loc, \(4, 2\), got \(4, 3\)",
+        ),
         ({"loc": np.full((4, 2), np.nan)}, "loc has 4 of 4 rows that are not finite"),
         ({"log_var": np.full((4, 2), -np.inf)}, "log_var has 4 of 4 rows that are not finite"),
-        ({"num_samples": 0}, "num_samples must be an integer >= 1, got 0"),
-        ({"num_queries": 2.5}, "num_queries must be an integer >= 1, got 2.5"),
+        ({"num_samples": 0}, "num_samples must be an integer of at least 1, got 0"),
+        ({"num_queries": 0}, "num_queries must be an integer of at least 1, got 0"),
         ({"recon_log_prob": np.zeros((4, 2))}, r"must have shape \(4,\), one value a row"),
         ({"recon_log_prob": np.array([0, 0, np.nan, 0])}, "recon_log_prob has values that are not"),
     ],

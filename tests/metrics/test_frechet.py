@@ -160,7 +160,7 @@ def test_bad_input_is_named():
         frechet_distance(x, np.array([[0.0, 0.0], [np.nan, 0.0], [1.0, 1.0]]))
     with pytest.raises(ValueError, match="features has 2 columns but reference has 3"):
         frechet_distance(x, np.zeros((3, 3)))
-    with pytest.raises(ValueError, match="num_levels must be at least 2"):
+    with pytest.raises(ValueError, match="num_levels must be an integer of at least 2"):
         frechet_infinity(x, x, num_levels=1)
     with pytest.raises(ValueError, match="reference_covariance must have shape"):
         frechet_distance_from_moments(np.zeros(2), np.eye(2), np.zeros(2), np.eye(3))

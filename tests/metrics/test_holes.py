@@ -21,12 +21,6 @@ def _one_blas_thread():
         yield
 
 
-@pytest.fixture
-def short_null(monkeypatch):
-    """Return a function that makes the simulated standard deviations cheap and meaningless."""
-    return lambda: monkeypatch.setattr("avae_jax.metrics.holes._NULL_REPETITIONS", 2)
-
-
 def _with_hole(rng, n, d, center=0.8, radius=0.6):
     """Draw from N(0, I) outside a cylinder over a disc in the first two dimensions."""
     z = rng.standard_normal((3 * n, d))
@@ -62,12 +56,13 @@ def test_coverage_equals_prdc(k, monkeypatch):
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(300, 300, 2), (200, 400, 16), (300, 150, 48)])
-def test_coverage_null(n, m, d, short_null):
+def test_coverage_null(n, m, d):
     rng = np.random.default_rng(0)
     stds = [_coverage_std(rng.standard_normal((n, d)), m, i) for i in range(4)]
-    short_null()
     runs = [
-        prior_coverage(2.0 * rng.standard_normal((n, d)), scale=2.0, num_draws=m, seed=i)
+        prior_coverage(
+            2.0 * rng.standard_normal((n, d)), scale=2.0, num_draws=m, num_null=2, seed=i
+        )
         for i in range(60)
     ]
     values = np.array([run["prior_coverage"] for run in runs])
@@ -86,11 +81,10 @@ def test_coverage_null_for_equal_sizes():
     assert abs(_zscore(result, "prior_coverage")) < 5
 
 
-def test_null_std_scales_to_large_samples(short_null):
+def test_null_std_scales_to_large_samples():
     rng = np.random.default_rng(0)
     stds = [_coverage_std(rng.standard_normal((1500, 8)), 1500, i) for i in range(3)]
-    short_null()
-    runs = [prior_coverage(rng.standard_normal((1500, 8)), seed=i) for i in range(30)]
+    runs = [prior_coverage(rng.standard_normal((1500, 8)), num_null=2, seed=i) for i in range(30)]
     values = [run["prior_coverage"] for run in runs]
     assert np.mean(stds) == pytest.approx(np.std(values, ddof=1), rel=0.5)
 
@@ -101,13 +95,13 @@ def test_codes_from_the_callers_generator_are_not_the_draws():
         assert prior_coverage(z, seed=seed)["prior_coverage"] < 1.0
 
 
-def test_far_share_of_prior_codes_is_one_per_cent(short_null):
+def test_far_share_of_prior_codes_is_one_per_cent():
     rng = np.random.default_rng(0)
     z = rng.standard_normal((300, 4))
     stds = [far_prior_share(z, seed=i)["far_prior_share_null_std"] for i in range(4)]
-    short_null()
     runs = [
-        far_prior_share(0.5 * rng.standard_normal((300, 4)), scale=0.5, seed=i) for i in range(80)
+        far_prior_share(0.5 * rng.standard_normal((300, 4)), scale=0.5, num_null=2, seed=i)
+        for i in range(80)
     ]
     values = np.array([run["far_prior_share"] for run in runs])
     assert abs(values.mean() - 0.01) < 5 * values.std(ddof=1) / np.sqrt(80)
@@ -245,7 +239,10 @@ def test_bad_input_is_named():
     z = np.random.default_rng(0).standard_normal((300, 3))
     with pytest.raises(ValueError, match="scale must be finite and positive"):
         prior_coverage(z, scale=0.0)
-    with pytest.raises(ValueError, match="k is 0"):
+    for metric in (prior_coverage, far_prior_share):
+        with pytest.raises(ValueError, match="num_null must be an integer of at least 2, got 1"):
+            metric(z, num_null=1)
+    with pytest.raises(ValueError, match="k must be an integer of at least .*, got 0"):
         prior_coverage(z, k=0)
     with pytest.raises(ValueError, match="k is 300 but there are 299 neighbours"):
         nearest_distances(z, z, k=300, exclude_own=True)
@@ -253,11 +250,11 @@ def test_bad_input_is_named():
         nearest_distances(z[:, :2], z, k=1)
     with pytest.raises(ValueError, match="z has 4 rows, at least 5"):
         hole_points(z[:4])
-    with pytest.raises(TypeError, match=r"num_points is 2\.5"):
+    with pytest.raises(TypeError, match=r"num_points must be an integer .* got 2\.5"):
         hole_points(z, num_points=2.5)  # type: ignore
-    with pytest.raises(ValueError, match="seed is -1"):
+    with pytest.raises(ValueError, match="seed must be an integer of at least .*, got -1"):
         far_prior_share(z, seed=-1)
-    with pytest.raises(ValueError, match="num_null is 1"):
+    with pytest.raises(ValueError, match="num_null must be an integer of at least .*, got 1"):
         plane_holes(z, num_null=1)
     with pytest.raises(ValueError, match="give at least two"):
         plane_holes(z, num_rings=1, num_sectors=1)

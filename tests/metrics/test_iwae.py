@@ -196,9 +196,9 @@ def test_undefined_is_nan():
     ("change", "message"),
     [
         ({"x": np.zeros((0, 3))}, r"x must have shape \[n, ...\] with n >= 1, got \(0, 3\)"),
-        ({"num_samples": 0}, "num_samples must be an integer >= 1, got 0"),
-        ({"chunk_size": 1.5}, "chunk_size must be an integer >= 1, got 1.5"),
-        ({"batch_size": True}, "batch_size must be an integer >= 1"),
+        ({"num_samples": 0}, "num_samples must be an integer of at least 1, got 0"),
+        ({"chunk_size": -1}, "chunk_size must be an integer of at least 1, got -1"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
         ({"encode": lambda x: (x, x[:, :2])}, r"encode must return loc and log_var of shape \[4"),
         (
             {"log_likelihood": lambda x, z: x - z[:, :1]},

@@ -7,11 +7,11 @@ from avae_jax.metrics.mardia import mardia
 def _moments(z):
     """Compute b1 from the third moment tensor and b2 from the inverse covariance."""
     n = len(z)
-    centred = z - z.mean(axis=0)
-    inverse = np.linalg.inv(centred.T @ centred / n)
-    white = centred @ np.linalg.cholesky(inverse)
+    centered = z - z.mean(axis=0)
+    inverse = np.linalg.inv(centered.T @ centered / n)
+    white = centered @ np.linalg.cholesky(inverse)
     third = np.einsum("ni,nj,nk->ijk", white, white, white, optimize=True) / n
-    return np.sum(third**2), np.mean(np.einsum("ni,ij,nj->n", centred, inverse, centred) ** 2)
+    return np.sum(third**2), np.mean(np.einsum("ni,ij,nj->n", centered, inverse, centered) ** 2)
 
 
 @pytest.mark.parametrize(("n", "d"), [(3, 1), (40, 6), (512, 3), (513, 3), (1500, 8)])

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from avae_jax.metrics.memorisation import memorisation, nearest_training_neighbour
+from avae_jax.metrics.memorisation import memorisation, nearest_training_neighbor
 
 
 @pytest.fixture(autouse=True)
@@ -17,18 +17,18 @@ def draw(seed, n, d=6):
     return np.random.default_rng(seed).standard_normal((n, d))
 
 
-@pytest.mark.parametrize("num_neighbours", [1, 3])
-def test_neighbours_equal_the_full_distance_matrix(num_neighbours):
+@pytest.mark.parametrize("num_neighbors", [1, 3])
+def test_neighbours_equal_the_full_distance_matrix(num_neighbors):
     x, train = draw(0, 1030), draw(1, 300)
-    distances, indices = nearest_training_neighbour(x, train, num_neighbours=num_neighbours)
+    distances, indices = nearest_training_neighbor(x, train, num_neighbors=num_neighbors)
     full = np.linalg.norm(x[:, None] - train[None], axis=-1)
-    np.testing.assert_array_equal(indices, np.argsort(full, axis=1)[:, :num_neighbours])
-    np.testing.assert_allclose(distances, np.sort(full, axis=1)[:, :num_neighbours], rtol=1e-12)
+    np.testing.assert_array_equal(indices, np.argsort(full, axis=1)[:, :num_neighbors])
+    np.testing.assert_allclose(distances, np.sort(full, axis=1)[:, :num_neighbors], rtol=1e-12)
 
 
 def test_images_and_exact_copies():
     train = np.random.default_rng(2).uniform(size=(40, 5, 4, 3)).astype(np.float32)
-    distances, indices = nearest_training_neighbour(train[[7, 3]], train)
+    distances, indices = nearest_training_neighbor(train[[7, 3]], train)
     np.testing.assert_array_equal(indices, [[7], [3]])
     np.testing.assert_array_equal(distances, 0.0)
 
@@ -104,5 +104,5 @@ def test_bad_input_is_named():
         memorisation(x, x[:0], x)
     with pytest.raises(ValueError, match="test has 3 of 3 rows that are not finite"):
         memorisation(x, x, x * np.nan)
-    with pytest.raises(ValueError, match=r"num_neighbours must lie in \[1, 3\], got 4"):
-        nearest_training_neighbour(x, x, num_neighbours=4)
+    with pytest.raises(ValueError, match=r"num_neighbors must be an integer from 1 to 3, got 4"):
+        nearest_training_neighbor(x, x, num_neighbors=4)

@@ -58,9 +58,9 @@ def test_constant_images():
 
 def test_bad_input_is_named():
     x = images(10)
-    with pytest.raises(ValueError, match=r"num_components must lie in \[1, 9\] for 10 images"):
+    with pytest.raises(ValueError, match="num_components must be an integer from 1 to 9"):
         fit_pca(x)
-    with pytest.raises(ValueError, match="num_components must lie in"):
+    with pytest.raises(ValueError, match="num_components must be .* got 0"):
         fit_pca(x, num_components=0)
     with pytest.raises(ValueError, match="train_images has 1 rows, at least 2"):
         fit_pca(x[:1], num_components=1)

@@ -120,11 +120,11 @@ def test_bad_input_is_named():
     x = np.zeros((3, 2))
     with pytest.raises(ValueError, match="as many rows of each"):
         prd(x, x[:2])
-    with pytest.raises(ValueError, match=r"num_clusters must lie in \[2, 6\], got 20"):
+    with pytest.raises(ValueError, match="num_clusters must be an integer from 2 to 6, got 20"):
         prd(x, x)
-    with pytest.raises(ValueError, match="num_runs must be at least 1"):
+    with pytest.raises(ValueError, match="num_runs must be an integer of at least 1"):
         prd(x, x, num_clusters=2, num_runs=0)
-    with pytest.raises(ValueError, match="num_angles must be at least 3"):
+    with pytest.raises(ValueError, match="num_angles must be an integer of at least 3"):
         prd_curve(x, x, num_clusters=2, num_angles=2)
     with pytest.raises(ValueError, match="features has 3 of 3 rows that are not finite"):
         prd(x * np.nan, x, num_clusters=2)

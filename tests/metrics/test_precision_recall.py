@@ -116,7 +116,7 @@ def test_bad_input_is_named():
         precision_recall(x[:3], x)
     with pytest.raises(ValueError, match="reference has 1 rows, at least 2"):
         precision_recall(x, x[:1], k=1)
-    with pytest.raises(ValueError, match="k must be at least 1"):
+    with pytest.raises(ValueError, match="k must be an integer of at least 1"):
         precision_recall(x, x, k=0)
     with pytest.raises(ValueError, match="features has 2 columns but reference has 1"):
         precision_recall(x, x[:, :1])

@@ -39,11 +39,16 @@ def test_perfect_and_broken_reconstructions():
 @pytest.mark.parametrize(
     ("x", "x_recon", "value_range", "message"),
     [
-        (np.zeros((2, 3)), np.zeros((2, 4)), (0, 1), "must agree"),
+        (np.zeros((2, 3)), np.zeros((2, 4)), (0, 1), "x_recon must have the shape of x"),
         (np.zeros((0, 3)), np.zeros((0, 3)), (0, 1), "n >= 1"),
         (np.zeros(3), np.zeros(3), (0, 1), r"\[n, \.\.\.\]"),
         (np.zeros((2, 3)), np.zeros((2, 3)), (1, 1), "low < high"),
-        (np.full((2, 3), 255, np.uint8), np.zeros((2, 3)), (0, 1), "outside value_range"),
+        (
+            np.full((2, 3), 255, np.uint8),
+            np.zeros((2, 3)),
+            (0, 1),
+            "got .255, 255.: scale x",
+        ),
     ],
 )
 def test_bad_input_is_named(x, x_recon, value_range, message):

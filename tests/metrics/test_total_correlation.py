@@ -138,9 +138,9 @@ def test_bad_input_is_named():
     z = np.zeros((4, 2))
     with pytest.raises(ValueError, match="scale must be finite and positive"):
         dimension_kl(z, scale=0.0)
-    with pytest.raises(ValueError, match="num_neighbors is 0"):
+    with pytest.raises(ValueError, match="num_neighbors must be an integer of at least .*, got 0"):
         total_correlation(z, num_neighbors=0)
-    with pytest.raises(TypeError, match=r"num_null is 1\.5"):
+    with pytest.raises(TypeError, match=r"num_null must be an integer .* got 1\.5"):
         total_correlation(z, num_null=1.5)  # type: ignore
     with pytest.raises(ValueError, match="z has 1 of 2 rows that are not finite"):
         total_correlation(np.array([[0.0], [np.nan]]))

@@ -101,9 +101,9 @@ def test_malformed_path(path):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("no/such/file.py:Encoder", "there is no file 'no/such/file.py'"),
+        ("no/such/file.py:Encoder", "file 'no/such/file.py' does not exist"),
         ("no_such_package.nets:Encoder", "could not import 'no_such_package.nets'"),
-        ("flax.linen:Dens", r"'flax.linen' has no 'Dens': did you mean 'Dense'\?"),
+        ("flax.linen:Dens", r"'flax.linen' has no 'Dens'; did you mean 'Dense'\?"),
     ],
 )
 def test_missing_file_module_or_name(path, message):

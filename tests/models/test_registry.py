@@ -360,11 +360,10 @@ def test_flat_data_in_a_convolutional_encoder_is_refused():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"architecture": "mnst"}, r"'mnst' is unknown: did you mean 'mnist'\?"),
+        ({"architecture": "mnst"}, r"got 'mnst'; did you mean 'mnist'\?"),
         ({"latent_dim": 0}, "latent_dim must be an integer of at least 1, got 0"),
-        ({"latent_dim": 2.0}, "latent_dim must be an integer of at least 1, got 2.0"),
         ({"num_outputs": -1}, "num_outputs must be an integer of at least 1, got -1"),
-        ({"width": 0}, "width must be positive, got 0"),
+        ({"width": 0}, "width must be finite and positive, got 0"),
         ({"norm": "layer"}, "norm must be one of .* got 'layer'"),
         ({"activation": "relu"}, "activation must be one of .* got 'relu'"),
     ],
@@ -383,7 +382,7 @@ def test_bad_encoder_arguments(kwargs, message):
             {"image_shape": (28, 28, 1)},
             r"\(28, 28, 1\): it needs .* multiples of 16; these take this shape: .*'mlp'",
         ),
-        ({"architecture": "digits", "width": -1.0}, "width must be positive, got -1.0"),
+        ({"architecture": "digits", "width": -1.0}, "width must be finite and positive, got -1.0"),
         (
             {"architecture": "cifar10", "image_shape": (30, 30, 3)},
             "multiples of 4; these take this shape: 'mlp'",
@@ -395,6 +394,12 @@ def test_bad_encoder_arguments(kwargs, message):
 def test_bad_decoder_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         make_decoder(**{"architecture": "mnist", "image_shape": (32, 32, 1)} | kwargs)
+
+
+@pytest.mark.parametrize("latent_dim", [2.0, True, "2"])
+def test_a_latent_dim_that_is_no_integer_is_refused(latent_dim):
+    with pytest.raises(TypeError, match="latent_dim must be an integer of at least 1, got"):
+        make_encoder("mnist", latent_dim=latent_dim)
 
 
 def test_fitting_architectures_are_named():

@@ -1,5 +1,7 @@
 """A small data set and a configuration that trains on it in a moment."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -39,10 +41,8 @@ def blobs() -> ImageData:
 @pytest.fixture(scope="session")
 def small_config() -> cfg.Config:
     """An AVAE with one small hidden layer, four steps an epoch."""
-    return cfg.Config(
-        experiment="blobs",
-        model=cfg.ModelConfig(architecture="mlp", latent_dim=3, width=0.1),
-        objective=cfg.ObjectiveConfig(tail="official", max_cdf=1 - 1e-4),
-        centers=cfg.CentersConfig(num_centers=200),
-        optimization=cfg.OptimizationConfig(batch_size=64, num_epochs=2, learning_rate=1e-3),
-    )
+    config = cfg.configure(
+        architecture="mlp", latent_dim=3, width=0.1, max_cdf=1 - 1e-4, num_centers=200,
+        batch_size=64, num_epochs=2, learning_rate=1e-3,
+    )  # fmt: skip
+    return dataclasses.replace(config, experiment="blobs")

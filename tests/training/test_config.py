@@ -5,9 +5,10 @@ import json
 
 import pytest
 
+from avae_jax.methods import METHODS
 from avae_jax.training import config as cfg
 
-BASE = cfg.Config(objective=cfg.ObjectiveConfig(tail="none"))
+BASE = cfg.configure(tail="none")
 
 
 def test_every_experiment_is_runnable():
@@ -21,8 +22,11 @@ def test_every_experiment_is_runnable():
 
 
 def test_field_names_are_unique():
-    total = sum(len(dataclasses.fields(getattr(BASE, section))) for section in cfg.SECTIONS)
-    assert len(cfg.section_of_field()) == total
+    for method in METHODS:
+        config = cfg.replace_fields(cfg.Config(), method=method)
+        parts = cfg.sections_of(config).values()
+        total = sum(len(dataclasses.fields(part)) for part in parts)
+        assert len(cfg.section_of_field(config)) == total
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,10 @@ def test_field_names_are_unique():
         ({"weight": -2.0}, "weight=-2.0"),
         ({"weight": "bits"}, "weight='bits': expected"),
         ({"max_cdf": 1.0}, "max_cdf=1.0: give a probability"),
-        ({"method": "vae", "beta": 4.0}, "beta=4.0: it has no effect with method vae"),
+        (
+            {"method": "vae", "beta": 4.0},
+            "beta has no effect with method vae: leave it out, or use method avae or beta_vae",
+        ),
         ({"likelihood": "bernoulli", "activation": "tanh"}, "activation=tanh: likelihood"),
         ({"tail": "auto"}, "tail='auto': expected"),
         ({"method": "beta_vae"}, "beta=None: method beta_vae needs"),
@@ -63,9 +70,10 @@ def test_refused(fields, message):
 
 def test_the_floor_follows_the_dimensions():
     for latent_dim, gap in ((8, 1e-6), (16, 1e-4), (64, 1e-2), (128, 1e-1)):
-        config = cfg.replace_fields(cfg.Config(), latent_dim=latent_dim)
-        assert 1 - cfg.max_cdf(config) == pytest.approx(gap)
-    assert cfg.max_cdf(cfg.replace_fields(cfg.Config(), max_cdf=0.3)) == 0.3
+        config = cfg.configure(latent_dim=latent_dim)
+        assert 1 - config.method.floor_at(latent_dim) == pytest.approx(gap)
+    assert cfg.configure(max_cdf=0.3).method.floor_at(8) == 0.3
+    assert BASE.method.floor_at(8) is None
     cfg.check_config(cfg.Config())
 
 
@@ -94,10 +102,10 @@ def test_experiment_files(tmp_path):
         cfg.load_experiment(str(bad))
     broken = tmp_path / "broken.py"
     broken.write_text("x = 1\ndef (\n")
-    with pytest.raises(cfg.ConfigError, match=r"broken.py:2: SyntaxError"):
+    with pytest.raises(cfg.ConfigError, match=r"broken.py.: SyntaxError: .*line 2"):
         cfg.load_experiment(str(broken))
     broken.write_text("import no_such_module\n")
-    with pytest.raises(cfg.ConfigError, match=r"broken.py: ModuleNotFoundError"):
+    with pytest.raises(cfg.ConfigError, match="broken.py.: ModuleNotFoundError"):
         cfg.load_experiment(str(broken))
     with pytest.raises(cfg.ConfigError, match="does not exist"):
         cfg.load_experiment(str(tmp_path / "none.py"))
@@ -114,10 +122,26 @@ def test_config_files(tmp_path):
         cfg.load_config(tmp_path / "none" / "config.json")
 
 
+def test_a_change_of_method_keeps_what_all_methods_have():
+    config = cfg.configure(likelihood="bernoulli", beta=3.0, latent_dim=5)
+    changed = cfg.replace_fields(config, method="ae")
+    assert changed.method == METHODS["ae"](likelihood="bernoulli")
+    assert changed.model.latent_dim == 5
+    assert cfg.replace_fields(config, method="avae").method == config.method
+    with pytest.raises(cfg.ConfigError, match="unknown method 'avea'; did you mean 'avae'"):
+        cfg.replace_fields(config, method="avea")
+
+
+def test_the_format_before_is_refused():
+    with pytest.raises(cfg.ConfigError, match="format before 2.*train again"):
+        cfg.from_dict({"objective": {"method": "avae"}})
+
+
 def test_differences():
     assert cfg.differences(BASE, BASE) == []
     longer = cfg.replace_fields(BASE, num_epochs=99, data_dir="elsewhere")
     assert cfg.differences(BASE, longer) == []
     assert cfg.differences(BASE, cfg.replace_fields(BASE, latent_dim=9)) == ["latent_dim: 8 -> 9"]
+    assert cfg.differences(BASE, cfg.replace_fields(BASE, method="vae")) == ["method: avae -> vae"]
     cosine = cfg.replace_fields(BASE, schedule="cosine")
     assert cfg.differences(cosine, cfg.replace_fields(cosine, num_epochs=99))

@@ -1,5 +1,6 @@
 """Whole runs: what they leave, how they resume, and what they refuse."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 import avae_jax as av
 from avae_jax.training import config as cfg
 from avae_jax.training import loop, report
 from avae_jax.training.checkpoint import CheckpointError, Checkpoints
-from avae_jax.training.logging import read_metrics
+from avae_jax.training.writers import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +32,34 @@ def finished(blobs, small_config, tmp_path_factory) -> Path:
     return folder
 
 
-def parameters(folder, which="latest"):
-    run = av.load_run(folder, which=which)
-    return [*jax.tree.leaves(run.variables), run.centers, run.beta, run.step]
+def last_state(folder):
+    """Return all arrays of a run's last checkpoint, by item and name, read without our reader."""
+    with contextlib.closing(ocp.CheckpointManager(folder / "checkpoints")) as manager:
+        items = {name: ocp.args.StandardRestore() for name in ("model", "training")}
+        restored = manager.restore(manager.latest_step(), args=ocp.args.Composite(**items))
+    return {f"{item}/{name}": leaf for item in items for name, leaf in restored[item].items()}
 
 
 def assert_same_bits(first, second):
-    for a, b in zip(parameters(first), parameters(second), strict=True):
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    a, b = last_state(first), last_state(second)
+    assert set(a) == set(b)
+    # The weights, what the method remembers and how far the run is are among them.
+    assert {
+        "model/params/decoder/output/kernel",
+        "training/memory/bank/codes",
+        "training/step",
+    } <= {*a}
+    for name, leaf in a.items():
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf, b[name] = jax.random.key_data(leaf), jax.random.key_data(b[name])
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(b[name]), err_msg=name)
 
 
 def test_a_run_folder_holds_everything(finished):
     names = {path.name for path in finished.iterdir()}
     assert names >= {
-        "config.json", "facts.json", "splits.npz", "bandwidth.json", "metrics.jsonl",
-        "summary.json", "codes.npz", "checkpoints", "figures", "tensorboard",
+        "config.json", "facts.json", "splits.npz", "metrics.jsonl", "summary.json",
+        "codes.npz", "checkpoints", "figures", "tensorboard",
     }  # fmt: skip
     figures = {path.name for path in (finished / "figures").iterdir()}
     assert figures == {
@@ -55,7 +70,7 @@ def test_a_run_folder_holds_everything(finished):
     rows = read_metrics(finished)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     wanted = {
-        "train/loss", "train/kl", "train/tail_share", "train/staleness", "validation/score",
+        "train/loss", "train/kl", "train/tail_share", "train/staleness", "validation/criterion",
         "null_kl", "beta", "learning_rate", "images_per_second",
     }  # fmt: skip
     assert wanted <= rows[0].keys()
@@ -73,17 +88,16 @@ def test_the_summary_is_measured_on_the_test_split(finished, blobs):
     codes = summary["codes"]
     eigenvalues = np.linalg.eigvalsh(np.cov(z, rowvar=False))
     assert codes["eig_max"] == pytest.approx(eigenvalues[-1], rel=1e-5)
-    assert codes["kde_kl_null"] == run.bandwidth.null_kl
     scales = summary["scale"]
     train = run.encode(blobs.images[blobs.splits.train]).astype(np.float64)
     assert scales["measured"] == pytest.approx(np.sqrt((train**2).mean()), rel=1e-2)
-    assert scales["claimed"] == pytest.approx(np.sqrt(1 - run.bandwidth.h_corr**2))
+    assert scales["claimed"] == pytest.approx(np.sqrt(1 - run.method.bandwidth.h_corr**2))
 
 
 def test_a_loaded_run_encodes_decodes_and_samples(finished, blobs):
     run = av.load_run(finished)
     assert run.config.experiment == "blobs"
-    assert set(run.params) == {"encoder", "decoder"}
+    assert set(run.params) == {"encoder", "decoder", "prior"}
     z = run.encode(blobs.images[:300])
     assert z.shape == (300, 3)
     # One image at a time gives the same codes: nothing depends on its neighbours.
@@ -93,10 +107,11 @@ def test_a_loaded_run_encodes_decodes_and_samples(finished, blobs):
         x = run.sample(9, scale=scale, seed=3)
         assert x.shape == (9, 8, 8, 1)
         assert 0 <= x.min() <= x.max() <= 1
-    noise = np.random.default_rng(3).standard_normal((9, 3)).astype(np.float32)
-    np.testing.assert_allclose(
-        run.sample(9, seed=3), run.decode(noise * np.float32(run.bandwidth.prior_scale)), atol=1e-5
-    )
+    z = run.prior().sample(jax.random.key(3), 9)
+    np.testing.assert_array_equal(run.sample(9, seed=3), run.decode(z))
+    assert run.prior().std() == pytest.approx(run.method.bandwidth.prior_scale)
+    z = np.asarray(run.prior("measured").sample(jax.random.key(0), 20_000))
+    assert z.std() == pytest.approx(run.prior("measured").std(), rel=5 / np.sqrt(2 * z.size))
     with pytest.raises(ValueError, match="this model takes"):
         run.encode(blobs.images[:, :4])
     with pytest.raises(ValueError, match="this model takes"):
@@ -107,8 +122,8 @@ def test_a_loaded_run_encodes_decodes_and_samples(finished, blobs):
         run.sample(0)
 
 
-def test_the_best_checkpoint_is_the_lowest_score(finished):
-    scores = {row["step"]: row["validation/score"] for row in read_metrics(finished)}
+def test_the_best_checkpoint_has_the_lowest_criterion(finished):
+    scores = {row["step"]: row["validation/criterion"] for row in read_metrics(finished)}
     best = av.load_run(finished, which="best").step
     assert scores[best] == min(scores.values())
     assert av.load_run(finished, which="latest").step == max(scores)
@@ -214,18 +229,37 @@ def test_a_refused_run_keeps_its_files(finished, blobs, small_config):
     assert after == before
 
 
-def test_a_damaged_bandwidth_file(finished, blobs, small_config, tmp_path):
-    """It is named, and deleting it, as the message says, brings it back."""
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda facts: "{", "is not a whole run folder: facts.json"),
+        (lambda facts: json.dumps({**facts, "format": 1}), "of format 1.*reads format 2: train"),
+        (lambda facts: json.dumps({}), "facts.json: 'image_shape'"),
+    ],
+)
+def test_facts_that_cannot_be_read(change, message, finished, blobs, small_config, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
+    path = folder / "facts.json"
+    path.write_text(change(json.loads(path.read_text())))
     config = cfg.replace_fields(small_config, num_epochs=4)
-    (folder / "bandwidth.json").write_text("{")
     for read in (av.load_run, lambda path: loop.train(config, path, dataset=blobs)):
-        with pytest.raises(cfg.ConfigError, match="bandwidth.json is damaged"):
+        with pytest.raises(cfg.ConfigError, match=message):
             read(folder)
-    (folder / "bandwidth.json").unlink()
-    loop.train(config, folder, dataset=blobs)
-    assert av.load_run(folder).bandwidth == av.load_run(finished).bandwidth
+
+
+def test_what_was_found_at_the_start_holds_for_the_whole_run(
+    finished, blobs, small_config, tmp_path
+):
+    """The bandwidth is read back, not searched for again."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    path = folder / "facts.json"
+    facts = json.loads(path.read_text())
+    facts["method"]["bandwidth"]["h_corr"] = 0.5
+    path.write_text(json.dumps(facts))
+    assert av.load_run(folder).method.bandwidth.h_corr == 0.5
+    assert av.load_run(finished).method.bandwidth.h_corr != 0.5
 
 
 def test_splits_are_the_runs_own(finished, blobs):
@@ -278,7 +312,7 @@ def test_vae_codes_are_draws_of_the_posterior(blobs, small_config, tmp_path):
         np.sqrt(np.trace(np.cov(draws.astype(np.float64), rowvar=False)) / 3), rel=1e-4
     )
     np.testing.assert_array_equal(draws, run.draw_codes(x))
-    with pytest.raises(ValueError, match="method beta_vae has no kernel density"):
+    with pytest.raises(ValueError, match="scale='fixed_point' is not one of .'claimed', 'meas"):
         run.sample(1, scale="fixed_point")
 
 
@@ -289,43 +323,48 @@ def test_the_schedule_is_what_is_logged(blobs, small_config, tmp_path):
     assert rates == pytest.approx([0.5e-3, 0.0], abs=1e-9)
 
 
+class Quiet:
+    """A place that takes whatever a loop has to say."""
+
+    requested = False
+
+    def save(self, state, *, criterion, info):
+        pass
+
+    def write_scalars(self, step, scalars):
+        pass
+
+    def update(self, step, metrics=None):
+        pass
+
+    def note(self, text):
+        pass
+
+
 def test_reencode_refreshes_alike_however_steps_are_dispatched(blobs, small_config):
     """Five steps an epoch, refreshed every second: counted from each epoch's start."""
-    import concurrent.futures
-
-    from avae_jax.training.logging import Progress
-
     config = cfg.replace_fields(
         small_config, batch_size=56, refresh="reencode", refresh_every=2, num_epochs=2
     )
-
-    class Quiet:
-        requested = False
-
-        def __getattr__(self, name):
-            return lambda *arguments, **options: None
-
     found = []
     for steps in (1, 2):
         trainer = loop.Trainer(loop.make_setup(config, dataset=blobs), steps_per_dispatch=steps)
-        assert trainer.steps_per_dispatch == steps
+        assert trainer.feed.steps_per_dispatch == steps
         refreshed = []
-        original = trainer.refresh
+        original = trainer.with_memory
 
-        def refresh(state, subset, *, step, original=original, refreshed=refreshed):
-            refreshed.append(step)
-            return original(state, subset, step=step)
+        def with_memory(state, memory, original=original, refreshed=refreshed):
+            if memory is not state.memory:
+                refreshed.append(int(memory.bank.encoded_at[0]))
+            return original(state, memory)
 
         state = trainer.init()
-        trainer.refresh = refresh
-        quiet, progress = Quiet(), Progress(10, 0, 5, stream=open(os.devnull, "w"))
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            for _ in range(2):
-                state = loop._train_epoch(
-                    trainer, state, trainer.program.empty_metrics, quiet, quiet, progress,
-                    loop._SkipWatch(0), {}, quiet, pool,
-                )  # fmt: skip
-        progress._stream.close()
+        trainer.with_memory = with_memory
+        quiet = Quiet()
+        for _ in range(2):
+            epochs = loop.Loop(trainer, quiet, quiet, quiet, quiet)
+            state = epochs.epoch(state, trainer.program.empty_metrics)
+            refreshed.pop()  # The end of an epoch gives the memory its new beta.
         found.append(refreshed)
     assert found[0] == found[1] == [0, 2, 4, 5, 7, 9]
 
@@ -353,7 +392,7 @@ def test_folders_that_are_no_run(blobs, small_config, tmp_path):
 
 def damage(folder: Path, step: int, how: str) -> None:
     files = sorted(
-        (path for path in (folder / "checkpoints" / str(step) / "state").rglob("*")
+        (path for path in (folder / "checkpoints" / str(step) / "model").rglob("*")
          if path.is_file() and "/d/" in str(path)),
         key=lambda path: path.stat().st_size,
     )  # fmt: skip
@@ -394,9 +433,9 @@ def test_a_checkpoint_damaged_twice(finished, blobs, small_config, tmp_path):
     assert (folder / "checkpoints" / f"{last}.damaged-2").is_dir()
 
 
-@pytest.mark.parametrize("content", ["", '{"sco'])
-def test_a_torn_score_file(content, finished, blobs, small_config, tmp_path):
-    """Orbax reads every score before any state: one torn file must not take the run along."""
+@pytest.mark.parametrize("content", ["", '{"crit'])
+def test_a_torn_criterion_file(content, finished, blobs, small_config, tmp_path):
+    """Orbax reads every criterion before any state: one torn file must not take the run along."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     last = av.load_run(folder, which="latest").step
@@ -429,19 +468,18 @@ def test_hand_edited_parameters_are_noticed(finished, blobs, small_config, tmp_p
     target = trainer.target()
     checkpoints = Checkpoints(folder / "checkpoints")
     state, meta = checkpoints.restore(target)
-    import orbax.checkpoint as ocp
+    from avae_jax.training.checkpoint import _flatten, _items
 
-    from avae_jax.training.checkpoint import _flatten
-
-    leaves = _flatten(state)
-    leaves["beta"] = leaves["beta"] * 2
+    items = {name: _flatten(item) for name, item in _items(state).items()}
+    items["training"]["memory/beta"] = items["training"]["memory/beta"] * 2
     step = meta["step"] + 1
     checkpoints._manager.save(
         step,
         args=ocp.args.Composite(
-            state=ocp.args.StandardSave(leaves), meta=ocp.args.JsonSave({**meta, "step": step})
+            **{name: ocp.args.StandardSave(leaves) for name, leaves in items.items()},
+            meta=ocp.args.JsonSave({**meta, "step": step}),
         ),
-        metrics={"score": 0.0},
+        metrics={"criterion": 0.0},
     )
     checkpoints.wait()
     said = []
@@ -451,15 +489,15 @@ def test_hand_edited_parameters_are_noticed(finished, blobs, small_config, tmp_p
     assert "checksum" in said[0]
 
 
-def test_a_score_that_is_not_finite_keeps_the_best(blobs, small_config, tmp_path):
+def test_a_criterion_that_is_not_finite_keeps_the_best(blobs, small_config, tmp_path):
     trainer = loop.Trainer(loop.make_setup(small_config, dataset=blobs))
     state = trainer.init()
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     import dataclasses
 
-    for step, score in enumerate([2.0, 1.0, float("nan"), 3.0, None, 4.0]):
+    for step, criterion in enumerate([2.0, 1.0, float("nan"), 3.0, None, 4.0]):
         moved = dataclasses.replace(state, step=state.step + step)
-        checkpoints.save(moved, score=score, info={})
+        checkpoints.save(moved, criterion=criterion, info={})
     checkpoints.wait()
     assert checkpoints.restore(trainer.target(), which="best")[1]["step"] == 1
     assert checkpoints.restore(trainer.target())[1]["step"] == 5
@@ -481,8 +519,8 @@ def test_codes_that_run_away_are_reported(blobs, small_config, tmp_path, monkeyp
     config = cfg.replace_fields(small_config, num_epochs=1)
     original = loop.Trainer.validate
 
-    def validate(self, state):
-        return {**original(self, state), "kl": -100.0}
+    def validate(self, *arguments, **options):
+        return {**original(self, *arguments, **options), "kl": -100.0}
 
     loop.train(config, tmp_path / "honest", dataset=blobs)
     assert "run away" not in capfd.readouterr().err
@@ -494,6 +532,7 @@ def test_codes_that_run_away_are_reported(blobs, small_config, tmp_path, monkeyp
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", [
     {"method": "vae"},
+    {"method": "vae", "prior": "mixture", "num_components": 3},
     {"method": "ae"},
     {"refresh": "reencode", "refresh_every": 3, "centers_mode": "eval", "norm": "batch"},
     {"centers_mode": "eval", "norm": "batch", "ema_decay": 0.9},

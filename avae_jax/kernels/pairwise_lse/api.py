@@ -7,9 +7,10 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from avae_jax.kernels.pairwise_lse import implementations, vjp
-from avae_jax.kernels.pairwise_lse.layout import AxisName, Layout, mark_varying, varying_axes
+from avae_jax.kernels.pairwise_lse.layout import AxisName, Layout, mark_varying
 from avae_jax.kernels.pairwise_lse.precision import PRECISIONS
 from avae_jax.kernels.pairwise_lse.stats import PairwiseStats
+from avae_jax.kernels.pairwise_lse.varying import varying_axes
 
 # x, y, bandwidths [k], log_weights, exclude
 _Args = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array | None]
@@ -45,13 +46,13 @@ def pairwise_lse(
         sharded over another axis need no name: the op is local in them.)
       queries_sharded: whether x is sharded over `axis_name` too. False: x and bandwidth are the
         same on all devices of the axis, and so is the result.
-      implementation: "xla" (matrix products), "direct" (differences, exact to a few roundings,
-        cost grows faster with d), or None to choose: direct for d <= 8. "pallas_tpu" and
+      implementation: "matrix" (matrix products), "difference" (exact to a few roundings, cost
+        grows faster with d), or None to choose: "difference" for d <= 8. "pallas_tpu" and
         "pallas_gpu" (Hopper; values and gradient in x) are single kernels that have not run on
         hardware yet.
       precision: accuracy class of the matrix products, see Numerics: "highest" (as float32), "high"
         (half the cost on GPU and TPU) or "fast" (bfloat16: wrong by whole nats at narrow
-        bandwidths). "direct" has one class.
+        bandwidths). "difference" has one class.
 
     Returns:
       [n] nats, or [k, n] for several bandwidths, float32 (float64 if an input is and JAX's x64 mode
@@ -67,8 +68,8 @@ def pairwise_lse(
     Numerics:
       Both sides are centred at the mean of the unmasked centers first, so a common offset costs
       nothing. With u = 2^-24 and S_i = max_j (|x_i - c|^2 + |y_j - c|^2) / (2 h^2), c that mean,
-      the error is at most 16 u (1 + S) in class "highest", 2^-15 (1 + S) in "high" and
-      2^-8 (1 + S) in "fast"; of "direct" 8 u (1 + |lse|). A CPU computes all classes in float32.
+      the error is at most 16 u (1 + S) in class "highest", 2^-15 (1 + S) in "high", 2^-8 (1 + S)
+      in "fast", and 8 u (1 + |lse|) of "difference". A CPU computes all classes in float32.
       Half-precision inputs are copied to float32. Time O(n m d); memory O(k n d) for k bandwidths
       plus one tile of logits and 4 MiB of centers: neither [n, m] nor a copy of y. `jax.vmap` over
       queries is as one call with all of them; over anything else, on a CPU, as one call after the

@@ -6,13 +6,11 @@ import importlib
 from collections.abc import Callable
 
 from avae_jax.kernels.pairwise_lse import stream
-from avae_jax.kernels.pairwise_lse.direct import DIFFERENCE_FORM
-from avae_jax.kernels.pairwise_lse.form import Form
+from avae_jax.kernels.pairwise_lse.forms import DIFFERENCE, MATRIX, Form
 from avae_jax.kernels.pairwise_lse.stats import Sums
-from avae_jax.kernels.pairwise_lse.xla import MATRIX_FORM
 
 # Up to here the difference form is no slower than the matrix form, and more accurate.
-_MAX_DIRECT_DIMS = 8
+_MAX_DIFFERENCE_DIMS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +36,14 @@ def _pallas(name: str) -> Implementation:
 
     return Implementation(
         sums=lambda *args, **options: module().sums(*args, **options),
-        form=MATRIX_FORM,
+        form=MATRIX,
         unavailable=lambda: module().unavailable(),
     )
 
 
 IMPLEMENTATIONS = {
-    "xla": Implementation(functools.partial(stream.sums, MATRIX_FORM), MATRIX_FORM),
-    "direct": Implementation(functools.partial(stream.sums, DIFFERENCE_FORM), DIFFERENCE_FORM),
+    "matrix": Implementation(functools.partial(stream.sums, MATRIX), MATRIX),
+    "difference": Implementation(functools.partial(stream.sums, DIFFERENCE), DIFFERENCE),
     # Not chosen by themselves: neither has run on the hardware it is for.
     "pallas_tpu": _pallas("pallas_tpu"),
     "pallas_gpu": _pallas("pallas_gpu"),
@@ -67,10 +65,11 @@ def choose(name: str | None, num_dims: int) -> Implementation:
       NotImplementedError: it cannot run on this machine; says why.
     """
     if name is None:
-        name = "direct" if num_dims <= _MAX_DIRECT_DIMS else "xla"
+        name = "difference" if num_dims <= _MAX_DIFFERENCE_DIMS else "matrix"
     if name not in IMPLEMENTATIONS:
         raise ValueError(
-            f"implementation must be one of {sorted(IMPLEMENTATIONS)} or None, got {name!r}."
+            f"implementation must be one of {sorted(IMPLEMENTATIONS)} or None, got {name!r}: leave "
+            "it out, and the fastest one for the dimension is taken."
         )
     chosen = IMPLEMENTATIONS[name]
     reason = chosen.unavailable()

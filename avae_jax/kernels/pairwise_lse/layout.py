@@ -22,6 +22,7 @@ from avae_jax.kernels.pairwise_lse.stats import (
     merge_sums_over,
     scatter_sums_over,
 )
+from avae_jax.kernels.pairwise_lse.varying import vary_over, varying_axes, varying_zeros
 
 AxisName = str | tuple[str, ...]
 
@@ -48,25 +49,6 @@ class Layout:
         return 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
 
 
-def varying_axes(a) -> frozenset:
-    """Return the mapped axes along which a value is known to differ.
-
-    It is always empty without the replication check of `jax.shard_map`, so also under `jax.pmap`.
-    """
-    aval = jax.typeof(a)
-    # The attribute was renamed in JAX 0.10.
-    kind = getattr(aval, "manual_axis_type", None)
-    return frozenset(kind.varying if kind is not None else getattr(aval, "vma", ()))
-
-
-def vary_over(a, axes: frozenset):
-    """Mark a value as differing along mapped axes; JAX sums its gradient over the new ones."""
-    if a is None:
-        return None
-    missing = axes - varying_axes(a)
-    return jax.lax.pcast(a, tuple(missing), to="varying") if missing else a
-
-
 def mark_varying(layout: Layout, x, y, bandwidths, log_weights, exclude) -> tuple:
     """Mark the arguments as the custom VJP needs them under the replication check.
 
@@ -74,7 +56,7 @@ def mark_varying(layout: Layout, x, y, bandwidths, log_weights, exclude) -> tupl
     axis of the centers where the queries are the same on all of its devices; all else JAX sums.
     """
     args = (x, y, bandwidths, log_weights, exclude)
-    axes = frozenset().union(*(varying_axes(a) for a in args if a is not None))
+    axes = varying_axes(*args)
     tracked = frozenset()
     if layout.axis_name is not None:
         tracked = varying_axes(jax.lax.axis_index(layout.axis_name))
@@ -92,7 +74,7 @@ def mark_varying(layout: Layout, x, y, bandwidths, log_weights, exclude) -> tupl
 
 
 def _all_varying(*args) -> tuple:
-    axes = frozenset().union(*(varying_axes(a) for a in args if a is not None))
+    axes = varying_axes(*args)
     return tuple(vary_over(a, axes) for a in args)
 
 
@@ -246,8 +228,7 @@ def center_gradients(
         return _pass_on((y, log_weights, with_own(step, *carry)), axis_name)
 
     x, y, log_weights, lse, cotangent = _all_varying(x, y, log_weights, lse, cotangent)
-    nothing = (jnp.zeros_like(y), jnp.zeros_like(y[:, 0]))
-    nothing = tuple(vary_over(a, varying_axes(y)) for a in nothing)
+    nothing = varying_zeros(y.shape, y), varying_zeros(y.shape[:1], y)
     last = layout.num_shards - 1
     carry = jax.lax.fori_loop(0, last, add, (y, log_weights, nothing))
     # One more step and they are home.

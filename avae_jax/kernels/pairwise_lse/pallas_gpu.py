@@ -95,7 +95,7 @@ def _plan(
     else:
         raise NotImplementedError(
             f"pallas_gpu has no tile for {d} dimensions at precision={precision!r}, mean={mean}: "
-            'shared memory is too small. Use implementation="xla".'
+            'shared memory is too small. Use implementation="matrix".'
         )
     query_blocks = pl.cdiv(n, warpgroups * _ROWS)
     all_tiles = pl.cdiv(m, centers)
@@ -191,15 +191,16 @@ def sums(
             "exponentials to the special-function unit."
         )
     if moments:
-        raise NotImplementedError('pallas_gpu has no logit moments. Use implementation="xla".')
+        raise NotImplementedError('pallas_gpu has no logit moments. Use implementation="matrix".')
     if bandwidths.shape[0] != 1:
         raise NotImplementedError(
-            f'pallas_gpu takes one bandwidth, got {bandwidths.shape[0]}. Use implementation="xla".'
+            f"pallas_gpu takes one bandwidth, got {bandwidths.shape[0]}. "
+            'Use implementation="matrix".'
         )
     for name, a in (("x", x), ("y", y)):
         if a.dtype != jnp.float32:
             raise NotImplementedError(
-                f'pallas_gpu takes float32, got {name} {a.dtype}. Use implementation="xla".'
+                f'pallas_gpu takes float32, got {name} {a.dtype}. Use implementation="matrix".'
             )
     (n, d), m = x.shape, y.shape[0]
     plan = _plan(n, m, d, precision, mean, polynomial_share)

@@ -212,7 +212,7 @@ def sums(
         if a is not None and a.dtype != jnp.float32:
             raise NotImplementedError(
                 f"pallas_tpu computes in float32, got {name} in {a.dtype}; use "
-                "implementation='xla'."
+                "implementation='matrix'."
             )
     (n, d), m, k = x.shape, y.shape[0], bandwidths.shape[0]
     variant = _Variant(d, k, mean, moments, _PARTS[precision])
@@ -230,7 +230,7 @@ def sums(
     if blocks is None:
         raise NotImplementedError(
             f"pallas_tpu holds whole points in a TPU core's memory, and d = {d} is too large; use "
-            "implementation='xla'."
+            "implementation='matrix'."
         )
     num_shares = -(-m // most)
     size = -(-m // num_shares)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from avae_jax.kernels.pairwise_lse.exponential import cpu_exp, fuses_sums
-from avae_jax.kernels.pairwise_lse.form import Form
+from avae_jax.kernels.pairwise_lse.forms import Form
 from avae_jax.kernels.pairwise_lse.precision import matmul
 from avae_jax.kernels.pairwise_lse.stats import (
     Sums,
@@ -28,6 +28,7 @@ from avae_jax.kernels.pairwise_lse.stats import (
 )
 from avae_jax.kernels.pairwise_lse.tile import Side, Tile, TileSums, make_centers, make_side
 from avae_jax.kernels.pairwise_lse.tiles import tile_sizes
+from avae_jax.kernels.pairwise_lse.varying import varying_zeros
 
 
 class _Tiles(NamedTuple):
@@ -67,15 +68,6 @@ def _cut_evenly(total: int, largest: int) -> _Tiles:
     return _Tiles(size, -(-total // size), total)
 
 
-def _varying_zeros(shape, like) -> jax.Array:
-    """Return zeros that vary over the mapped axes `like` varies over.
-
-    Under shard_map the carry of a loop must do so from its first step on.
-    """
-    zero = jnp.where(like.reshape(-1)[0] == 0, 0.0, 0.0).astype(like.dtype)
-    return jnp.broadcast_to(zero, shape)
-
-
 def _loop(count: int, body, init):
     # A loop of length one still costs its copies.
     return body(0, init) if count == 1 else jax.lax.fori_loop(0, count, body, init)
@@ -84,11 +76,11 @@ def _loop(count: int, body, init):
 def empty_sums(shape: tuple[int, int, int], like, *, mean: bool, moments: bool) -> Sums:
     """Return the sums `[k, n, d] = shape` over no center, varying over mapped axes like `like`."""
     k, n, d = shape
-    zeros = _varying_zeros((k, n), like)
+    zeros = varying_zeros((k, n), like)
     return Sums(
         top=zeros + masked_level(like.dtype),
         total=zeros,
-        weighted=_varying_zeros((k, n, d), like) if mean else None,
+        weighted=varying_zeros((k, n, d), like) if mean else None,
         first=zeros if moments else None,
         second=zeros if moments else None,
     )
@@ -476,7 +468,7 @@ def center_gradients(
             )
 
         init = tuple(
-            _varying_zeros(shape, center.centred)
+            varying_zeros(shape, center.centred)
             for shape in ((d, center_tiles.size), (center_tiles.size,))
         )
         weighted, total = _loop(query_tiles.count, add_tile, init)
@@ -491,5 +483,5 @@ def center_gradients(
 
         return jax.tree.map(write, buffers, center_rows(j))
 
-    buffers = (_varying_zeros((m, d), y), _varying_zeros((m,), y))
+    buffers = (varying_zeros((m, d), y), varying_zeros((m,), y))
     return jax.lax.fori_loop(0, center_tiles.count, write_tile, buffers)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from avae_jax.kernels.pairwise_lse.exponential import cpu_exp
-from avae_jax.kernels.pairwise_lse.form import Form
+from avae_jax.kernels.pairwise_lse.forms import Form
 from avae_jax.kernels.pairwise_lse.precision import matmul
 from avae_jax.kernels.pairwise_lse.stats import Sums, masked_level, merge_sums
 

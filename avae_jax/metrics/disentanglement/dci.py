@@ -40,7 +40,7 @@ def dci_from_importance(importance) -> dict[str, float]:
             f"importance must have shape [latent_dim, num_factors], got {importance.shape}"
         )
     if not (np.isfinite(importance).all() and (importance >= 0.0).all()):
-        raise ValueError("importance must be finite and not negative; take absolute values")
+        raise ValueError("importance must be finite and not negative: take absolute values")
     return {
         "dci_disentanglement": _concentration(importance),
         "dci_completeness": _concentration(importance.T),

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.factors import FactorGrid
 from avae_jax.metrics.checks import check_codes
-from avae_jax.metrics.disentanglement.factor_vae import check_counts, check_min_std, vote_null
+from avae_jax.metrics.disentanglement.factor_vae import check_min_std, vote_null
 from avae_jax.metrics.disentanglement.grid import CodeLookup, as_lookup
 from avae_jax.metrics.disentanglement.mig import mig
 
@@ -60,6 +61,7 @@ def find_directions(
       ValueError: an unknown factor or one with a single value; codes of the wrong shape or not
         finite; an option out of range; too few points, drawn or in the grid, for a covariance of
         full rank.
+      TypeError: a count that is no integer.
 
     Numerics:
       float64. Time O(num_factors num_repeats (num_samples d^2 + d^3)), memory bounded by a block.
@@ -73,8 +75,9 @@ def find_directions(
     """
     lookup = as_lookup(lookup, grid)
     positions = grid.positions(factors)
-    check_counts(1, num_repeats=num_repeats)
-    check_counts(2, num_samples=num_samples, num_variance=num_variance)
+    num_repeats = check_count("num_repeats", num_repeats, minimum=1)
+    num_samples = check_count("num_samples", num_samples, minimum=2)
+    num_variance = check_count("num_variance", num_variance, minimum=2)
     rng = np.random.default_rng([seed, 1])
     basis = _active_basis(lookup, grid, num_variance, check_min_std(min_std), rng)
     if basis.shape[1] == 0:
@@ -125,6 +128,7 @@ def factor_vae_score_along(
 
     Raises:
       ValueError: as `find_directions`, or directions of the wrong shape or not finite.
+      TypeError: as `find_directions`.
 
     Numerics:
       float64. Time O(num_votes (num_samples d^2 + d^3)), memory bounded by a block of votes.
@@ -137,8 +141,9 @@ def factor_vae_score_along(
     """
     lookup = as_lookup(lookup, grid)
     positions = grid.positions(factors)
-    check_counts(1, num_votes=num_votes)
-    check_counts(2, num_samples=num_samples, num_variance=num_variance)
+    num_votes = check_count("num_votes", num_votes, minimum=1)
+    num_samples = check_count("num_samples", num_samples, minimum=2)
+    num_variance = check_count("num_variance", num_variance, minimum=2)
     directions = _check_directions(directions, lookup.latent_dim, len(positions))
     rng = np.random.default_rng([seed, 2])
     basis = _active_basis(lookup, grid, num_variance, check_min_std(min_std), rng)
@@ -176,7 +181,7 @@ def mig_along(codes, factors, directions, *, num_bins: int = 20) -> dict[str, fl
       `disentanglement_scores`.
 
     Raises:
-      TypeError: factors that are not integers.
+      TypeError: factors or a count that are not integers.
       ValueError: wrong shapes, values that are not finite, a factor with one value only, or
         `num_bins` below 2.
 
@@ -196,7 +201,7 @@ def _check_directions(directions, latent_dim: int, num_directions: int | None) -
     rows = directions.shape[0] if num_directions is None else num_directions
     if directions.shape != (rows, latent_dim):
         raise ValueError(
-            f"directions must have shape [{rows}, {latent_dim}], got {directions.shape}; "
+            f"directions must have shape [{rows}, {latent_dim}], got {directions.shape}: "
             "find them for the same factors and codes"
         )
     return directions
@@ -205,14 +210,14 @@ def _check_directions(directions, latent_dim: int, num_directions: int | None) -
 def _check_rank(grid: FactorGrid, positions: np.ndarray, num_samples: int, dim: int) -> None:
     if num_samples <= dim:
         raise ValueError(
-            f"num_samples must exceed the {dim} active latent directions, got {num_samples}; "
+            f"num_samples must exceed the {dim} active latent directions, got {num_samples}: "
             "with fewer points the direction of least variance is arbitrary"
         )
     fewest = min(grid.num_points // grid.sizes[k] for k in positions)
     if fewest <= dim:
         raise ValueError(
             f"grid has {fewest} points that share a factor's value, more than the {dim} active "
-            "latent directions are needed; use a larger grid or fewer latent dimensions"
+            "latent directions are needed: use a larger grid or fewer latent dimensions"
         )
 
 

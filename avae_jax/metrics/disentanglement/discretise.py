@@ -28,7 +28,7 @@ def check_factors(
     """
     factors = np.asarray(factors)
     if not np.issubdtype(factors.dtype, np.integer):
-        raise TypeError(f"{name} must be integers, got {factors.dtype}; pass value indices")
+        raise TypeError(f"{name} must be integers, got {factors.dtype}: pass value indices")
     if factors.ndim != 2 or factors.shape[1] == 0 or factors.shape[0] != num_codes:
         raise ValueError(
             f"{name} must have shape [{num_codes}, num_factors], one row per code, got "
@@ -40,26 +40,9 @@ def check_factors(
     constant = np.flatnonzero((factors == factors[:1]).all(axis=0))
     if constant.size and not allow_constant:
         raise ValueError(
-            f"{name} column {constant[0]} has one value only and cannot be scored; leave it out"
+            f"{name} column {constant[0]} has one value only and cannot be scored: leave it out"
         )
     return factors
-
-
-def check_num_bins(num_bins) -> int:
-    """Check a number of bins.
-
-    Args:
-      num_bins: an integer.
-
-    Returns:
-      The number as an int.
-
-    Raises:
-      ValueError: below 2.
-    """
-    if int(num_bins) != num_bins or num_bins < 2:
-        raise ValueError(f"num_bins must be an integer of at least 2, got {num_bins}")
-    return int(num_bins)
 
 
 def discretise(codes: np.ndarray, num_bins: int) -> np.ndarray:
@@ -192,6 +175,6 @@ def check_split(
     if factors_train.shape[1] != factors_test.shape[1]:
         raise ValueError(
             f"factors_train have {factors_train.shape[1]} columns but factors_test "
-            f"{factors_test.shape[1]}; they must agree"
+            f"{factors_test.shape[1]}: they must agree"
         )
     return codes_train, factors_train, codes_test, factors_test

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from avae_jax.checks import check_count, check_positive
 from avae_jax.factors import FactorGrid
-from avae_jax.metrics.checks import check_positive
 from avae_jax.metrics.disentanglement.grid import CodeLookup, as_lookup
 
 # Values per block of gathered codes: 16 MB of float64.
@@ -52,6 +52,7 @@ def factor_vae_score(
     Raises:
       ValueError: an unknown factor or one with a single value, codes of the wrong shape or not
         finite, or an option out of range.
+      TypeError: a count that is no integer.
 
     Numerics:
       float64. Time O((num_train + num_eval) batch_size latent_dim), memory bounded by a block of
@@ -68,8 +69,10 @@ def factor_vae_score(
     """
     lookup = as_lookup(lookup, grid)
     positions = grid.positions(factors)
-    check_counts(2, batch_size=batch_size, num_variance=num_variance)
-    check_counts(1, num_train=num_train, num_eval=num_eval)
+    batch_size = check_count("batch_size", batch_size, minimum=2)
+    num_variance = check_count("num_variance", num_variance, minimum=2)
+    num_train = check_count("num_train", num_train, minimum=1)
+    num_eval = check_count("num_eval", num_eval, minimum=1)
     min_std = check_min_std(min_std)
     rng = np.random.default_rng([seed, 0])
     codes = lookup(grid.sample(rng, num_variance)).astype(np.float64)
@@ -98,21 +101,6 @@ def factor_vae_score(
     }
 
 
-def check_counts(minimum: int, **counts: int) -> None:
-    """Check that every count is an integer of at least `minimum`.
-
-    Args:
-      minimum: the least value allowed.
-      **counts: the counts by name.
-
-    Raises:
-      ValueError: a count is too small.
-    """
-    for name, count in counts.items():
-        if int(count) != count or count < minimum:
-            raise ValueError(f"{name} must be an integer of at least {minimum}, got {count}")
-
-
 def check_min_std(min_std) -> float:
     """Check the least standard deviation of an active code.
 
@@ -125,7 +113,7 @@ def check_min_std(min_std) -> float:
     Raises:
       ValueError: negative or not finite.
     """
-    return 0.0 if min_std == 0 else check_positive(min_std, name="min_std")
+    return 0.0 if min_std == 0 else check_positive("min_std", min_std)
 
 
 def vote_null(name: str, num_factors: int, num_votes: int) -> dict[str, float]:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.factors import FactorGrid, check_indices
+from avae_jax.metrics.checks import check_finite_rows
 
 _CHECK_ROWS = 65_536
 
@@ -32,10 +34,8 @@ class CodeLookup:
     """
 
     def __init__(self, source, grid: FactorGrid, *, cache: bool = True, chunk_size: int = 4096):
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
         self.grid = grid
-        self._chunk_size = int(chunk_size)
+        self._chunk_size = check_count("chunk_size", chunk_size, minimum=1)
         self._encode: Callable | None = source if callable(source) else None
         self._codes = np.empty((0, 0))
         self._cache = cache
@@ -48,7 +48,7 @@ class CodeLookup:
                     f"point, got {codes.shape}"
                 )
             for start in range(0, codes.shape[0], _CHECK_ROWS):
-                _check_finite(codes[start : start + _CHECK_ROWS])
+                check_finite_rows(codes[start : start + _CHECK_ROWS], name="codes")
             self._codes = codes
 
     @property
@@ -93,7 +93,7 @@ def as_lookup(source, grid: FactorGrid) -> CodeLookup:
     """
     if isinstance(source, CodeLookup):
         if source.grid != grid:
-            raise ValueError(f"lookup belongs to {source.grid}, not to {grid}; use one grid")
+            raise ValueError(f"lookup belongs to {source.grid}, not to {grid}: use one grid")
         return source
     return CodeLookup(source, grid)
 
@@ -105,14 +105,5 @@ def _call(encode: Callable, indices: np.ndarray) -> np.ndarray:
             f"codes must have shape [{indices.size}, latent_dim], one row per index, got "
             f"{codes.shape}"
         )
-    _check_finite(codes)
+    check_finite_rows(codes, name="codes")
     return codes
-
-
-def _check_finite(codes: np.ndarray) -> None:
-    bad = int(np.count_nonzero(~np.isfinite(codes).all(axis=1)))
-    if bad:
-        raise ValueError(
-            f"codes have {bad} of {codes.shape[0]} rows that are not finite; "
-            "drop them or find their cause"
-        )

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.metrics.checks import check_codes
 from avae_jax.metrics.disentanglement.discretise import (
     check_factors,
-    check_num_bins,
     discretise,
     entropies,
     mutual_information,
@@ -29,7 +29,7 @@ def mig_per_factor(codes, factors, *, num_bins: int = 20) -> np.ndarray:
       `[num_factors]` float64 in [0, 1], NaN for a single code: a gap needs two.
 
     Raises:
-      TypeError: factors that are not integers.
+      TypeError: factors or a count that are not integers.
       ValueError: wrong shapes, codes that are not finite, a factor with one value only, or
         `num_bins` below 2.
 
@@ -40,7 +40,7 @@ def mig_per_factor(codes, factors, *, num_bins: int = 20) -> np.ndarray:
     """
     codes = check_codes(codes, name="codes", min_codes=2)
     factors = check_factors(factors, codes.shape[0])
-    return _gaps(codes, factors, check_num_bins(num_bins))
+    return _gaps(codes, factors, check_count("num_bins", num_bins, minimum=2))
 
 
 def mig(
@@ -66,7 +66,7 @@ def mig(
       constant code has no information: if all are constant, `mig` is 0.
 
     Raises:
-      TypeError: factors that are not integers.
+      TypeError: factors or a count that are not integers.
       ValueError: wrong shapes, codes that are not finite, a factor with one value only, `num_bins`
         below 2, or `num_null` negative.
 
@@ -87,7 +87,7 @@ def mig(
     """
     codes = check_codes(codes, name="codes", min_codes=2)
     factors = check_factors(factors, codes.shape[0])
-    num_bins = check_num_bins(num_bins)
+    num_bins = check_count("num_bins", num_bins, minimum=2)
 
     def null(rng):
         noise = rng.standard_normal(codes.shape)

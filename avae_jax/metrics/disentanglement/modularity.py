@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.metrics.checks import check_codes
 from avae_jax.metrics.disentanglement.discretise import (
     check_factors,
-    check_num_bins,
     discretise,
     mutual_information,
     noise_null,
@@ -37,7 +37,7 @@ def modularity(
       factor.
 
     Raises:
-      TypeError: factors that are not integers.
+      TypeError: factors or a count that are not integers.
       ValueError: wrong shapes, codes that are not finite, a factor with one value only, `num_bins`
         below 2, or `num_null` negative.
 
@@ -52,7 +52,7 @@ def modularity(
     """
     codes = check_codes(codes, name="codes", min_codes=2)
     factors = check_factors(factors, codes.shape[0])
-    num_bins = check_num_bins(num_bins)
+    num_bins = check_count("num_bins", num_bins, minimum=2)
 
     def null(rng):
         return {"modularity": _score(rng.standard_normal(codes.shape), factors, num_bins)}

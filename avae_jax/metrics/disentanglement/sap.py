@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from avae_jax.metrics.checks import check_positive
+from avae_jax.checks import check_positive
 from avae_jax.metrics.disentanglement.discretise import check_split, noise_null
 
 
@@ -13,7 +13,7 @@ def sap(
     factors_test,
     *,
     continuous: bool = False,
-    regularisation: float = 0.01,
+    regularization: float = 0.01,
     num_null: int = 0,
     seed: int = 0,
 ) -> dict[str, float]:
@@ -35,7 +35,7 @@ def sap(
       codes_test: `[m, latent_dim]`, of other images.
       factors_test: `[m, num_factors]` integers >= 0.
       continuous: whether to treat factor values as numbers; the test codes are then not used.
-      regularisation: the machine's C, weight of the loss over that of the penalty, > 0.
+      regularization: the machine's C, weight of the loss over that of the penalty, > 0.
       num_null: noise codes behind the null; each costs as much as the score, 0 leaves it out.
       seed: of the noise codes.
 
@@ -47,7 +47,7 @@ def sap(
     Raises:
       TypeError: factors that are not integers.
       ValueError: wrong or disagreeing shapes, codes that are not finite, a factor with one value
-        only, `regularisation` not positive, or `num_null` negative.
+        only, `regularization` not positive, or `num_null` negative.
 
     Numerics:
       float64. Without `continuous`, latent_dim machines per factor, each with one line per value:
@@ -65,12 +65,12 @@ def sap(
     train, factors_train, test, factors_test = check_split(
         codes_train, factors_train, codes_test, factors_test
     )
-    regularisation = check_positive(regularisation, name="regularisation")
+    regularization = check_positive("regularization", regularization)
 
     def estimate(train, test):
         if continuous:
             return _gap(_squared_correlation(train, factors_train))
-        return _gap(_accuracy(train, factors_train, test, factors_test, regularisation))
+        return _gap(_accuracy(train, factors_train, test, factors_test, regularization))
 
     def null(rng):
         noise = estimate(rng.standard_normal(train.shape), rng.standard_normal(test.shape))
@@ -86,14 +86,14 @@ def _squared_correlation(codes: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return np.square(codes.T @ values) / np.where(norms > 0.0, norms, 1.0)
 
 
-def _accuracy(train, factors_train, test, factors_test, regularisation) -> np.ndarray:
+def _accuracy(train, factors_train, test, factors_test, regularization) -> np.ndarray:
     # Takes a second to import.
     from sklearn.svm import LinearSVC
 
     accuracy = np.empty((train.shape[1], factors_train.shape[1]))
     for j, k in np.ndindex(accuracy.shape):
         # "auto" takes the primal problem here, which converges in a few steps.
-        machine = LinearSVC(C=regularisation, class_weight="balanced", dual="auto")
+        machine = LinearSVC(C=regularization, class_weight="balanced", dual="auto")
         machine.fit(train[:, j : j + 1], factors_train[:, k])
         accuracy[j, k] = np.mean(machine.predict(test[:, j : j + 1]) == factors_test[:, k])
     return accuracy

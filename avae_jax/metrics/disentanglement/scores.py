@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.factors import FactorGrid
 from avae_jax.metrics.disentanglement.dci import dci
 from avae_jax.metrics.disentanglement.directions import (
@@ -11,8 +12,7 @@ from avae_jax.metrics.disentanglement.directions import (
     find_directions,
     mig_along,
 )
-from avae_jax.metrics.disentanglement.discretise import check_num_bins
-from avae_jax.metrics.disentanglement.factor_vae import check_counts, factor_vae_score
+from avae_jax.metrics.disentanglement.factor_vae import factor_vae_score
 from avae_jax.metrics.disentanglement.grid import CodeLookup, as_lookup
 from avae_jax.metrics.disentanglement.mig import mig
 from avae_jax.metrics.disentanglement.modularity import modularity
@@ -74,6 +74,7 @@ def disentanglement_scores(
     Raises:
       ValueError: an unknown factor or one with a single value; codes of the wrong shape or not
         finite; an option out of range; too few points for `find_directions`.
+      TypeError: a count that is no integer.
 
     Numerics:
       float64. Each point is encoded once. Without SAP and DCI about 7 s of one core at
@@ -81,9 +82,9 @@ def disentanglement_scores(
     """
     lookup = as_lookup(lookup, grid)
     positions = grid.positions(factors)
-    check_counts(2, num_codes=num_codes)
-    check_counts(1, num_test=num_test)
-    bins = [check_num_bins(number) for number in num_bins]
+    num_codes = check_count("num_codes", num_codes, minimum=2)
+    num_test = check_count("num_test", num_test, minimum=1)
+    bins = [check_count("num_bins", number, minimum=2) for number in num_bins]
     rng = np.random.default_rng([seed, 3])
     train, test = grid.sample(rng, num_codes), grid.sample(rng, num_test)
     values, values_test = grid.factors(train)[:, positions], grid.factors(test)[:, positions]

@@ -27,6 +27,11 @@ MEAN_ERROR = {"highest": 8 * UNIT, "high": 2.0**-15, "fast": 2.0**-8}
 _LOST = 1e-30
 
 
+def run_here():
+    """Return the names of the implementations that this machine can run."""
+    return sorted(name for name, entry in IMPLEMENTATIONS.items() if entry.unavailable() is None)
+
+
 class Problem(NamedTuple):
     """One call's arguments, float32; `bandwidth` is a number or an array [k]."""
 
@@ -146,10 +151,10 @@ def value_limit(problem, bandwidth, lse, implementation, precision="highest"):
     """Return how far values may be from float64, [n].
 
     With u = 2^-24, c the mean of the centers and S = max_j (|x - c|^2 + |y_j - c|^2) / (2 h^2):
-    8 u (1 + |lse|) for "direct", 16 u (1 + S) for a product in class "highest". The sum over
+    8 u (1 + |lse|) for "difference", 16 u (1 + S) for a product in class "highest". The sum over
     centers adds a few u to either, which 1 stands for.
     """
-    if implementation == "direct":
+    if implementation == "difference":
         return 8 * UNIT * (1 + np.abs(np.where(lse == -np.inf, 0.0, lse)))
     x, y, kept, _ = _centred(problem)
     squared_radius = np.max(np.sum(y[kept] ** 2, axis=1), initial=0.0)
@@ -195,7 +200,7 @@ def limits(problem, bandwidth, implementation, precision="highest", cotangent=No
     farthest = y_radius[kept].max(initial=0.0)
     value = value_limit(problem, bandwidth, lse, implementation, precision)
     logit = value[:, None]
-    if implementation == "direct":
+    if implementation == "difference":
         logit = 8 * UNIT * (1 + np.abs(np.where(weights > 0, total, 0.0)))
 
     softmax_mean = weights @ y

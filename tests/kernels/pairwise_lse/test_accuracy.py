@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avae_jax.kernels.pairwise_lse import merge_stats, stream, tile, xla
-from avae_jax.kernels.pairwise_lse.direct import DIFFERENCE_FORM
+from avae_jax.kernels.pairwise_lse import forms, merge_stats, stream, tile
 from avae_jax.kernels.pairwise_lse.implementations import IMPLEMENTATIONS, Implementation
 from avae_jax.kernels.pairwise_lse.precision import PRECISIONS, matmul
 from avae_jax.kernels.pairwise_lse.tiles import tile_sizes
 
 from .contract import (
+    Problem,
     assert_gradients,
     assert_stats,
     assert_values,
@@ -105,6 +105,23 @@ def test_far_queries(implementation):
         assert_gradients(changed, gradients, cotangent, implementation)
 
 
+@pytest.mark.parametrize("run_length", [1, 16])
+def test_the_origin_may_be_the_mean_of_some_centers(implementation, run_length):
+    # Sorted, so that no few neighbors have the mean of all, and in two clusters by turns: after 16
+    # rows each, the ones that are looked at are all of one cluster.
+    rng = np.random.default_rng(2)
+    m, d = 8192, 3
+    y = rng.normal(size=(m, d))
+    y[:, 0].sort()
+    y[:, 1] = 0.1 * y[:, 1] + np.where(np.arange(m) // run_length % 2, 1.0, -1.0)
+    x = y[:: m // 48] + 0.3 * rng.normal(size=(len(y[:: m // 48]), d))
+    problem = Problem(*((1e4 + a).astype(np.float32) for a in (x, y)), np.float32(0.5))
+    cotangent = make_cotangent(problem)
+    lse, gradients = call_gradients(problem, cotangent, implementation=implementation)
+    assert_values(problem, lse, implementation)
+    assert_gradients(problem, gradients, cotangent, implementation)
+
+
 def test_duplicated_points_agree_with_float64_and_add_log_two(implementation):
     problem = make_problem(30, 700, 6)
     twice = problem._replace(
@@ -180,7 +197,7 @@ def test_merged_statistics_agree_with_those_of_the_union(implementation):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="classes differ on accelerators")
 def test_a_cpu_computes_all_classes_in_float32():
     problem = make_problem(30, 200, 20)
-    results = [call_stats(problem, implementation="xla", precision=p) for p in PRECISIONS]
+    results = [call_stats(problem, implementation="matrix", precision=p) for p in PRECISIONS]
     for other in results[1:]:
         for actual, expected in zip(other, results[0], strict=True):
             np.testing.assert_array_equal(actual, expected)
@@ -222,8 +239,8 @@ def bfloat16_products(monkeypatch):
     objects: no function that jit has kept of the real ones is used, and none is left to them.
     """
     monkeypatch.setattr(tile, "matmul", _bfloat16_matmul)
-    monkeypatch.setattr(xla, "matmul", _bfloat16_matmul)
-    for name, real in (("xla", xla.MATRIX_FORM), ("direct", DIFFERENCE_FORM)):
+    monkeypatch.setattr(forms, "matmul", _bfloat16_matmul)
+    for name, real in (("matrix", forms.MATRIX), ("difference", forms.DIFFERENCE)):
         product = functools.partial(real.product)
         form = dataclasses.replace(real, product=product)
         entry = Implementation(functools.partial(stream.sums, form), form)
@@ -233,7 +250,7 @@ def bfloat16_products(monkeypatch):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="emulates what other devices have")
 @pytest.mark.usefixtures("bfloat16_products")
 @pytest.mark.parametrize(
-    ("name", "precision"), [("direct", "fast"), *(("xla", p) for p in PRECISIONS)]
+    ("name", "precision"), [("difference", "fast"), *(("matrix", p) for p in PRECISIONS)]
 )
 def test_bfloat16_products_stay_within_their_class(name, precision):
     options = {"implementation": name, "precision": precision}
@@ -255,6 +272,6 @@ def test_bfloat16_products_stay_within_their_class(name, precision):
 def test_cheaper_classes_are_truly_cheaper(precision, better):
     # What the limits above would not notice: an emulation that computes float32 all the same.
     problem = make_problem(24, 300, 21, bandwidth=0.1, near=0.1)
-    lse = call(problem, implementation="xla", precision=precision)
+    lse = call(problem, implementation="matrix", precision=precision)
     with pytest.raises(AssertionError, match="times the limit"):
-        assert_values(problem, lse, "xla", better)
+        assert_values(problem, lse, "matrix", better)

@@ -20,7 +20,17 @@ from .contract import (
     expected_gradients,
     make_cotangent,
     make_problem,
+    run_here,
 )
+
+
+def test_the_contract_is_held_by_all_that_this_machine_runs():
+    # On other machines the Pallas kernels run interpreted, in files of their own.
+    names, backend = run_here(), jax.default_backend()
+    assert {"matrix", "difference"} <= set(names)
+    assert ("pallas_tpu" in names) == (backend == "tpu")
+    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+    assert ("pallas_gpu" in names) == (backend == "gpu" and capability.startswith("9."))
 
 
 def make_loss(problem, implementation, of_values=jnp.sum):
@@ -277,6 +287,7 @@ X, Y = np.zeros((3, 2), np.float32), np.zeros((5, 2), np.float32)
         ({"exclude": np.array([0, 5, 1])}, ValueError, r"exclude .*\[0, 5\).* from 0 to 5"),
         ({"exclude": np.array([0, -2, 1])}, ValueError, r"exclude .* from -2 to 1"),
         ({"implementation": "cuda"}, ValueError, r"implementation must be one of .*'cuda'"),
+        ({"implementation": "xla"}, ValueError, r"one of .*'matrix'.* got 'xla': leave it out"),
         ({"precision": "best"}, ValueError, r"precision must be one of .*'highest'.*'best'"),
         ({"axis_name": ("rows", "columns")}, ValueError, r"axis_name must name a mapped .*columns"),
         ({"axis_name": "rows"}, ValueError, r"axis_name must name a mapped axis .*'rows'"),
@@ -311,8 +322,8 @@ def test_traced_arguments_are_not_read():
     np.testing.assert_allclose(lse, np.log(4.0), rtol=1e-6)
 
 
-def test_small_dimensions_take_the_direct_form():
+def test_small_dimensions_take_the_difference_form():
     problem = make_problem(10, 40, 8, bandwidth=0.2, offset=100.0)
     chosen = call(problem)
-    np.testing.assert_array_equal(chosen, call(problem, implementation="direct"))
-    assert np.any(chosen != call(problem, implementation="xla"))
+    np.testing.assert_array_equal(chosen, call(problem, implementation="difference"))
+    assert np.any(chosen != call(problem, implementation="matrix"))

@@ -13,8 +13,8 @@ import pytest
 
 from avae_jax.kernels.pairwise_lse import stream
 from avae_jax.kernels.pairwise_lse.exponential import cpu_exp, polynomial_exp
+from avae_jax.kernels.pairwise_lse.forms import MATRIX
 from avae_jax.kernels.pairwise_lse.implementations import IMPLEMENTATIONS, Implementation
-from avae_jax.kernels.pairwise_lse.xla import MATRIX_FORM
 
 from .contract import assert_values, call, make_problem
 
@@ -57,10 +57,10 @@ def test_the_compiler_is_asked_what_it_fuses():
 def test_values_do_not_depend_on_what_is_fused(monkeypatch, fuses):
     monkeypatch.setattr(stream, "fuses_sums", lambda dtype: fuses)
     # A new object, so that no function that jit has kept is used.
-    entry = Implementation(functools.partial(stream.sums, MATRIX_FORM), MATRIX_FORM)
-    monkeypatch.setitem(IMPLEMENTATIONS, "xla", entry)
+    entry = Implementation(functools.partial(stream.sums, MATRIX), MATRIX)
+    monkeypatch.setitem(IMPLEMENTATIONS, "matrix", entry)
     for problem in (
         make_problem(20, 5000, 12, bandwidth=1.0),
         make_problem(20, 5000, 12, bandwidth=np.array([0.3, 2.0], np.float32)),
     ):
-        assert_values(problem, call(problem, implementation="xla"), "xla")
+        assert_values(problem, call(problem, implementation="matrix"), "matrix")

@@ -26,7 +26,7 @@ from .contract import (
 )
 
 # Each at a dimension that it would be chosen for.
-DIMS = {"direct": 3, "xla": 9}
+DIMS = {"difference": 3, "matrix": 9}
 TILE = 8, 512
 M = 1700
 

@@ -193,7 +193,7 @@ def test_values_at_the_edges_of_tiles_and_with_several_splits(sums, n, m, d):
 def test_values_at_the_largest_dimension(sums, d, precision, mean):
     # Where x.y is largest, so are the errors of sums that are truncated in a bad order.
     assert_agrees(sums, make_problem(20, 100, d), 1.0, precision, mean)
-    with pytest.raises(NotImplementedError, match=f"no tile for {d + 1} dimensions.*xla"):
+    with pytest.raises(NotImplementedError, match=f"no tile for {d + 1} dimensions.*matrix"):
         assert_agrees(sums, make_problem(20, 100, d + 1), 1.0, precision, mean)
 
 
@@ -384,11 +384,11 @@ def test_refuses_what_it_cannot_do():
     for share in (-0.1, 1.5, np.nan):
         with pytest.raises(ValueError, match=f"in \\[0, 1\\], got {share}"):
             lower(2, 3, 4, False, False, "highest", polynomial_share=share)
-    with pytest.raises(NotImplementedError, match="moments.*xla"):
+    with pytest.raises(NotImplementedError, match="moments.*matrix"):
         call(x, y, one, True)
-    with pytest.raises(NotImplementedError, match="one bandwidth, got 3.*xla"):
+    with pytest.raises(NotImplementedError, match="one bandwidth, got 3.*matrix"):
         call(x, y, jnp.ones((3,)), False)
-    with pytest.raises(NotImplementedError, match="float32, got y float16.*xla"):
+    with pytest.raises(NotImplementedError, match="float32, got y float16.*matrix"):
         call(x, y.astype(np.float16), one, False)
 
 

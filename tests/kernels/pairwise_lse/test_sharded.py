@@ -206,8 +206,8 @@ def assert_local_results(layout, problem, cotangent, lse, gradients):
         assemble(log_weights, layout, 0, centers, others),
     )
     values = assemble(lse, layout, np.ndim(problem.bandwidth), queries, ())
-    assert_values(problem, values, "direct")
-    assert_gradients(problem, assembled, cotangent, "direct")
+    assert_values(problem, values, "difference")
+    assert_gradients(problem, assembled, cotangent, "difference")
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -283,8 +283,8 @@ def test_on_a_mesh(name):
         return jnp.sum(cotangent * lse), lse
 
     (_, lse), gradients = value_and_gradients(loss)(*problem.args)
-    assert_values(problem, lse, "direct")
-    assert_gradients(problem, gradients, cotangent, "direct")
+    assert_values(problem, lse, "difference")
+    assert_gradients(problem, gradients, cotangent, "difference")
     _, values = arg_specs(layout, problem.bandwidth)
     assert lse.sharding.is_equivalent_to(NamedSharding(layout.make_mesh(), values), lse.ndim)
 
@@ -299,7 +299,7 @@ def test_statistics_on_a_mesh(name):
         bandwidth=problem.bandwidth,
         **global_options(layout, problem, problem.log_weights),
     )
-    assert_stats(problem, stats, "direct")
+    assert_stats(problem, stats, "difference")
     _, values = arg_specs(layout, problem.bandwidth)
     for a in stats:
         assert a.sharding.is_equivalent_to(NamedSharding(layout.make_mesh(), values), a.ndim)
@@ -340,8 +340,8 @@ def test_by_pmap(name):
         return jnp.sum(cotangent * lse), lse
 
     (_, lse), gradients = value_and_gradients(loss)(*problem.args)
-    assert_values(problem, lse, "direct")
-    assert_gradients(problem, gradients, cotangent, "direct")
+    assert_values(problem, lse, "difference")
+    assert_gradients(problem, gradients, cotangent, "difference")
 
 
 @pytest.mark.parametrize("name", ON_A_LINE)
@@ -360,8 +360,8 @@ def test_a_non_finite_query_spoils_its_own_row_only(name):
 
     (_, lse), (x, *shared) = value_and_gradients(loss)(*problem.args)
     assert np.isnan(lse[5])
-    assert_values(kept, lse[good], "direct")
-    assert_gradients(kept, (x[good], *shared), cotangent[good], "direct")
+    assert_values(kept, lse[good], "difference")
+    assert_gradients(kept, (x[good], *shared), cotangent[good], "difference")
 
 
 @pytest.mark.parametrize("name", ON_A_LINE)
@@ -459,7 +459,7 @@ def test_no_other_collectives_than_the_layout_needs(name, argnums):
 def test_each_device_does_its_share_of_the_work(name, argnums, monkeypatch):
     layout = LAYOUTS[name]
     problem = make_sharded_problem(layout)
-    real = IMPLEMENTATIONS["direct"]
+    real = IMPLEMENTATIONS["difference"]
     logits = []
 
     def product(a, b, bandwidth, precision):

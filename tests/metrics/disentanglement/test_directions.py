@@ -87,8 +87,8 @@ def test_equals_the_definition_for_each_vote():
         m = np.zeros((40, 40))
         for points in drawn[k]:
             assert len(set(FACTORS[points, k])) == 1
-            centred = codes[points] - codes[points].mean(axis=0)
-            u = np.linalg.svd(centred, full_matrices=False)[2][-1]
+            centered = codes[points] - codes[points].mean(axis=0)
+            u = np.linalg.svd(centered, full_matrices=False)[2][-1]
             m += np.outer(u, u)
         top = np.linalg.svd(m)[2][0]
         assert abs(top @ directions[k]) == pytest.approx(1.0, abs=1e-9)

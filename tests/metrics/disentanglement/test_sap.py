@@ -116,8 +116,8 @@ def test_edges():
     assert 0.0 <= scores["sap"] <= 1.0
     with pytest.raises(ValueError, match="factors_train column 0 has one value only"):
         sap(train * 1.0, 0 * train, test * 1.0, test)
-    with pytest.raises(ValueError, match="regularisation must be finite and positive"):
-        sap(train * 1.0, train, test * 1.0, test, regularisation=0.0)
+    with pytest.raises(ValueError, match="regularization must be finite and positive"):
+        sap(train * 1.0, train, test * 1.0, test, regularization=0.0)
     with pytest.raises(ValueError, match="codes_train has 1000 of 1000 rows that are not finite"):
         sap(train * np.nan, train, test * 1.0, test)
     with pytest.raises(ValueError, match="codes_train has 1 rows"):

@@ -1,0 +1,130 @@
+"""Files: written whole or not at all, kept in one cache folder, imported when a user wrote them."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import sys
+import traceback
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+
+@contextlib.contextmanager
+def written_whole(path, mode: str = "wb") -> Iterator[IO[Any]]:
+    r"""Open a file that takes the place of `path` when the block ends, and only if it ends well.
+
+    A reader sees the old file or the whole new one, also beside other writers and after a crash. An
+    error in the block leaves what was there before. A file that is replaced keeps its permissions.
+
+    Args:
+      path: the file to write; its folder must exist.
+      mode: "wb", or "w" for UTF-8 text.
+
+    Yields:
+      The open file, under another name in the same folder.
+
+    Raises:
+      OSError: the folder is missing or cannot be written, or the disk is full.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     with written_whole(Path(folder) / "x.txt", "w") as file:
+      ...         print("whole", file=file)
+      ...     (Path(folder) / "x.txt").read_text()
+      'whole\n'
+    """
+    path = Path(path)
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(scratch, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            # The rename must not reach the disk before the contents do.
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(path, scratch)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_atomically(path, contents: str | bytes) -> None:
+    """Write a file whole or not at all; see `written_whole`.
+
+    Args:
+      path: the file to write; its folder must exist.
+      contents: text, written as UTF-8, or bytes.
+
+    Raises:
+      OSError: as `written_whole`.
+    """
+    with written_whole(path, "w" if isinstance(contents, str) else "wb") as file:
+        file.write(contents)
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be made again: $AVAE_CACHE_DIR, else the user's cache."""
+    chosen = os.environ.get("AVAE_CACHE_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("avae_jax"))
+
+
+def import_file(path) -> ModuleType:
+    """Import a Python file of the user's.
+
+    Args:
+      path: the file; ~ is the home folder. Each call runs it again.
+
+    Returns:
+      The module. It is registered in `sys.modules`, because dataclasses look their module up there.
+
+    Raises:
+      ImportError: no such file, no Python, or what the file raised, in one line with its place.
+    """
+    shown, path = str(path), Path(path).expanduser().resolve()
+    if not path.is_file():
+        raise ImportError(f"file {shown!r} does not exist: give the path of a Python file")
+    # The whole path is in the name, so that two files with one base name do not collide.
+    stem = str(path.with_suffix(""))
+    name = "avae_jax_user_" + "".join(c if c.isalnum() else "_" for c in stem)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"file {shown!r} cannot be read as Python: give one that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    # A script that exits when it is imported must not end the program with success.
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise ImportError(f"could not import {shown!r}: {describe_error(error)}") from error
+    return module
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error that a user's code raised as one line, with the place that led to it.
+
+    Args:
+      error: the error as caught, with its traceback.
+
+    Returns:
+      `"KIND: first line of the message (FILE, line N)"`. The place is the first one outside this
+      package and the import machinery, and is left out where there is none.
+    """
+    message = next(iter(str(error).strip().splitlines()), "no message")
+    text = f"{type(error).__name__}: {message}"
+    if isinstance(error, SyntaxError):
+        return text  # its message names the place
+    package = str(Path(__file__).parent) + os.sep
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not frame.filename.startswith(package) and "importlib" not in frame.filename:
+            return f"{text} ({frame.filename}, line {frame.lineno})"
+    return text

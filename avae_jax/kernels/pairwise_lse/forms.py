@@ -1,0 +1,134 @@
+"""The two forms of a logit tile: the part in which the streamed implementations differ.
+
+- `MATRIX`: -|x - y|^2 / 2 = x.y - |x|^2 / 2 - |y|^2 / 2, one matrix product per tile.
+- `DIFFERENCE`: -|x - y|^2 / 2 summed dimension by dimension, free of cancellation.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from avae_jax.kernels.pairwise_lse.precision import LONGEST_CHAIN, matmul
+
+MOST_HEADROOM = 60.0
+"""Nats; float32 ends at 88, and sums over centers, times coordinates, are larger than a weight."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """One way to write -|x_i - y_j|^2 / (2 h^2) as product_ij + point_terms(x)_i + (y)_j.
+
+    "Centred" points have a common shift subtracted and are divided by the bandwidth.
+
+    Attributes:
+      point_terms: centred points [k, d] -> [k], the part that depends on one point only.
+      operand: (points [k, d], the same centred) -> tree of arrays, what `product` takes.
+      product: (operand of a points, operand of b points, bandwidth, precision) -> [a, b].
+      fused_dims: up to so many dimensions XLA on a CPU can fuse `product` with an exponential and
+        its sum, without storing a tile.
+      headroom: log of a sum, nats -> by how many nats it may exceed the level that the sum is taken
+        relative to, and still be as exact as the form; at most `MOST_HEADROOM`.
+      raises_level: whether a level may lie above what is known of the sum, as far as logits spread.
+    """
+
+    point_terms: Callable[[jax.Array], jax.Array]
+    operand: Callable[[jax.Array, jax.Array], Any]
+    product: Callable[[Any, Any, jax.Array, str], jax.Array]
+    fused_dims: int
+    headroom: Callable[[jax.Array], jax.Array | float]
+    raises_level: bool
+
+
+def _matrix_operand(points, centred):
+    # The terms of nearby points all have one sign: their roundings add up along a chain. Cut here,
+    # and not in the product, XLA writes no uncut copy.
+    del points
+    cuts = range(0, centred.shape[1], LONGEST_CHAIN)
+    return tuple(centred[:, i : i + LONGEST_CHAIN] for i in cuts)
+
+
+def _matrix_point_terms(centred):
+    chains = _matrix_operand(None, centred)
+    first, *rest = (jnp.sum(chain * chain, axis=-1) for chain in chains)
+    return -0.5 * sum(rest, start=first)
+
+
+def _matrix_product(x, y, bandwidth, precision):
+    del bandwidth
+    total, *parts = (matmul(a, b.T, precision) for a, b in zip(x, y, strict=True))
+    return sum(parts, start=total)
+
+
+MATRIX = Form(
+    point_terms=_matrix_point_terms,
+    operand=_matrix_operand,
+    product=_matrix_product,
+    fused_dims=LONGEST_CHAIN,
+    # The error of a logit is a share of its largest term, which grows as the logits spread.
+    headroom=lambda lse: MOST_HEADROOM,
+    raises_level=True,
+)
+
+
+# So many dimensions are written out in one fused pass over the tile; more of them are summed in
+# groups, which keeps the program small. Measured on the CPU: groups of 8 take three times as long.
+_UNROLLED_DIMS = 32
+_GROUP_DIMS = 16
+# Short chains of additions lose less to rounding than one long one.
+_CHAIN = 8
+
+
+def _difference_point_terms(centred):
+    return jnp.zeros(centred.shape[:-1], centred.dtype)
+
+
+def _difference_operand(points, centred):
+    # Neither centred nor scaled: both would round the points, and nearby ones subtract exactly.
+    del centred
+    # Separate columns: XLA on the CPU does not vectorise a loop that slices them itself.
+    return tuple(points.T) if points.shape[1] <= _UNROLLED_DIMS else points
+
+
+def _difference_product(x, y, bandwidth, precision):
+    del precision
+    scale = -0.5 / jnp.square(bandwidth)
+    if isinstance(x, tuple):
+        return scale * _squares(x, y)
+    x, y = x.T, y.T
+    d = x.shape[0]
+    num_groups = d // _GROUP_DIMS
+    rest = num_groups * _GROUP_DIMS
+    total = _squares(x[rest:], y[rest:]) if rest < d else None
+
+    def of_group(group):
+        start = group * _GROUP_DIMS
+        return _squares(
+            jax.lax.dynamic_slice_in_dim(x, start, _GROUP_DIMS),
+            jax.lax.dynamic_slice_in_dim(y, start, _GROUP_DIMS),
+        )
+
+    first = of_group(0) if total is None else total + of_group(0)
+    return scale * jax.lax.fori_loop(1, num_groups, lambda g, t: t + of_group(g), first)
+
+
+def _squares(x, y):
+    """Return the squared distances `[a, b]` over the few columns `[a]` of x and `[b]` of y."""
+    terms = [jnp.square(a[:, None] - b) for a, b in zip(x, y, strict=True)]
+    while len(terms) > 1:
+        chains = [terms[i : i + _CHAIN] for i in range(0, len(terms), _CHAIN)]
+        terms = [sum(chain[1:], start=chain[0]) for chain in chains]
+    return terms[0]
+
+
+DIFFERENCE = Form(
+    point_terms=_difference_point_terms,
+    operand=_difference_operand,
+    product=_difference_product,
+    fused_dims=0,
+    # The error of a logit is a share of itself: so may be what the level adds to it.
+    headroom=lambda lse: jnp.minimum(6.0 + 2.0 * jnp.abs(lse), MOST_HEADROOM),
+    raises_level=False,
+)

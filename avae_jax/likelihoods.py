@@ -1,0 +1,246 @@
+"""What a decoder's output means: likelihoods read it as a distribution of data.
+
+Likelihoods are pytrees whose leaves are their parameters: one with a learned scale can stand in
+`params` beside the networks; those with none have no leaves.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from avae_jax.checks import check_between, check_positive, check_same_shape
+from avae_jax.gaussians import inverse_soft_bound, soft_bound
+
+LOG_SCALE_RANGE = (-6.0, 6.0)
+"""Bounds of a learned log-scale: standard deviations between 0.0025, less than one gray level of
+8-bit images in [0, 1], and 403."""
+
+
+class Likelihood(Protocol):
+    """The distribution of data given a decoder's output; a registered pytree."""
+
+    name: ClassVar[str]
+
+    def nll(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
+        """Return `-log p(x | outputs)`, summed over the features, normalized.
+
+        Args:
+          x: data, `[batch, ...]`.
+          outputs: the decoder's output, shaped like `x`.
+
+        Returns:
+          `[batch]`, nats.
+
+        Raises:
+          ValueError: the shapes differ.
+        """
+        ...
+
+    def reconstruction(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
+        """Return the part of the likelihood that depends on `x`, in plain units, `[batch]`.
+
+        Args:
+          x: data, `[batch, ...]`.
+          outputs: the decoder's output, shaped like `x`.
+
+        Returns:
+          `[batch]`: the squared error in squared units of x, or the cross-entropy in nats.
+
+        Raises:
+          ValueError: the shapes differ.
+        """
+        ...
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        """Return the mean of the data, shaped like `outputs`: what a reconstruction shows."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """Independent Gaussians around the decoder's output, with one fixed standard deviation.
+
+    Attributes:
+      noise_scale: standard deviation > 0, in units of x.
+
+    Raises:
+      ValueError: `noise_scale` is not positive and finite.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x = jnp.zeros((1, 8))
+      >>> round(float(Gaussian().nll(x, x)[0]), 4)  # 4 log(2 pi)
+      7.3515
+    """
+
+    noise_scale: float = dataclasses.field(default=1.0, metadata={"static": True})
+
+    name: ClassVar[str] = "gaussian"
+
+    def __post_init__(self):
+        check_positive("noise_scale", self.noise_scale)
+
+    def nll(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
+        """Return `-log N(x; outputs, noise_scale^2 I)`, `[batch]`, nats."""
+        return _gaussian_nll(x, outputs, self.noise_scale, math.log(self.noise_scale))
+
+    def reconstruction(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
+        """Return the squared error summed over the features, `[batch]`."""
+        return squared_error(x, outputs)
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        """Return the outputs."""
+        return outputs
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class LearnedGaussian:
+    """Independent Gaussians around the decoder's output, with one learned standard deviation.
+
+    The best scale is the root of the mean squared error per feature (Rybkin, Daniilidis and Levine
+    2021). Gradient descent on `log_scale` goes there, and the loss weighs reconstruction against
+    the KL divergence accordingly.
+
+    Attributes:
+      log_scale: `[]`, the logarithm of the standard deviation before it is bounded smoothly to
+        `LOG_SCALE_RANGE`; `scale` is what results.
+
+    Example:
+      >>> round(float(LearnedGaussian.make(noise_scale=0.1).scale), 4)
+      0.1
+
+    References:
+      Rybkin, Daniilidis and Levine, 2021, [Simple and Effective VAE Training with Calibrated
+      Decoders](https://arxiv.org/abs/2006.13202).
+    """
+
+    log_scale: jax.Array
+
+    name: ClassVar[str] = "learned_gaussian"
+
+    @classmethod
+    def make(cls, *, noise_scale: float = 1.0) -> "LearnedGaussian":
+        """Return the likelihood that starts at a standard deviation.
+
+        Args:
+          noise_scale: the first standard deviation, in units of x, within `LOG_SCALE_RANGE`.
+
+        Returns:
+          The likelihood, `scale == noise_scale` up to rounding.
+
+        Raises:
+          TypeError: `noise_scale` is no number.
+          ValueError: `noise_scale` is outside the range.
+        """
+        low, high = LOG_SCALE_RANGE
+        check_between("noise_scale", noise_scale, math.exp(low), math.exp(high))
+        return cls(jnp.float32(inverse_soft_bound(math.log(noise_scale), low, high)))
+
+    @property
+    def scale(self) -> jax.Array:
+        """Return the standard deviation, `[]`, in units of x."""
+        return jnp.exp(soft_bound(self.log_scale, *LOG_SCALE_RANGE))
+
+    def nll(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
+        """Return `-log N(x; outputs, scale^2 I)`, `[batch]`, nats."""
+        log_scale = soft_bound(self.log_scale, *LOG_SCALE_RANGE)
+        return _gaussian_nll(x, outputs, jnp.exp(log_scale), log_scale)
+
+    def reconstruction(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
+        """Return the squared error summed over the features, `[batch]`."""
+        return squared_error(x, outputs)
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        """Return the outputs."""
+        return outputs
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Bernoulli:
+    """Independent Bernoulli variables whose logits are the decoder's output; x in [0, 1].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x = jnp.ones((1, 4))
+      >>> round(float(Bernoulli().nll(x, jnp.zeros((1, 4)))[0]), 4)  # 4 log 2
+      2.7726
+    """
+
+    name: ClassVar[str] = "bernoulli"
+
+    def nll(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
+        """Return the cross-entropy, `[batch]`, nats; between 0 and 1 it is not normalized in x."""
+        return cross_entropy(x, outputs)
+
+    def reconstruction(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
+        """Return the cross-entropy, `[batch]`, nats."""
+        return cross_entropy(x, outputs)
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        """Return the probabilities, `sigmoid(outputs)`."""
+        return jax.nn.sigmoid(outputs)
+
+
+LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
+    "gaussian": Gaussian,
+    "learned_gaussian": LearnedGaussian.make,
+    "bernoulli": Bernoulli,
+}
+"""Likelihoods by name, made with their options: `LIKELIHOODS["gaussian"](noise_scale=0.5)`."""
+
+
+def squared_error(x: jax.Array, outputs: jax.Array) -> jax.Array:
+    """Return `sum((x - outputs)**2)` over the features.
+
+    Args:
+      x: data, `[batch, ...]`, any rank from one up.
+      outputs: shaped like `x`.
+
+    Returns:
+      `[batch]`, squared units of x.
+
+    Raises:
+      ValueError: the shapes differ (nothing is broadcast).
+    """
+    check_same_shape(x=x, outputs=outputs)
+    return _sum_features(jnp.square(x - outputs))
+
+
+def cross_entropy(x: jax.Array, logits: jax.Array) -> jax.Array:
+    """Return `-log p(x | logits)` of independent Bernoulli variables, for x in [0, 1].
+
+    Args:
+      x: data in [0, 1], `[batch, ...]`, any rank from one up.
+      logits: shaped like `x`.
+
+    Returns:
+      `[batch]`, nats.
+
+    Raises:
+      ValueError: the shapes differ (nothing is broadcast).
+
+    Numerics:
+      The cross-entropy of a logit `a` is `softplus(a) - a x`: finite, with the gradient
+      `sigmoid(a) - x`, for logits of any size.
+    """
+    check_same_shape(x=x, logits=logits)
+    return _sum_features(jax.nn.softplus(logits) - logits * x)
+
+
+def _sum_features(per_feature: jax.Array) -> jax.Array:
+    return per_feature.reshape(per_feature.shape[0], -1).sum(axis=1)
+
+
+def _gaussian_nll(
+    x: jax.Array, outputs: jax.Array, scale: ArrayLike, log_scale: ArrayLike
+) -> jax.Array:
+    constant = math.prod(x.shape[1:]) * (0.5 * math.log(2 * math.pi) + log_scale)
+    return squared_error(x, outputs) / (2 * scale**2) + constant

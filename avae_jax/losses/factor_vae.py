@@ -1,0 +1,144 @@
+"""The losses of FactorVAE: the autoencoder's, its critic's, and how codes are shuffled for it."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from avae_jax.checks import check_same_shape
+from avae_jax.losses.elbo import elbo
+from avae_jax.losses.reconstruction import Likelihood
+
+
+def factor_vae(
+    x: jax.Array,
+    x_recon: jax.Array,
+    loc: jax.Array,
+    log_var: jax.Array,
+    critic_logits: jax.Array,
+    *,
+    gamma: ArrayLike,
+    likelihood: Likelihood = "gaussian",
+    noise_scale: float = 1.0,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Return FactorVAE's loss of each example: the negative ELBO plus a total correlation.
+
+    `-log p(x | z) + KL(q(z | x) || N(0, I)) + gamma TC`. A critic that tells codes from shuffled
+    ones estimates the total correlation `TC = E_q(z) [log q(z) - log prod_j q(z_j)]`: its logit at
+    `z` approaches what is averaged (Kim and Mnih 2018, eq. 2 and 3). One logit stands for the
+    difference of their two outputs.
+
+    Args:
+      x: data, `[batch, ...]`.
+      x_recon: decoded sample of the posterior, shaped like `x`.
+      loc: posterior means, `[batch, latent_dim]`.
+      log_var: posterior log-variances, `[batch, latent_dim]`.
+      critic_logits: the critic's logits, `[batch]`, at the samples behind `x_recon`, positive
+        where it takes them for codes. Their gradient must reach the encoder and not the critic.
+      gamma: multiplies the total correlation, >= 0; 0 is the ELBO.
+      likelihood: "gaussian" or "bernoulli".
+      noise_scale: standard deviation > 0 of the Gaussian likelihood, in units of x.
+
+    Returns:
+      The loss `[batch]`, nats, and its terms, each `[batch]`: `reconstruction`, `nll` and `kl` of
+      `beta_elbo`, and `tc` (the total correlation, nats, unweighted).
+
+    Raises:
+      ValueError: shapes that do not match, an unknown likelihood or `noise_scale <= 0`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, code, logits = jnp.zeros((1, 8)), jnp.zeros((1, 2)), jnp.ones(1)
+      >>> loss, terms = factor_vae(x, x, code, code, logits, gamma=3.0)
+      >>> round(float(loss[0] - terms["nll"][0]), 5)
+      3.0
+
+    References:
+      Kim and Mnih, 2018, [Disentangling by Factorising](https://arxiv.org/abs/1802.05983).
+    """
+    bound, terms = elbo(x, x_recon, loc, log_var, likelihood=likelihood, noise_scale=noise_scale)
+    _check_logits(critic_logits, bound.shape[0], name="critic_logits")
+    return bound + gamma * critic_logits, {**terms, "tc": critic_logits}
+
+
+def critic_loss(
+    logits_joint: jax.Array, logits_shuffled: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Return the cross-entropy of FactorVAE's critic.
+
+    `1/2 softplus(-a) + 1/2 softplus(b)` with the logits `a` of codes and `b` of shuffled codes
+    (Kim and Mnih 2018, algorithm 2). The best critic's logit is `log q(z) - log prod_j q(z_j)`.
+
+    Args:
+      logits_joint: logits at codes, `[batch]`.
+      logits_shuffled: logits at codes that `permute_dims` shuffled, `[batch]`. Neither may carry
+        a gradient to the encoder: stop it at the codes.
+
+    Returns:
+      The loss `[batch]`, nats (log 2 for a critic that knows nothing), and its terms, `[batch]`:
+      `critic_accuracy`, the share of the two that is told right, a logit of 0 counting half.
+
+    Raises:
+      ValueError: the shapes differ or are not `[batch]`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> loss, terms = critic_loss(jnp.array([9.0, 0.0]), jnp.array([-9.0, 0.0]))
+      >>> terms["critic_accuracy"].tolist()
+      [1.0, 0.5]
+    """
+    check_same_shape(logits_joint=logits_joint, logits_shuffled=logits_shuffled)
+    _check_logits(logits_joint, logits_joint.shape[0], name="logits_joint")
+    loss = 0.5 * (jax.nn.softplus(-logits_joint) + jax.nn.softplus(logits_shuffled))
+    accuracy = 0.5 + 0.25 * (jnp.sign(logits_joint) - jnp.sign(logits_shuffled))
+    return loss, {"critic_accuracy": accuracy}
+
+
+def permute_dims(key: jax.Array, z: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Permute every column of the codes by itself, which makes the dimensions independent.
+
+    The rows that result are draws of `prod_j q(z_j)` (Kim and Mnih 2018, algorithm 1), as far as
+    the batch stands for `q`: every column keeps exactly its values.
+
+    Args:
+      key: JAX random key.
+      z: codes, `[batch, latent_dim]`.
+      mask: `[batch]`, 0 or False on rows that only fill the batch up: they keep their place, and
+        the others exchange values among themselves alone. None: every row counts.
+
+    Returns:
+      `[batch, latent_dim]`.
+
+    Raises:
+      ValueError: `z` is not of rank 2 or `mask` not `[batch]`.
+
+    Example:
+      >>> import jax
+      >>> z = jnp.arange(6.0).reshape(3, 2)
+      >>> sorted(permute_dims(jax.random.key(0), z)[:, 1].tolist())
+      [1.0, 3.0, 5.0]
+    """
+    if z.ndim != 2:
+        raise ValueError(
+            f"z must have shape [batch, latent_dim], got {z.shape}: give one row per code"
+        )
+    kept = jnp.ones(z.shape[0], bool) if mask is None else jnp.asarray(mask) != 0
+    if kept.shape != z.shape[:1]:
+        raise ValueError(
+            f"mask must have shape {z.shape[:1]}, one per row of z, got {kept.shape}: "
+            "give 0 for rows that fill the batch up, 1 for the others"
+        )
+    # Sorted by random numbers, rows that count come first; the sort is stable, so that the others
+    # follow in their order. `place` says where each row of the result finds its own.
+    draws = jnp.where(kept[:, None], jax.random.bits(key, z.shape), 0)
+    filler = jnp.broadcast_to(~kept[:, None], z.shape)
+    _, _, shuffled = jax.lax.sort((filler, draws, z), dimension=0, is_stable=True, num_keys=2)
+    place = jnp.where(kept, jnp.cumsum(kept), jnp.sum(kept) + jnp.cumsum(~kept)) - 1
+    return shuffled[place]
+
+
+def _check_logits(logits: jax.Array, batch: int, *, name: str) -> None:
+    if logits.shape != (batch,):
+        raise ValueError(
+            f"{name} must have shape [{batch}], one per example, got {logits.shape}: "
+            "take column 0 of the critic's output"
+        )

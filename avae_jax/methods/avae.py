@@ -1,0 +1,409 @@
+"""The aggregate VAE (Saha, Joshi and Whitaker 2023, arXiv 2311.07693)."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from avae_jax import losses
+from avae_jax.density import Bandwidth, CodeScale, expected_code_scale, find_bandwidth, null_kl
+from avae_jax.losses.avae import kl_weight
+from avae_jax.mesh import BATCH_AXIS
+from avae_jax.methods import method
+from avae_jax.methods.bank import Bank, empty_bank, fill_bank, is_spread
+from avae_jax.methods.method import Output, make_coder, require, require_positive
+from avae_jax.methods.terms import KL, RECONSTRUCTION
+from avae_jax.priors import DiagonalGaussianPrior
+from avae_jax.terms import Term
+
+MAX_QUEUE_AGE = 40
+"""Steps: queues of 20 matched re-encoding on MNIST, queues of 100 cost over a nat of KL."""
+
+RUNAWAY_NATS = 5.0
+"""How far below its null value a validation KL must fall before the run warns of it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(method.Options):
+    """An aggregate VAE: encodes to points, whose density is pulled to the prior as a whole."""
+
+    beta: float | None = None
+    """Divides the reconstruction; when not given it is measured on the validation split before the
+    first step and after each epoch."""
+    weight: Literal["nats", "log10"] | float = "nats"
+    """Multiplies the KL; nats is 1, log10 is 1/ln 10 (the authors' code)."""
+    tail: Literal["none", "official"] = "official"
+    """What the density is where it runs out of centers; official is the authors' floor."""
+    max_cdf: float | None = None
+    """tail official: the probability that places the floor; the authors' choice for the number of
+    dimensions when not given."""
+    num_centers: int = 1000
+    """Number of codes in the density estimate."""
+    bandwidth: float | None = None
+    """Standard deviation of the kernels, between 0 and 1; found automatically when not given."""
+    refresh: Literal["queue", "reencode"] = "queue"
+    """queue: the codes of the last batches, at no cost. reencode: encode a subset of the training
+    images again every refresh_every steps, redrawn each epoch."""
+    refresh_every: int = 10
+    """reencode: steps between two refreshes."""
+    centers_mode: Literal["train", "eval"] = "train"
+    """Batch normalization used for the centers: batch statistics, as for the codes of the batch,
+    or running averages, as in the authors' code."""
+
+    name = "avae"
+
+    def check(self):
+        """Refuse values that no data could make runnable."""
+        require_positive("beta", self.beta)
+        if not isinstance(self.weight, str):
+            require_positive("weight", self.weight)
+        require(
+            self.max_cdf is None or 0 < self.max_cdf < 1,
+            "max_cdf", self.max_cdf, "give a probability between 0 and 1, such as 0.9999",
+        )  # fmt: skip
+        require(
+            self.bandwidth is None or 0 < self.bandwidth < 1,
+            "bandwidth", self.bandwidth, "give a number between 0 and 1, or leave it out",
+        )  # fmt: skip
+        require(self.num_centers >= 2, "num_centers", self.num_centers, "give at least 2")
+        require(self.refresh_every >= 1, "refresh_every", self.refresh_every, "give at least 1")
+
+    def check_setting(self, setting):
+        """Refuse a bank that does not fit the data."""
+        num_centers, queue = self.num_centers, self.refresh == "queue"
+        require(
+            num_centers <= setting.num_train, "num_centers", num_centers,
+            f"it is larger than the training split of {setting.num_train}; lower it",
+        )  # fmt: skip
+        # In a longer queue an image could meet two of its own codes, and only one is left out.
+        in_epoch = setting.num_train // setting.batch_size * setting.batch_size
+        require(
+            not queue or num_centers <= in_epoch, "num_centers", num_centers,
+            f"it is more than the {in_epoch} images of an epoch's full batches; lower it, or use "
+            "refresh reencode",
+        )  # fmt: skip
+        require(
+            not queue or num_centers >= setting.batch_size, "num_centers", num_centers,
+            f"it is smaller than batch_size={setting.batch_size}; raise it, or use refresh "
+            "reencode",
+        )  # fmt: skip
+
+    def make(self, setting, facts=None):
+        """Find the bandwidth, unless `facts` hold it, and build the method."""
+        coder = make_coder(setting, posterior="deterministic", likelihood=self.likelihood)
+        bandwidth = None
+        if facts and "bandwidth" in facts:
+            bandwidth = Bandwidth(**facts["bandwidth"])
+        bandwidth = bandwidth or self.choose_bandwidth(setting.latent_dim)
+        return AVAE(
+            options=self,
+            setting=setting,
+            coder=coder,
+            facts={"bandwidth": dataclasses.asdict(bandwidth)},
+            bandwidth=bandwidth,
+        )
+
+    def choose_bandwidth(self, latent_dim: int) -> Bandwidth:
+        """Find the bandwidth, or take the one given."""
+        h = self.bandwidth
+        if h is None:
+            return find_bandwidth(latent_dim, self.num_centers)
+        scale = math.sqrt(1 - h**2)
+        null = null_kl(latent_dim, self.num_centers, bandwidth=h, scale=scale)
+        return Bandwidth(
+            h_opt=h / scale, h_corr=h, prior_scale=scale, stderr=0.0, null_kl=null, num_iterations=0
+        )
+
+    def floor_at(self, latent_dim: int) -> float | None:
+        """Return the probability that places the density's floor; None where it has none.
+
+        The authors set it by hand per data set; where it is not given, theirs for the nearest
+        number of dimensions is taken: 1 - 1e-6 up to 8, 1 - 1e-4 up to 32, 1 - 1e-2 up to 80,
+        1 - 1e-1 beyond.
+        """
+        if self.tail == "none":
+            return None
+        if self.max_cdf is not None:
+            return self.max_cdf
+        return next(
+            (1 - gap for most, gap in ((8, 1e-6), (32, 1e-4), (80, 1e-2)) if latent_dim <= most),
+            0.9,
+        )
+
+
+class Memory(NamedTuple):
+    """What the method remembers.
+
+    Attributes:
+      bank: codes of other images, the centers of the density.
+      beta: `[]`, what the reconstruction term is divided by.
+    """
+
+    bank: Bank
+    beta: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class AVAE(method.Method):
+    """Descends `reconstruction / beta + weight KL(q(z) || p(z))`, q a density of the bank's codes.
+
+    Attributes:
+      bandwidth: the kernel's bandwidth and what comes with it.
+    """
+
+    bandwidth: Bandwidth
+
+    terms = {
+        "reconstruction": RECONSTRUCTION,
+        "kl": KL,
+        "tail_share": Term(caption="Codes in the tail", short="tail", unit="%"),
+        "beta": Term(caption="Beta", short="beta", log=True),
+        # Centers ten steps old are still as good as new.
+        "staleness": Term(
+            caption="Staleness of the centers", short="staleness", unit="steps", least=10.0
+        ),
+        # Their difference is what matters.
+        "log_p": None,
+        "log_q": None,
+    }
+
+    @functools.cached_property
+    def _max_cdf(self) -> float | None:
+        return self.options.floor_at(self.latent_dim)
+
+    @functools.cached_property
+    def _loss(self):
+        """Return the loss of a batch that is split over the devices, as the bank may be."""
+        rows, whole = PartitionSpec(BATCH_AXIS), PartitionSpec()
+        spread = is_spread(self.setting.mesh, self.options.num_centers)
+
+        # Under shard_map each device streams its centers past the queries: the partitioner does not
+        # see inside a loop what needs no collective.
+        @functools.partial(
+            jax.shard_map,
+            mesh=self.setting.mesh,
+            in_specs=(rows, rows, rows, rows if spread else whole, whole, rows),
+            out_specs=rows,
+            check_vma=False,
+        )
+        def loss(x, x_recon, z, centers, beta, exclude):
+            return losses.avae(
+                x,
+                x_recon,
+                z,
+                centers,
+                bandwidth=self.bandwidth.h_corr,
+                beta=beta,
+                weight=kl_weight(self.options.weight),
+                tail=self.options.tail,
+                max_cdf=self._max_cdf,
+                likelihood=self.options.likelihood,
+                exclude=exclude,
+                axis_name=BATCH_AXIS if spread else None,
+                queries_sharded=spread,
+            )
+
+        return loss
+
+    def losses(self, variables, memory, batch, key, *, step, train):
+        """Return the loss of each example against the bank, its own code left out."""
+        posterior, variables = self.encode(variables, batch.x, train=train)
+        z = posterior.mean()
+        x_recon, variables = self.decode(variables, z, train=train)
+        bank = memory.bank
+        loss, terms = self._loss(
+            batch.x, x_recon, z, bank.codes, memory.beta, bank.row_of[batch.ids]
+        )
+        terms = {**terms, "tail_share": terms["tail"]}
+        del terms["tail"]
+        if train:
+            terms["staleness"] = bank.staleness(step)
+        return Output({"model": loss}, terms, variables, z)
+
+    def criterion(self, terms: Mapping[str, Any]) -> float:
+        """Return what the loss descends.
+
+        With `beta = sqrt(R)` the gradient of `R / beta` is that of `2 sqrt(R)`: this is the
+        quantity that a moving beta descends, and it is comparable between epochs while `R / beta`
+        is not.
+        """
+        reconstruction, beta = terms["reconstruction"], self.options.beta
+        scaled = 2 * math.sqrt(max(reconstruction, 0.0)) if beta is None else reconstruction / beta
+        return scaled + kl_weight(self.options.weight) * terms["kl"]
+
+    def null(self) -> dict[str, float]:
+        """Return what the loss's KL shows for perfect codes, floor included."""
+        return {"kl": self._null_kl}
+
+    @functools.cached_property
+    def _null_kl(self) -> float:
+        if self._max_cdf is None:
+            return self.bandwidth.null_kl
+        return null_kl(
+            self.latent_dim,
+            self.options.num_centers,
+            bandwidth=self.bandwidth.h_corr,
+            scale=self.bandwidth.prior_scale,
+            max_cdf=self._max_cdf,
+        )
+
+    def sampling_priors(self, variables):
+        """Return what codes may be drawn from.
+
+        "claimed" is `N(0, (1 - h^2) I)`, whose density estimate is N(0, I); "fixed_point" has the
+        scale where the latent forces balance, where there is one.
+        """
+        del variables
+        scales = {"claimed": self.bandwidth.prior_scale, "fixed_point": self.code_scale.fixed_point}
+        zeros = jnp.zeros(self.latent_dim)
+        return {
+            name: DiagonalGaussianPrior(zeros, zeros + 2 * math.log(scale))
+            for name, scale in scales.items()
+            if scale is not None
+        }
+
+    @functools.cached_property
+    def code_scale(self) -> CodeScale:
+        """The scale that the codes are expected to settle at."""
+        return expected_code_scale(
+            self.latent_dim,
+            self.options.num_centers,
+            bandwidth=self.bandwidth.h_corr,
+            tail=self.options.tail,
+            max_cdf=self._max_cdf,
+        )
+
+    def init_memory(self) -> Memory:
+        """Return an empty bank, and beta as it is given."""
+        bank = empty_bank(self.options.num_centers, self.latent_dim, self.setting.num_images)
+        beta = self.options.beta
+        return Memory(bank, jnp.asarray(1.0 if beta is None else beta, jnp.float32))
+
+    def memory_sharding(self, memory: Memory, whole) -> Memory:
+        """Return where the memory lies: whole on every device, but for a bank that divides."""
+        at = jax.tree.map(lambda _: whole, memory)
+        if not is_spread(self.setting.mesh, self.options.num_centers):
+            return at
+        split = NamedSharding(self.setting.mesh, PartitionSpec(BATCH_AXIS))
+        return at._replace(bank=dataclasses.replace(at.bank, codes=split))
+
+    def remember(self, memory: Memory, output, batch, variables, *, step, good) -> Memory:
+        """Push the batch's codes where the bank is a queue."""
+        if self.options.refresh != "queue":
+            return memory
+        z = output.z
+        if self.options.centers_mode == "eval":
+            z = self.encode(variables, batch.x, train=False)[0].mean()
+        bank = memory.bank.push(z, batch.ids, step=step, mesh=self.setting.mesh, good=good)
+        return memory._replace(bank=bank)
+
+    def reported(self, memory: Memory) -> dict[str, jax.Array]:
+        """Return beta."""
+        return {"beta": memory.beta}
+
+    @property
+    def host_every(self) -> int | None:
+        """Steps between two refreshes of the bank."""
+        return self.options.refresh_every if self.options.refresh == "reencode" else None
+
+    def start(self, memory: Memory, variables, host) -> Memory:
+        """Fill the bank and measure beta."""
+        memory = self.refresh(memory, variables, host, self.draw_ids(host, 0), step=0)
+        if self.options.beta is None:
+            memory = self.after_epoch(memory, host.validate(variables, memory))
+        return memory
+
+    def before_step(self, memory, variables, host, *, epoch, position, step):
+        """Encode the bank's images again; another subset in each epoch."""
+        ids = np.asarray(memory.bank.ids) if position else self.draw_ids(host, epoch)
+        return self.refresh(memory, variables, host, ids, step=step)
+
+    def draw_ids(self, host, epoch: int) -> np.ndarray:
+        """Draw the training images whose codes make the density in an epoch."""
+        generator = np.random.default_rng([self.setting.seed, epoch, 1])
+        chosen = generator.choice(len(host.train_ids), self.options.num_centers, False)
+        # In random order: sorted neighbors of a folder share a class, and batch statistics of one
+        # class are not those of a training batch.
+        return host.train_ids[chosen].astype(np.int32)
+
+    def refresh(self, memory: Memory, variables, host, ids: np.ndarray, *, step: int) -> Memory:
+        """Fill the bank by encoding the images `ids`."""
+        codes = host.encode(variables, ids, batch_statistics=self.options.centers_mode == "train")
+        bank = fill_bank(codes, ids, num_images=self.setting.num_images, step=step)
+        return memory._replace(bank=bank)
+
+    def for_validation(self, memory: Memory, variables, host) -> Memory:
+        """Encode the bank with the variables under evaluation and their running averages.
+
+        The KL is then that of the model a user would be given.
+        """
+        codes = host.encode(variables, np.asarray(memory.bank.ids))
+        return memory._replace(bank=dataclasses.replace(memory.bank, codes=codes))
+
+    def after_epoch(self, memory: Memory, terms) -> Memory:
+        """Set beta to the root of the mean validation error, unless it is given."""
+        if self.options.beta is not None:
+            return memory
+        beta = math.sqrt(max(terms["reconstruction"], 0.0))
+        if not (math.isfinite(beta) and beta > 0):
+            return memory
+        return memory._replace(beta=jnp.float32(beta))
+
+    def introduce(self) -> list[str]:
+        """Return what is to be expected of the density."""
+        num_centers, mesh = self.options.num_centers, self.setting.mesh
+        lines = [
+            f"{num_centers:,} centers in {self.latent_dim} dimensions: bandwidth "
+            f"{self.bandwidth.h_corr:.3f}, prior scale {self.bandwidth.prior_scale:.3f}; "
+            f"{self.code_scale.verdict}"
+        ]
+        if is_spread(mesh, num_centers):
+            share = num_centers // mesh.size
+            lines.append(f"each of the {mesh.size} devices holds {share:,} of the centers")
+        elif mesh.size > 1:
+            lines.append(
+                f"each of the {mesh.size} devices holds all centers: a multiple of {mesh.size} "
+                "would be spread over them"
+            )
+        age = num_centers // self.setting.batch_size
+        if self.options.refresh == "queue" and age > MAX_QUEUE_AGE:
+            lines.append(
+                f"warning: the centers get {age} steps old, and codes run ahead of a density that "
+                "old: take fewer centers or refresh reencode (see experiments/README.md)"
+            )
+        return lines
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Return the density and the scale of the codes to expect."""
+        bandwidth, scale = self.bandwidth, self.code_scale
+        return {
+            "density": {
+                "num_centers": self.options.num_centers,
+                "h_opt": f"{bandwidth.h_opt:.4f} +- {bandwidth.stderr:.4f}",
+                "h (used)": bandwidth.h_corr,
+                "prior scale sqrt(1 - h^2)": bandwidth.prior_scale,
+                "null KL": self._null_kl,
+            },
+            "scale of the codes": {
+                "claimed": scale.claimed,
+                "force balance": scale.fixed_point,
+                "verdict": scale.verdict,
+            },
+        }
+
+    def warnings(self, terms: Mapping[str, float]) -> list[str]:
+        """Return whether the codes have run away from the density that should hold them."""
+        kl = terms.get("kl", 0.0)
+        if not kl < self._null_kl - RUNAWAY_NATS:
+            return []
+        return [
+            f"warning: the validation KL, {kl:.2f}, is far below its null value, "
+            f"{self._null_kl:.2f}: the codes have run away from the density that should hold them. "
+            "Use tail official, a smaller weight or refresh reencode"
+        ]

@@ -1,0 +1,105 @@
+"""The VAE (Kingma and Welling 2014) and the beta-VAE (Higgins et al. 2017)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import jax
+
+from avae_jax.methods import method
+from avae_jax.methods.method import Output, make_coder, require_positive
+from avae_jax.methods.terms import KL, NLL, RECONSTRUCTION
+from avae_jax.priors import PRIORS
+
+TERMS = {"reconstruction": RECONSTRUCTION, "nll": NLL, "kl": KL}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(method.Options):
+    """A VAE: a Gaussian posterior per image, pulled to the prior."""
+
+    noise_scale: float = 1.0
+    """Standard deviation of the Gaussian likelihood."""
+    prior: Literal["standard_normal", "gaussian", "mixture"] = "standard_normal"
+    """N(0, I), a Gaussian whose mean and variances are learnt, or a learnt Gaussian mixture."""
+    num_components: int = 10
+    """prior mixture: its components."""
+    labelled: bool = False
+    """prior mixture: whether the labels of the data say which component an image is of."""
+
+    name = "vae"
+    beta: ClassVar[float | None] = 1.0
+
+    def check(self):
+        """Refuse values that no data could make runnable."""
+        require_positive("noise_scale", self.noise_scale)
+        method.require(
+            self.num_components >= 1, "num_components", self.num_components, "give at least 1"
+        )
+        method.require(
+            not self.labelled or self.prior == "mixture", "labelled", self.labelled,
+            f"prior {self.prior} has no components; use prior mixture or leave it out",
+        )  # fmt: skip
+
+    def check_setting(self, setting):
+        """Refuse values that do not fit the data."""
+        if self.labelled:
+            method.require(
+                0 < setting.num_classes <= self.num_components, "labelled", self.labelled,
+                f"the data have {setting.num_classes} classes: give data with labels and "
+                "num_components of at least as many",
+            )  # fmt: skip
+
+    def make(self, setting, facts=None):
+        """Build the method."""
+        coder = make_coder(
+            setting, posterior="gaussian", likelihood=self.likelihood, noise_scale=self.noise_scale
+        )
+        return VAE(options=self, setting=setting, coder=coder)
+
+
+class VAE(method.Method):
+    """Descends `-log p(x | z) + beta KL(q(z | x) || p(z))`, one draw per image."""
+
+    terms = TERMS
+
+    @property
+    def beta(self) -> float:
+        """What the KL is multiplied by."""
+        return self.options.beta
+
+    def init_prior(self, key):
+        """Return the prior with its initial parameters."""
+        name = self.options.prior
+        options = {"num_components": self.options.num_components} if name == "mixture" else {}
+        return PRIORS[name](self.latent_dim, jax.random.fold_in(key, 1), **options)
+
+    def kl(self, posterior, z: jax.Array, prior, labels: jax.Array) -> jax.Array:
+        """Return the KL to the prior `[batch]`: in closed form, else from the draw."""
+        if self.options.prior == "mixture" and self.options.labelled:
+            return posterior.log_prob(z) - prior.log_prob(z, labels=labels)
+        exact = posterior.kl(prior)
+        return posterior.log_prob(z) - prior.log_prob(z) if exact is None else exact
+
+    def forward(self, variables, batch, key, *, train):
+        """Return (nll `[batch]`, kl `[batch]`, terms, posterior, draw, variables)."""
+        posterior, variables = self.encode(variables, batch.x, train=train)
+        z = posterior.sample(key)
+        outputs, variables = self.decode(variables, z, train=train)
+        nll = self.coder.likelihood.nll(batch.x, outputs)
+        kl = self.kl(posterior, z, self.prior(variables), batch.labels)
+        terms = {
+            "reconstruction": self.coder.likelihood.reconstruction(batch.x, outputs),
+            "nll": nll,
+            "kl": kl,
+        }
+        return nll, kl, terms, posterior, z, variables
+
+    def losses(self, variables, memory, batch, key, *, step, train):
+        """Return the negative evidence lower bound, its KL multiplied by beta."""
+        nll, kl, terms, posterior, _, variables = self.forward(variables, batch, key, train=train)
+        return Output({"model": nll + self.beta * kl}, terms, variables, posterior.mean())
+
+    def criterion(self, terms: Mapping[str, Any]) -> float:
+        """Return the loss."""
+        return terms["nll"] + self.beta * terms["kl"]

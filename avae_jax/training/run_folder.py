@@ -1,0 +1,111 @@
+"""A run's folder: what it must hold before training, and whether it is the run asked for."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from avae_jax import data as datasets
+from avae_jax.files import write_atomically
+from avae_jax.training.config import Config, ConfigError, differences, load_config, to_dict
+from avae_jax.training.setup import Setup, num_classes
+from avae_jax.version import __version__
+
+FORMAT = 2
+"""Of run folders: what their files and checkpoints hold."""
+
+
+def read_facts(run_dir: Path) -> dict[str, Any]:
+    """Return what a run folder knows of its data and its method.
+
+    Raises:
+      ConfigError: no readable facts, or those of another format.
+    """
+    path = run_dir / "facts.json"
+    try:
+        facts = json.loads(path.read_text())
+        image_shape, num_images = tuple(facts["image_shape"]), int(facts["num_images"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{run_dir} is not a whole run folder: {path.name}: {error}") from None
+    if facts.get("format") != FORMAT:
+        raise ConfigError(
+            f"{run_dir} is a run folder of format {facts.get('format', 1)}, and this version reads "
+            f"format {FORMAT}: train again, or read it with the version that {path.name} names"
+        )
+    return {**facts, "image_shape": image_shape, "num_images": num_images}
+
+
+def check_run_dir(config: Config, run_dir: Path) -> None:
+    """Refuse a folder that holds another run, something else, or that cannot be written."""
+    if run_dir.is_dir() and any(run_dir.iterdir()):
+        if not (run_dir / "config.json").is_file():
+            raise ConfigError(f"run_dir={run_dir} is not empty and no run folder: choose another")
+        changed = differences(load_config(run_dir / "config.json"), config)
+        if changed:
+            raise ConfigError(
+                f"run_dir={run_dir} holds a run with another configuration "
+                f"({'; '.join(changed)}): choose another --run-dir"
+            )
+        if not os.access(run_dir, os.W_OK):
+            raise ConfigError(f"run_dir={run_dir} is not writable: choose another")
+        return
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ConfigError(f"run_dir={run_dir} is a file: choose another")
+    parent = next(folder for folder in run_dir.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ConfigError(f"run_dir={run_dir} cannot be made: no write permission in {parent}")
+
+
+def describe_data(setup: Setup) -> dict[str, Any]:
+    """Return the facts about the data that reading and resuming a run depend on."""
+    return {
+        "image_shape": list(setup.method.image_shape),
+        "num_images": len(setup.dataset.images),
+        "num_classes": num_classes(setup.dataset),
+        "fingerprint": setup.dataset.fingerprint(),
+    }
+
+
+def check_same_data(setup: Setup, run_dir: Path) -> None:
+    """Refuse to continue a run on other images or other splits than it was started with."""
+    stored, facts = read_facts(run_dir), describe_data(setup)
+    stored["image_shape"] = list(stored["image_shape"])
+    for name, value in facts.items():
+        if stored.get(name) != value:
+            raise ConfigError(
+                f"run_dir={run_dir} was started on other images ({name}: {stored.get(name)} -> "
+                f"{value}): choose another --run-dir"
+            )
+    splits = datasets.Splits.load(run_dir / "splits.npz")
+    for name in ("train", "validation", "test"):
+        if not np.array_equal(getattr(splits, name), getattr(setup.dataset.splits, name)):
+            raise ConfigError(
+                f"the {name} split differs from the one in {run_dir / 'splits.npz'}: choose "
+                "another --run-dir"
+            )
+
+
+def prepare_run_dir(setup: Setup, run_dir: Path) -> None:
+    """Write down what the run depends on: data, splits, the method's facts and configuration."""
+    versions = {"avae_jax": __version__, "jax": jax.__version__, "numpy": np.__version__}
+    run_dir.mkdir(parents=True, exist_ok=True)
+    setup.dataset.splits.save(run_dir / "splits.npz")
+    write_json(
+        run_dir / "facts.json",
+        {
+            "format": FORMAT,
+            **describe_data(setup),
+            "method": dict(setup.method.facts),
+            "versions": versions,
+        },
+    )
+    write_json(run_dir / "config.json", to_dict(setup.config))
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    write_atomically(path, json.dumps(values, indent=2) + "\n")

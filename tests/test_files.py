@@ -1,0 +1,157 @@
+"""Whole-file writes, the cache folder and files of the user's own."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from avae_jax.files import cache_dir, describe_error, import_file, write_atomically, written_whole
+
+
+@pytest.mark.parametrize(
+    ("contents", "stored"), [("grün\n", "grün\n".encode()), (b"\x00\xff", b"\x00\xff"), ("", b"")]
+)
+def test_contents_replace_the_old_file(tmp_path, contents, stored):
+    path = tmp_path / "file"
+    for _ in range(2):
+        write_atomically(str(path), contents)
+        assert path.read_bytes() == stored
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail_half_way():
+        with written_whole(path, "w") as file:
+            file.write("new")
+            file.flush()
+            raise error
+
+    with pytest.raises(error):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_never_sees_a_part(tmp_path):
+    path = tmp_path / "file"
+    with written_whole(path) as file:
+        file.write(b"one")
+        file.flush()
+        assert not path.exists()
+    path.write_bytes(b"one")
+    with written_whole(path) as file:
+        file.write(b"other")
+        file.flush()
+        assert path.read_bytes() == b"one"
+    assert path.read_bytes() == b"other"
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    def fail(source, target):
+        raise OSError("disk full")
+
+    path = tmp_path / "file"
+    path.write_text("old")
+    monkeypatch.setattr("avae_jax.files.os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_at_once_both_end_with_a_whole_file(tmp_path):
+    path = tmp_path / "file"
+    with written_whole(path, "w") as first, written_whole(path, "w") as second:
+        first.write("1" * 10)
+        second.write("2" * 5)
+    # The block opened first ends last.
+    assert path.read_text() == "1" * 10
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_permissions_are_kept_and_new_files_have_the_usual_ones(tmp_path):
+    write_atomically(tmp_path / "new", "")
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    (tmp_path / "usual").chmod(0o640)
+    write_atomically(tmp_path / "usual", "")
+    assert (tmp_path / "usual").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "none" / "file", "")
+
+
+def test_the_cache_folder_is_the_chosen_one_or_the_users(monkeypatch):
+    platformdirs = pytest.importorskip("platformdirs")
+    monkeypatch.setenv("AVAE_CACHE_DIR", "~/cache")
+    assert cache_dir() == Path.home() / "cache"
+    for unset in ("", None):
+        if unset is None:
+            monkeypatch.delenv("AVAE_CACHE_DIR")
+        else:
+            monkeypatch.setenv("AVAE_CACHE_DIR", unset)
+        assert cache_dir() == Path(platformdirs.user_cache_dir("avae_jax"))
+
+
+def test_a_file_is_imported_where_dataclasses_find_it(tmp_path):
+    path = tmp_path / "my nets.py"
+    # Dataclasses look text annotations up in the module of that name.
+    path.write_text(
+        "from __future__ import annotations\nimport dataclasses\n"
+        "@dataclasses.dataclass\nclass Net:\n    size: int = 3\n"
+    )
+    module = import_file(path)
+    assert module.Net(size=4).size == 4
+    assert sys.modules[module.__name__] is module
+
+
+def test_files_of_one_name_do_not_collide_and_changes_are_seen(tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text(f"name = {folder!r}\n")
+    first, second = (import_file(tmp_path / folder / "net.py") for folder in "ab")
+    assert (first.name, second.name) == ("a", "b")
+    assert first.__name__ != second.__name__
+    (tmp_path / "a" / "net.py").write_text("name = 'changed'\n")
+    assert import_file(str(tmp_path / "a" / "net.py")).name == "changed"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("\n1 / 0\n", r"ZeroDivisionError: division by zero \(.*broken.py, line 2\)$"),
+        ("class (:\n", r"SyntaxError: invalid syntax \(broken.py, line 1\)$"),
+        ("raise ValueError('one\\ntwo')", r"ValueError: one \(.*broken.py, line 1\)$"),
+        ("raise ValueError", r"ValueError: no message \("),
+        ("import sys\nsys.exit(0)", r"SystemExit: 0 \(.*broken.py, line 2\)$"),
+    ],
+)
+def test_a_file_that_raises(tmp_path, source, message):
+    (tmp_path / "broken.py").write_text(source)
+    before = set(sys.modules)
+    with pytest.raises(ImportError, match=message) as caught:
+        import_file(tmp_path / "broken.py")
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "broken.py") in str(caught.value)
+    assert not [name for name in set(sys.modules) - before if "broken" in name]
+
+
+def test_a_file_that_is_none(tmp_path):
+    with pytest.raises(ImportError, match="'no/such.py' does not exist: give the path"):
+        import_file("no/such.py")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ImportError, match=r"notes.txt' cannot be read as Python: give one that"):
+        import_file(tmp_path / "notes.txt")
+    with pytest.raises(ImportError, match="does not exist"):
+        import_file(os.fspath(tmp_path))
+
+
+def test_an_error_that_was_never_raised_has_no_place():
+    assert describe_error(ValueError("x")) == "ValueError: x"
