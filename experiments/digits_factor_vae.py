@@ -3,8 +3,8 @@
 Paper: Kim and Mnih 2018, arXiv 1802.05983; a small stand-in for its image sets.
 Command: `avae train digits_factor_vae`.
 Time: half a minute on two CPU cores.
-Measured: validation ELBO -25.0 nats (-24.6 for a VAE of the same nets), total correlation 0.0 by its
-critic, which is right in 49% of the cases, test error .0316 per pixel, one seed.
+Measured: validation ELBO -25.0 nats (-24.6 for a VAE of the same nets), total correlation 0.0 by
+its critic, which is right in 49% of the cases, test error .0316 per pixel, one seed.
 """
 
 from avae_jax.training.config import configure

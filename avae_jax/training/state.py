@@ -97,9 +97,11 @@ def _make_mover(player: Player, optimization: OptimizationConfig, steps_per_epoc
     if clip_norm is not None:
         mover = optax.chain(optax.clip_by_global_norm(clip_norm), mover)
     if player.every > 1:
-        mover = optax.conditionally_mask(
-            mover, lambda step, **_: jnp.asarray(step) % player.every == 0
-        )
+
+        def is_turn(step, **_):
+            return jnp.asarray(step) % player.every == 0
+
+        mover = optax.conditionally_mask(mover, is_turn)
     return mover
 
 
