@@ -283,7 +283,7 @@ def _refuse_field(name: str, known: set[str], arguments: list[str]) -> None:
 class _Method:
     """How to train."""
 
-    method: Literal[tuple(METHODS)] = DEFAULT.name  # pyright: ignore[reportInvalidTypeForm]
+    method: "Literal[tuple(METHODS)]" = DEFAULT.name  # pyright: ignore[reportInvalidTypeForm]
     """What is trained; its own options are listed below, and --help after it lists another's."""
 
 
@@ -330,7 +330,7 @@ def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
         default=kind(experiment=default.experiment, **values),
     )
     parts = {section: getattr(parsed, section) for section in SECTIONS}
-    config = Config(experiment=parsed.experiment, **parts)
+    config = dataclasses.replace(default, experiment=parsed.experiment, **parts)
     return config, parsed.folder.run_dir or Path("runs") / config.experiment
 
 

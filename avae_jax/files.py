@@ -78,7 +78,7 @@ def cache_dir() -> Path:
 
 
 def import_file(path) -> ModuleType:
-    """Import a Python file of the user's.
+    """Import a Python file of the user's, which may import others of its folder.
 
     Args:
       path: the file; ~ is the home folder. Each call runs it again.
@@ -100,12 +100,19 @@ def import_file(path) -> ModuleType:
         raise ImportError(f"file {shown!r} cannot be read as Python: give one that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    # Last, so that no file of the user's hides a library.
+    folder, path_before = str(path.parent), list(sys.path)
+    if folder not in path_before:
+        sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
     # A script that exits when it is imported must not end the program with success.
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ImportError(f"could not import {shown!r}: {describe_error(error)}") from error
+    finally:
+        if folder not in path_before and folder in sys.path:
+            sys.path.remove(folder)
     return module
 
 

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from avae_jax.checks import check_between, check_positive, check_same_shape
 from avae_jax.gaussians import inverse_soft_bound, soft_bound
+from avae_jax.registries import make
 
 LOG_SCALE_RANGE = (-6.0, 6.0)
 """Bounds of a learned log-scale: standard deviations between 0.0025, less than one gray level of
@@ -25,6 +26,8 @@ class Likelihood(Protocol):
     """The distribution of data given a decoder's output; a registered pytree."""
 
     name: ClassVar[str]
+    takes_logits: ClassVar[bool]
+    """Whether the decoder ends in logits of data in [0, 1], and not in the data's own range."""
 
     def nll(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
         """Return `-log p(x | outputs)`, summed over the features, normalized.
@@ -82,6 +85,7 @@ class Gaussian:
     noise_scale: float = dataclasses.field(default=1.0, metadata={"static": True})
 
     name: ClassVar[str] = "gaussian"
+    takes_logits: ClassVar[bool] = False
 
     def __post_init__(self):
         check_positive("noise_scale", self.noise_scale)
@@ -124,6 +128,7 @@ class LearnedGaussian:
     log_scale: jax.Array
 
     name: ClassVar[str] = "learned_gaussian"
+    takes_logits: ClassVar[bool] = False
 
     @classmethod
     def make(cls, *, noise_scale: float = 1.0) -> "LearnedGaussian":
@@ -175,6 +180,7 @@ class Bernoulli:
     """
 
     name: ClassVar[str] = "bernoulli"
+    takes_logits: ClassVar[bool] = True
 
     def nll(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
         """Return the cross-entropy, `[batch]`, nats; between 0 and 1 it is not normalized in x."""
@@ -195,6 +201,24 @@ LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
     "bernoulli": Bernoulli,
 }
 """Likelihoods by name, made with their options: `LIKELIHOODS["gaussian"](noise_scale=0.5)`."""
+
+
+def make_likelihood(name: str, *, noise_scale: float = 1.0) -> Likelihood:
+    """Make a likelihood by name.
+
+    Args:
+      name: a name in `LIKELIHOODS`.
+      noise_scale: standard deviation > 0, for likelihoods that have one.
+
+    Raises:
+      ValueError: an unknown name, or a `noise_scale` that is not positive and finite.
+
+    Example:
+      >>> make_likelihood("gaussian", noise_scale=0.5)
+      Gaussian(noise_scale=0.5)
+    """
+    check_positive("noise_scale", noise_scale)
+    return make(LIKELIHOODS, "likelihood", name, noise_scale=noise_scale)
 
 
 def squared_error(x: jax.Array, outputs: jax.Array) -> jax.Array:

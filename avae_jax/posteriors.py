@@ -20,6 +20,7 @@ from avae_jax.gaussians import (
     sample_gaussian,
     soft_bound,
 )
+from avae_jax.registries import make
 
 LOG_VAR_RANGE = (-20.0, 10.0)
 """Bounds of the log-variance: standard deviations between 4.5e-5 and 148."""
@@ -280,6 +281,19 @@ POSTERIORS: dict[str, Callable[[], Posterior]] = {
     posterior.name: posterior for posterior in (Deterministic, Gaussian)
 }
 """Posteriors that need no options, by name: `POSTERIORS["gaussian"]()`."""
+
+
+def make_posterior(name: str) -> Posterior:
+    """Make a posterior by name.
+
+    Raises:
+      ValueError: no posterior in `POSTERIORS` has that name.
+
+    Example:
+      >>> make_posterior("gaussian").num_outputs(3)
+      6
+    """
+    return make(POSTERIORS, "posterior", name)
 
 
 def split_gaussian(head: jax.Array) -> tuple[jax.Array, jax.Array]:

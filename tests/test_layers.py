@@ -19,6 +19,7 @@ LAYERS = {
     "files": 0,
     "mesh": 0,
     "numerics": 0,
+    "registries": 1,
     "text": 0,
     "factors": 0,
     "gaussians": 1,

@@ -43,14 +43,6 @@ def crop_and_resize(images: np.ndarray) -> np.ndarray:
     )
 
 
-CELEB_A = TfdsDataset(
-    name="celeb_a",
-    image_shape=(_SIZE, _SIZE, 3),
-    convert=crop_and_resize,
-    label=None,
-)
-
-
 def load_celeb_a_folder(
     path,
     *,
@@ -113,3 +105,12 @@ def load_celeb_a_folder(
             "with 3 GiB of room"
         ) from error
     return ImageData("celeb_a", images, None, splits)
+
+
+CELEB_A = TfdsDataset(
+    name="celeb_a",
+    image_shape=(_SIZE, _SIZE, 3),
+    convert=crop_and_resize,
+    label=None,
+    from_path=load_celeb_a_folder,
+)

@@ -1,30 +1,43 @@
 """The table of datasets and the one function that loads any of them."""
 
-from collections.abc import Collection
+from collections import ChainMap
+from collections.abc import Callable, Collection, MutableMapping
 from pathlib import Path
+from typing import Any
 
-from avae_jax.data.array_file import read_array_file
-from avae_jax.data.celeb_a import CELEB_A, load_celeb_a_folder
+from avae_jax.data.array_file import load_array, read_array_file
+from avae_jax.data.celeb_a import CELEB_A
 from avae_jax.data.cifar10 import CIFAR10
 from avae_jax.data.digits import DIGITS
 from avae_jax.data.dsprites import DSPRITES
 from avae_jax.data.errors import DataError
-from avae_jax.data.folder import read_image_folder
+from avae_jax.data.folder import load_folder, read_image_folder
 from avae_jax.data.image_data import ImageData
 from avae_jax.data.mnist import MNIST
 from avae_jax.data.prepare import prepare_tfds
 from avae_jax.data.shapes3d import SHAPES3D
 from avae_jax.data.shapes3d_like import load_shapes3d_like
-from avae_jax.data.splits import draw_splits
 from avae_jax.data.sprites_like import load_sprites_like
-from avae_jax.data.tfds_dataset import data_dir_of, load_tfds, prepare_locally
+from avae_jax.data.tfds_dataset import TfdsDataset, data_dir_of, load_tfds, prepare_locally
+from avae_jax.registries import takes
 from avae_jax.text import nearest
 
-_TFDS = {dataset.name: dataset for dataset in (DIGITS, MNIST, CIFAR10, CELEB_A, DSPRITES, SHAPES3D)}
-_RENDERED = {"sprites_like": load_sprites_like, "shapes3d_like": load_shapes3d_like}
-_PATHS = ("folder", "array")
+PREPARED: dict[str, TfdsDataset] = {
+    dataset.name: dataset for dataset in (DIGITS, MNIST, CIFAR10, CELEB_A, DSPRITES, SHAPES3D)
+}
+"""Data sets of tfds by name; `prepare_dataset` prepares them."""
 
-DATASETS = (*_TFDS, *_RENDERED, *_PATHS)
+LOADERS: dict[str, Callable[..., ImageData]] = {
+    "sprites_like": load_sprites_like,
+    "shapes3d_like": load_shapes3d_like,
+    "folder": load_folder,
+    "array": load_array,
+}
+"""Functions `(*, seed, validation_size, test_size) -> ImageData` by name; one that reads a user's
+files takes their `path` first."""
+
+DATASETS: MutableMapping[str, Any] = ChainMap(LOADERS, PREPARED)  # pyright: ignore[reportArgumentType]
+"""Both together. A new one is one line: `DATASETS["bars"] = load_bars`."""
 
 
 def load_dataset(
@@ -42,9 +55,8 @@ def load_dataset(
     `draw_splits`). The test images do not depend on `seed`. No download ever starts here.
 
     Args:
-      name: one of `DATASETS`: "digits" (prepared on first use), "mnist", "cifar10", "celeb_a",
-        "dsprites", "shapes3d" (prepared before by `prepare_dataset`), "sprites_like",
-        "shapes3d_like" (rendered on demand), "folder", "array".
+      name: one of `DATASETS`, such as "digits" (prepared on first use), "mnist" (prepared before by
+        `prepare_dataset`), "sprites_like" (rendered on demand), "folder" or "array".
       path: the folder of "folder" or the .npy/.npz file of "array"; for "celeb_a" the unpacked
         img_align_celeba.zip, instead of a prepared dataset; None for the others. Messages call it
         data_path, as the command line does.
@@ -72,44 +84,33 @@ def load_dataset(
       ((1797, 8, 8, 1), 359)
     """
     _check_name(name, DATASETS)
-    if data_dir is not None and (name in (*_PATHS, *_RENDERED) or path is not None):
+    sizes = {"seed": seed, "validation_size": validation_size, "test_size": test_size}
+    prepared = PREPARED.get(name)
+    if data_dir is not None and (prepared is None or path is not None):
         raise DataError(
             f"data_dir={data_dir} does not go with data_path or with datasets "
-            f"{', '.join((*_RENDERED, *_PATHS))}: leave it out, it is where prepared datasets lie"
+            f"{', '.join(LOADERS)}: leave it out, it is where prepared datasets lie"
         )
-    if name in _PATHS:
-        if path is None:
-            kind = "the folder of images" if name == "folder" else "a .npy or .npz file"
-            raise DataError(f"dataset '{name}' needs data_path (path in Python): give {kind}")
-        images, labels = (
-            (read_image_folder(path), None) if name == "folder" else read_array_file(path)
-        )
-        splits = draw_splits(
-            {"train": len(images)},
-            seed=seed,
-            validation_size=validation_size,
-            test_size=test_size,
-        )
-        num_classes = None if labels is None else int(labels.max()) + 1
-        return ImageData(name, images, labels, splits, num_classes)
-    if name == "celeb_a" and path is not None:
-        return load_celeb_a_folder(
-            path, seed=seed, validation_size=validation_size, test_size=test_size
-        )
+
+    # What reads a user's files.
+    if prepared is not None:
+        from_path = prepared.from_path
+    else:
+        from_path = LOADERS[name] if takes(LOADERS[name], "path") else None
     if path is not None:
+        if from_path is None:
+            raise DataError(
+                f"data_path={path} does not belong to dataset '{name}': use dataset 'folder' or "
+                "'array', or data_dir for where a prepared dataset lies"
+            )
+        return from_path(path, **sizes)
+    if prepared is not None:
+        return load_tfds(prepared, data_dir=data_dir, **sizes)
+    if from_path is not None:
         raise DataError(
-            f"data_path={path} does not belong to dataset '{name}': use dataset 'folder' or "
-            "'array', or data_dir for where a prepared dataset lies"
+            f"dataset '{name}' needs data_path (path in Python): give the folder or file it reads"
         )
-    if name in _RENDERED:
-        return _RENDERED[name](seed=seed, validation_size=validation_size, test_size=test_size)
-    return load_tfds(
-        _TFDS[name],
-        data_dir=data_dir,
-        seed=seed,
-        validation_size=validation_size,
-        test_size=test_size,
-    )
+    return LOADERS[name](**sizes)
 
 
 def read_images(path):
@@ -137,7 +138,7 @@ def prepare_dataset(name: str, data_dir=None) -> Path:
     """Download and prepare a dataset once, as array_record, which is read without TensorFlow.
 
     Args:
-      name: a tfds dataset of `DATASETS`.
+      name: one of `PREPARED`.
       data_dir: tfds data folder; None as in `load_dataset`.
 
     Returns:
@@ -147,12 +148,10 @@ def prepare_dataset(name: str, data_dir=None) -> Path:
       DataError: in one line, if TensorFlow is missing, a host cannot be reached or does not give
         the file, or the folder cannot be written.
     """
-    if name in _PATHS:
-        raise DataError(f"dataset '{name}' needs no preparation: give its data_path to train on it")
-    if name in _RENDERED:
-        raise DataError(f"dataset '{name}' needs no preparation: it is rendered, train on it")
-    _check_name(name, _TFDS)
-    dataset = _TFDS[name]
+    if name in LOADERS:
+        raise DataError(f"dataset '{name}' needs no preparation: train on it")
+    _check_name(name, PREPARED)
+    dataset = PREPARED[name]
     root = data_dir_of(dataset, data_dir)
     return prepare_locally(dataset, root) if dataset.local else prepare_tfds(dataset, root)
 

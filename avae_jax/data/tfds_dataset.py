@@ -39,6 +39,7 @@ class TfdsDataset:
       validation_size: default size of the validation split; None keeps an official one.
       test_size: default size of the test split; None keeps an official one.
       local: True if the project prepares the dataset itself, on first use, without a download.
+      from_path: reads it from a user's `path` instead, with the arguments of a loader; or None.
     """
 
     name: str
@@ -50,6 +51,7 @@ class TfdsDataset:
     validation_size: int | float | None = None
     test_size: int | float | None = None
     local: bool = False
+    from_path: Callable[..., ImageData] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from avae_jax.checks import check_positive_unless_traced
 from avae_jax.density import kde_log_density, log_tail_density
 from avae_jax.density.tail import Tail, check_tail
-from avae_jax.losses.reconstruction import Likelihood, reconstruction_loss
+from avae_jax.losses.reconstruction import reconstruction_loss
 
 LOG10_WEIGHT = 1.0 / math.log(10.0)
 """Weight of the KL term, in nats, that equals the authors' KL in base-10 logarithms."""
@@ -39,7 +39,7 @@ def avae(
     weight: float | Literal["nats", "log10"] = 1.0,
     tail: Tail = "none",
     max_cdf: float | None = None,
-    likelihood: Likelihood = "gaussian",
+    likelihood: str = "gaussian",
     exclude: jax.Array | None = None,
     log_p: jax.Array | None = None,
     axis_name: str | tuple[str, ...] | None = None,
@@ -73,7 +73,7 @@ def avae(
       tail: "none" or "official".
       max_cdf: for `tail="official"`, the probability in (0, 1) that places `eps`. The authors use
         1 - 1e-6 (l = 8), 1 - 1e-4 (16), 1 - 1e-2 (64), 1 - 1e-1 (128).
-      likelihood: "gaussian" or "bernoulli".
+      likelihood: "gaussian", "bernoulli", or another name in `LIKELIHOODS`.
       exclude: `[batch]` int32, the row of `centers` that holds the example's own code, -1 for
         none. A code that meets itself sees a density that is too high.
       log_p: `[batch]`, log density of the prior at `z`, nats, normalized; None is N(0, I). Another

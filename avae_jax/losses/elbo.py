@@ -3,9 +3,10 @@
 import jax
 from jax.typing import ArrayLike
 
-from avae_jax import gaussians, likelihoods
-from avae_jax.checks import check_positive, check_same_shape
-from avae_jax.losses.reconstruction import Likelihood, reconstruction_loss
+from avae_jax import gaussians
+from avae_jax.checks import check_same_shape
+from avae_jax.likelihoods import make_likelihood
+from avae_jax.losses.reconstruction import reconstruction_loss
 
 
 def gaussian_kl(loc: jax.Array, log_var: jax.Array) -> jax.Array:
@@ -43,7 +44,7 @@ def beta_elbo(
     log_var: jax.Array,
     *,
     beta: ArrayLike,
-    likelihood: Likelihood = "gaussian",
+    likelihood: str = "gaussian",
     noise_scale: float = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the negative beta-weighted evidence lower bound of each example.
@@ -58,7 +59,7 @@ def beta_elbo(
       loc: posterior means, `[batch, latent_dim]`.
       log_var: posterior log-variances, `[batch, latent_dim]`.
       beta: multiplies the KL term, >= 0; 1 is the evidence lower bound.
-      likelihood: "gaussian" or "bernoulli".
+      likelihood: "gaussian", "bernoulli", or another name in `LIKELIHOODS`.
       noise_scale: standard deviation > 0 of the Gaussian likelihood, in units of x.
 
     Returns:
@@ -78,12 +79,8 @@ def beta_elbo(
     References:
       Higgins et al., 2017, [beta-VAE](https://openreview.net/forum?id=Sy2fzU9gl).
     """
-    check_positive("noise_scale", noise_scale)
     reconstruction = reconstruction_loss(x, x_recon, likelihood=likelihood)
-    if likelihood == "gaussian":
-        nll = likelihoods.Gaussian(noise_scale).nll(x, x_recon)
-    else:
-        nll = reconstruction
+    nll = make_likelihood(likelihood, noise_scale=noise_scale).nll(x, x_recon)
     kl = gaussian_kl(loc, log_var)
     return nll + beta * kl, {"reconstruction": reconstruction, "nll": nll, "kl": kl}
 
@@ -94,7 +91,7 @@ def elbo(
     loc: jax.Array,
     log_var: jax.Array,
     *,
-    likelihood: Likelihood = "gaussian",
+    likelihood: str = "gaussian",
     noise_scale: float = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the negative evidence lower bound of each example.
@@ -107,7 +104,7 @@ def elbo(
       x_recon: decoded sample of the posterior, shaped like `x`.
       loc: posterior means, `[batch, latent_dim]`.
       log_var: posterior log-variances, `[batch, latent_dim]`.
-      likelihood: "gaussian" or "bernoulli".
+      likelihood: "gaussian", "bernoulli", or another name in `LIKELIHOODS`.
       noise_scale: standard deviation > 0 of the Gaussian likelihood, in units of x.
 
     Returns:

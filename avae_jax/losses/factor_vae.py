@@ -6,7 +6,6 @@ from jax.typing import ArrayLike
 
 from avae_jax.checks import check_same_shape
 from avae_jax.losses.elbo import elbo
-from avae_jax.losses.reconstruction import Likelihood
 
 
 def factor_vae(
@@ -17,7 +16,7 @@ def factor_vae(
     critic_logits: jax.Array,
     *,
     gamma: ArrayLike,
-    likelihood: Likelihood = "gaussian",
+    likelihood: str = "gaussian",
     noise_scale: float = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return FactorVAE's loss of each example: the negative ELBO plus a total correlation.
@@ -35,7 +34,7 @@ def factor_vae(
       critic_logits: the critic's logits, `[batch]`, at the samples behind `x_recon`, positive
         where it takes them for codes. Their gradient must reach the encoder and not the critic.
       gamma: multiplies the total correlation, >= 0; 0 is the ELBO.
-      likelihood: "gaussian" or "bernoulli".
+      likelihood: "gaussian", "bernoulli", or another name in `LIKELIHOODS`.
       noise_scale: standard deviation > 0 of the Gaussian likelihood, in units of x.
 
     Returns:

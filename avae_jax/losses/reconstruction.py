@@ -1,18 +1,14 @@
 """The reconstruction term, shared by every loss."""
 
-from typing import Literal, get_args
-
 import jax
 import jax.numpy as jnp
 
-from avae_jax.checks import check_choice, check_same_shape
-from avae_jax.likelihoods import cross_entropy, squared_error
-
-Likelihood = Literal["gaussian", "bernoulli"]
+from avae_jax.checks import check_same_shape
+from avae_jax.likelihoods import make_likelihood
 
 
 def reconstruction_loss(
-    x: jax.Array, x_recon: jax.Array, *, likelihood: Likelihood = "gaussian"
+    x: jax.Array, x_recon: jax.Array, *, likelihood: str = "gaussian"
 ) -> jax.Array:
     """Measure how far a reconstruction is from its input, summed over the features.
 
@@ -23,13 +19,13 @@ def reconstruction_loss(
     Args:
       x: data, `[batch, ...]`, any rank from one up.
       x_recon: the decoder's output, same shape as `x`; logits when `likelihood="bernoulli"`.
-      likelihood: "gaussian" or "bernoulli".
+      likelihood: "gaussian", "bernoulli", or another name in `LIKELIHOODS`.
 
     Returns:
       `[batch]`, the dtype of `x_recon`; squared data units (gaussian) or nats (bernoulli).
 
     Raises:
-      ValueError: the shapes differ (nothing is broadcast) or `likelihood` is not one of the two.
+      ValueError: the shapes differ (nothing is broadcast) or `likelihood` is not one of them.
 
     Numerics:
       The cross-entropy of a logit `a` is `softplus(a) - a x`: finite, with the gradient
@@ -42,5 +38,4 @@ def reconstruction_loss(
     """
     x, x_recon = jnp.asarray(x), jnp.asarray(x_recon)
     check_same_shape(x=x, x_recon=x_recon)
-    check_choice("likelihood", likelihood, get_args(Likelihood))
-    return (squared_error if likelihood == "gaussian" else cross_entropy)(x, x_recon)
+    return make_likelihood(likelihood).reconstruction(x, x_recon)

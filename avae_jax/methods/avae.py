@@ -25,9 +25,16 @@ from avae_jax.losses.avae import kl_weight
 from avae_jax.mesh import BATCH_AXIS
 from avae_jax.methods import method
 from avae_jax.methods.bank import Bank, empty_bank, fill_bank, is_spread
-from avae_jax.methods.method import Output, Player, make_coder, require, require_positive
+from avae_jax.methods.method import (
+    OptionsError,
+    Output,
+    Player,
+    make_coder,
+    require,
+    require_positive,
+)
 from avae_jax.methods.terms import KL, RECONSTRUCTION
-from avae_jax.priors import PRIORS, DiagonalGaussianPrior, Prior, StandardNormal
+from avae_jax.priors import PRIORS, DiagonalGaussianPrior, Prior, StandardNormal, make_prior
 from avae_jax.terms import Term
 
 MAX_QUEUE_AGE = 40
@@ -64,8 +71,9 @@ class Options(method.Options):
     """Batch normalization used for the centers: batch statistics, as for the codes of the batch,
     or running averages, as in the authors' code."""
 
-    prior: Literal["standard_normal", "mixture"] = "standard_normal"
-    """N(0, I), or a fixed mixture of Gaussians that is drawn from the seed."""
+    prior: "Literal[tuple(PRIORS)]" = "standard_normal"  # pyright: ignore[reportInvalidTypeForm]
+    """standard_normal: N(0, I); mixture: a mixture of Gaussians that is drawn from the seed. It
+    stays as it is."""
     num_components: int = 10
     """prior mixture: its components."""
 
@@ -121,7 +129,10 @@ class Options(method.Options):
         else:
             kind = AVAEToPrior
             key = jax.random.key(setting.seed)
-            prior = PRIORS[self.prior](setting.latent_dim, key, num_components=self.num_components)
+            prior = make_prior(
+                self.prior, setting.latent_dim, key, num_components=self.num_components
+            )
+            self.check_smooth(prior)
             bandwidth = PriorBandwidth(**found) if found else None
             bandwidth = bandwidth or find_prior_bandwidth(prior, self.num_centers)
             matched = prior.smoothed(bandwidth.bandwidth)
@@ -134,6 +145,14 @@ class Options(method.Options):
             fixed_prior=prior,
             matched=matched,
         )
+
+    def check_smooth(self, prior: Prior) -> None:
+        """Refuse a prior whose density under the kernels is not known."""
+        try:
+            prior.smoothed(0.5)
+        except NotImplementedError:
+            known = "its density must have a closed form after noise is added"
+            raise OptionsError(f"prior={self.prior}: {known}; use another") from None
 
     def choose_bandwidth(self, latent_dim: int) -> Bandwidth:
         """Find the bandwidth, or take the one given."""

@@ -55,7 +55,7 @@ class Options(vae.Options):
 
         critic = MLPCritic(width=self.critic_width, num_layers=self.critic_layers)
         coder = make_coder(
-            setting, posterior="gaussian", likelihood=self.likelihood,
+            setting, posterior=self.posterior, likelihood=self.likelihood,
             noise_scale=self.noise_scale, critic=Network(critic, (setting.latent_dim,)),
         )  # fmt: skip
         return FactorVAE(options=self, setting=setting, coder=coder)

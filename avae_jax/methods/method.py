@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from avae_jax.likelihoods import LIKELIHOODS, Likelihood
+from avae_jax.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 from avae_jax.methods.networks import Network, Networks, Variables
-from avae_jax.posteriors import POSTERIORS, Distribution, Posterior
+from avae_jax.posteriors import Distribution, Posterior, make_posterior
 from avae_jax.priors import Prior, StandardNormal
 from avae_jax.terms import Terms
 
@@ -138,8 +138,9 @@ class Options:
     Fields of this class keep their value when a configuration changes its method.
     """
 
-    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
-    """Squared error, or cross-entropy on logits."""
+    likelihood: "Literal[tuple(LIKELIHOODS)]" = "gaussian"  # pyright: ignore[reportInvalidTypeForm]
+    """What the decoder's output means; gaussian: squared error, bernoulli: cross-entropy on logits.
+    """
 
     name: ClassVar[str]
 
@@ -202,7 +203,7 @@ def make_coder(
       setting: what for.
       posterior: a name in `POSTERIORS`.
       likelihood: a name in `LIKELIHOODS`.
-      noise_scale: standard deviation of the Gaussian likelihood.
+      noise_scale: standard deviation, for likelihoods that have one.
       shapes: view -> shape of one example of it, for pairs "encoder_VIEW" and "decoder_VIEW"; None
         is one pair for the whole example.
       **others: the method's other networks, by name.
@@ -212,14 +213,14 @@ def make_coder(
     """
     from avae_jax import models
 
-    meaning = POSTERIORS[posterior]()
-    num_outputs = meaning.num_outputs(setting.latent_dim)
-    logits = likelihood == "bernoulli"
+    of_codes = make_posterior(posterior)
+    of_data = make_likelihood(likelihood, noise_scale=noise_scale)
+    num_outputs = of_codes.num_outputs(setting.latent_dim)
     pairs = {"": setting.image_shape} if shapes is None else shapes
     parts: dict[str, Network] = {}
     activation = ""
     for view, shape in pairs.items():
-        decoder, activation = setting.decoder(shape, logits)
+        decoder, activation = setting.decoder(shape, of_data.takes_logits)
         encoder = setting.encoder(num_outputs, activation, shape)
         models.check_shapes(
             encoder,
@@ -231,9 +232,7 @@ def make_coder(
         end = f"_{view}" if view else ""
         parts[f"encoder{end}"] = Network(encoder, shape)
         parts[f"decoder{end}"] = Network(decoder, (setting.latent_dim,))
-    options = {} if logits else {"noise_scale": noise_scale}
-    networks = Networks({**parts, **others})
-    return Coder(networks, meaning, LIKELIHOODS[likelihood](**options), activation)
+    return Coder(Networks({**parts, **others}), of_codes, of_data, activation)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -29,6 +29,10 @@ class Options(vae.Options):
         """Refuse values that no data could make runnable."""
         super().check()
         require(
+            self.posterior == "gaussian", "posterior", self.posterior,
+            "a product of experts needs Gaussian ones; leave it out",
+        )  # fmt: skip
+        require(
             self.prior == "standard_normal", "prior", self.prior,
             "a product of experts needs a Gaussian prior; leave it out",
         )  # fmt: skip

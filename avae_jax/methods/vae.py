@@ -9,7 +9,8 @@ import jax
 from avae_jax.methods import method
 from avae_jax.methods.method import Output, make_coder, require_positive
 from avae_jax.methods.terms import KL, NLL, RECONSTRUCTION
-from avae_jax.priors import PRIORS
+from avae_jax.posteriors import POSTERIORS, make_posterior
+from avae_jax.priors import PRIORS, make_prior
 
 TERMS = {"reconstruction": RECONSTRUCTION, "nll": NLL, "kl": KL}
 
@@ -20,8 +21,11 @@ class Options(method.Options):
 
     noise_scale: float = 1.0
     """Standard deviation of the Gaussian likelihood."""
-    prior: Literal["standard_normal", "gaussian", "mixture"] = "standard_normal"
-    """N(0, I), a Gaussian whose mean and variances are learnt, or a learnt Gaussian mixture."""
+    posterior: "Literal[tuple(POSTERIORS)]" = "gaussian"  # pyright: ignore[reportInvalidTypeForm]
+    """The distribution of an image's codes; gaussian: independent dimensions."""
+    prior: "Literal[tuple(PRIORS)]" = "standard_normal"  # pyright: ignore[reportInvalidTypeForm]
+    """standard_normal: N(0, I); gaussian: its mean and variances are learnt; mixture: a learnt
+    mixture of Gaussians."""
     num_components: int = 10
     """prior mixture: its components."""
     labelled: bool = False
@@ -33,6 +37,10 @@ class Options(method.Options):
     def check(self):
         """Refuse values that no data could make runnable."""
         require_positive("noise_scale", self.noise_scale)
+        method.require(
+            make_posterior(self.posterior).stochastic, "posterior", self.posterior,
+            "without noise there is no evidence lower bound; use another, or method ae",
+        )  # fmt: skip
         method.require(
             self.num_components >= 1, "num_components", self.num_components, "give at least 1"
         )
@@ -53,8 +61,9 @@ class Options(method.Options):
     def make(self, setting, facts=None):
         """Build the method."""
         coder = make_coder(
-            setting, posterior="gaussian", likelihood=self.likelihood, noise_scale=self.noise_scale
-        )
+            setting, posterior=self.posterior, likelihood=self.likelihood,
+            noise_scale=self.noise_scale,
+        )  # fmt: skip
         return VAE(options=self, setting=setting, coder=coder)
 
 
@@ -70,9 +79,10 @@ class VAE(method.Method):
 
     def init_prior(self, key):
         """Return the prior with its initial parameters."""
-        name = self.options.prior
-        options = {"num_components": self.options.num_components} if name == "mixture" else {}
-        return PRIORS[name](self.latent_dim, jax.random.fold_in(key, 1), **options)
+        return make_prior(
+            self.options.prior, self.latent_dim, jax.random.fold_in(key, 1),
+            num_components=self.options.num_components,
+        )  # fmt: skip
 
     def kl(self, posterior, z: jax.Array, prior, labels: jax.Array) -> jax.Array:
         """Return the KL to the prior `[batch]`: in closed form, else from the draw."""

@@ -8,10 +8,12 @@ import importlib
 import json
 import pkgutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, get_args, get_type_hints
 
 from avae_jax import methods
 from avae_jax.files import import_file
+from avae_jax.likelihoods import make_likelihood
 from avae_jax.methods.method import Options, OptionsError, require, require_positive
 from avae_jax.text import nearest
 
@@ -86,6 +88,8 @@ class Config:
 
     experiment: str = "unnamed"
     """Name shown in the run folder and the summary."""
+    source: str | None = None
+    """The user's file that it was read from: what that file registers, a run of it needs again."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     method: Options = dataclasses.field(default_factory=methods.DEFAULT)
@@ -196,9 +200,11 @@ def check_config(config: Config) -> None:
     optimization = config.optimization
     require(config.model.latent_dim >= 1, "latent_dim", config.model.latent_dim, "give at least 1")
     require_positive("width", config.model.width)
+    likelihood = config.method.likelihood
     require(
-        config.method.likelihood == "gaussian" or config.model.activation is None,
-        "activation", config.model.activation, "likelihood bernoulli works on logits; leave it out",
+        config.model.activation is None or not make_likelihood(likelihood).takes_logits,
+        "activation", config.model.activation, f"likelihood {likelihood} works on logits; leave it "
+        "out",
     )  # fmt: skip
     config.method.check()
     require(optimization.batch_size >= 2, "batch_size", optimization.batch_size, "give at least 2")
@@ -253,17 +259,23 @@ def from_dict(values: dict[str, Any]) -> Config:
     """Build a configuration from what `to_dict` gave.
 
     Raises:
-      ConfigError: an unknown or misspelt entry, or a value of the wrong type.
+      ConfigError: an unknown or misspelt entry, a value of the wrong type, or a `source` that
+        cannot be imported.
     """
     if "objective" in values:
         raise ConfigError(
             "the configuration is of a format before 2, of which the checkpoints cannot be read "
             "either: train again, or read the run with the version that facts.json names"
         )
+    source = values.get("source")
+    if source is not None and source not in _SOURCES and Path(source).is_file():
+        _import_source(source)
     kinds: dict[str, Any] = {**get_type_hints(Config)}
-    parts: dict[str, Any] = {"experiment": values.get("experiment", "unnamed")}
+    parts: dict[str, Any] = {
+        "experiment": values.get("experiment", "unnamed"), "source": source
+    }
     for section, given in values.items():
-        if section == "experiment":
+        if section in ("experiment", "source"):
             continue
         if section not in SECTIONS:
             raise ConfigError(f"unknown section {section!r}{nearest(section, SECTIONS)}")
@@ -329,17 +341,34 @@ def load_experiment(name_or_path: str) -> Config:
     Raises:
       ConfigError: unknown name (with the nearest one), missing file, or a file without `config`.
     """
-    names = experiment_names()
+    names, source = experiment_names(), None
     if name_or_path in names:
         module = importlib.import_module(f"avae_jax.experiments.{name_or_path}")
     elif name_or_path.endswith(".py"):
-        try:
-            module = import_file(name_or_path)
-        except ImportError as error:
-            raise ConfigError(f"experiment: {error}") from error
+        source = str(Path(name_or_path).expanduser().resolve())
+        module = _import_source(source)
     else:
         raise ConfigError(f"unknown experiment {name_or_path!r}{nearest(name_or_path, names)}")
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
         raise ConfigError(f"{name_or_path} defines no `config` of type avae_jax Config")
-    return dataclasses.replace(config, experiment=Path(name_or_path).stem)
+    return dataclasses.replace(config, experiment=Path(name_or_path).stem, source=source)
+
+
+_SOURCES: set[str] = set()
+"""Files of users that were imported: what they register is registered."""
+
+
+def _import_source(source: str) -> ModuleType:
+    """Import a user's experiment, which may register what it uses.
+
+    Raises:
+      ConfigError: it cannot be imported.
+    """
+    try:
+        module = import_file(source)
+    except ImportError as error:
+        raise ConfigError(f"experiment: {error}") from error
+    _SOURCES.add(source)
+    return module
+

@@ -201,8 +201,7 @@ def build_decoder(
     activation = getattr(decoder, "activation", None) or own
     if (activation == "logits") != logits:
         raise ConfigError(
-            f"activation={activation!r} does not go with likelihood="
-            f"{'bernoulli' if logits else 'gaussian'!r}: logits are for the Bernoulli likelihood "
-            "alone"
+            f"activation={activation!r} does not go with this likelihood, which "
+            f"{'takes' if logits else 'does not take'} logits: choose another of the two"
         )
     return decoder, activation

@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 
-from avae_jax.data import (
-    DATASETS,
-    DataError,
-    load_dataset,
-    prepare_dataset,
-    read_images,
-    registry,
-)
+from avae_jax.data import DATASETS, PREPARED, DataError, load_dataset, prepare_dataset, read_images
+from avae_jax.data.registry import LOADERS
+from avae_jax.registries import takes
 
-PREPARED, RENDERED, PATHS = registry._TFDS, registry._RENDERED, registry._PATHS
+PATHS = [name for name, loader in LOADERS.items() if takes(loader, "path")]
+RENDERED = [name for name in LOADERS if name not in PATHS]
 
 
 @pytest.mark.parametrize("function", [load_dataset, prepare_dataset])
