@@ -6,7 +6,7 @@ from typing import Any
 
 from avae_jax import losses
 from avae_jax.methods import method
-from avae_jax.methods.method import Output, make_coder
+from avae_jax.methods.method import Output, make_coder, require_fixed
 from avae_jax.methods.terms import RECONSTRUCTION
 
 
@@ -15,6 +15,10 @@ class Options(method.Options):
     """A plain autoencoder, whose codes are pulled nowhere."""
 
     name = "ae"
+
+    def check(self):
+        """Refuse values that no data could make runnable."""
+        require_fixed(self.likelihood)
 
     def make(self, setting, facts=None):
         """Build the method."""

@@ -31,6 +31,7 @@ from avae_jax.methods.method import (
     Player,
     make_coder,
     require,
+    require_fixed,
     require_positive,
 )
 from avae_jax.methods.terms import KL, RECONSTRUCTION
@@ -81,6 +82,7 @@ class Options(method.Options):
 
     def check(self):
         """Refuse values that no data could make runnable."""
+        require_fixed(self.likelihood)
         require_positive("beta", self.beta)
         require(self.num_components >= 1, "num_components", self.num_components, "give at least 1")
         if not isinstance(self.weight, str):

@@ -20,7 +20,7 @@ class Options(method.Options):
     """A VAE: a Gaussian posterior per image, pulled to the prior."""
 
     noise_scale: float = 1.0
-    """Standard deviation of the Gaussian likelihood."""
+    """Standard deviation of the Gaussian likelihood; where it is learnt, the first one."""
     posterior: "Literal[tuple(POSTERIORS)]" = "gaussian"  # pyright: ignore[reportInvalidTypeForm]
     """The distribution of an image's codes; gaussian: independent dimensions."""
     prior: "Literal[tuple(PRIORS)]" = "standard_normal"  # pyright: ignore[reportInvalidTypeForm]
@@ -96,10 +96,11 @@ class VAE(method.Method):
         posterior, variables = self.encode(variables, batch.x, train=train)
         z = posterior.sample(key)
         outputs, variables = self.decode(variables, z, train=train)
-        nll = self.coder.likelihood.nll(batch.x, outputs)
+        likelihood = self.likelihood(variables)
+        nll = likelihood.nll(batch.x, outputs)
         kl = self.kl(posterior, z, self.prior(variables), batch.labels)
         terms = {
-            "reconstruction": self.coder.likelihood.reconstruction(batch.x, outputs),
+            "reconstruction": likelihood.reconstruction(batch.x, outputs),
             "nll": nll,
             "kl": kl,
         }

@@ -271,9 +271,7 @@ def from_dict(values: dict[str, Any]) -> Config:
     if source is not None and source not in _SOURCES and Path(source).is_file():
         _import_source(source)
     kinds: dict[str, Any] = {**get_type_hints(Config)}
-    parts: dict[str, Any] = {
-        "experiment": values.get("experiment", "unnamed"), "source": source
-    }
+    parts: dict[str, Any] = {"experiment": values.get("experiment", "unnamed"), "source": source}
     for section, given in values.items():
         if section in ("experiment", "source"):
             continue
@@ -371,4 +369,3 @@ def _import_source(source: str) -> ModuleType:
         raise ConfigError(f"experiment: {error}") from error
     _SOURCES.add(source)
     return module
-

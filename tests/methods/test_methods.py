@@ -35,8 +35,8 @@ def test_every_part_has_at_most_one_player(method):
     moved = [part for player in method.players.values() for part in player.parts]
     assert len(moved) == len(set(moved))
     assert set(moved) <= set(params)
-    # What has parameters and no player is a prior that stays.
-    assert set(params) - set(moved) <= {"prior"}
+    # What has no player stays as it is.
+    assert set(params) - set(moved) <= {"prior", "likelihood"}
 
 
 def test_what_is_reported_is_a_row_or_a_statistic(method, make_batch):
@@ -88,7 +88,7 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
     assert posterior.mean().shape == z.shape == (16, method.latent_dim)
     assert method.is_stochastic == bool(np.any(z != posterior.mean()))
     outputs, _ = method.decode(variables, z, train=False)
-    assert method.coder.likelihood.mean(outputs).shape == (16, *method.image_shape)
+    assert method.likelihood(variables).mean(outputs).shape == (16, *method.image_shape)
     for prior in method.sampling_priors(variables).values():
         draws = prior.sample(jax.random.key(2), 5)
         assert draws.shape == (5, method.latent_dim)
@@ -105,6 +105,9 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
         ({"method": "mvae", "prior": "mixture"}, "prior=mixture: a product of experts"),
         ({"method": "mvae", "image_shape": (4, 3, 1)}, "image width=3: the images are cut"),
         ({"method": "vae", "labelled": True}, "labelled=True: prior standard_normal has no"),
+        ({"method": "mvae", "posterior": "deterministic"}, "posterior=deterministic: without"),
+        ({"method": "ae", "likelihood": "learned_gaussian"}, "likelihood=learned_gaussian: this"),
+        ({"likelihood": "learned_gaussian"}, "likelihood=learned_gaussian: this method's loss"),
         ({"method": "vae", "num_components": 0}, "num_components=0: give at least 1"),
         (
             {"method": "vae", "prior": "mixture", "labelled": True, "num_components": 2,
