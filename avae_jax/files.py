@@ -77,11 +77,12 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("avae_jax"))
 
 
-def import_file(path) -> ModuleType:
+def import_file(path, *, again: bool = True) -> ModuleType:
     """Import a Python file of the user's, which may import others of its folder.
 
     Args:
-      path: the file; ~ is the home folder. Each call runs it again.
+      path: the file; ~ is the home folder.
+      again: whether to run a file again that was imported before.
 
     Returns:
       The module. It is registered in `sys.modules`, because dataclasses look their module up there.
@@ -95,6 +96,8 @@ def import_file(path) -> ModuleType:
     # The whole path is in the name, so that two files with one base name do not collide.
     stem = str(path.with_suffix(""))
     name = "avae_jax_user_" + "".join(c if c.isalnum() else "_" for c in stem)
+    if not again and name in sys.modules:
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"file {shown!r} cannot be read as Python: give one that ends in .py")

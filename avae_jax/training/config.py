@@ -157,7 +157,7 @@ def replace_fields(config: Config, **values: Any) -> Config:
 def _with_method(options: Options, name: str) -> Options:
     """Return the options of another method; what all methods have keeps its value."""
     kind = find_method(name)
-    if isinstance(options, kind) and options.name == name:
+    if type(options) is kind:
         return options
     shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(Options)}
     return kind(**shared)
@@ -259,19 +259,32 @@ def from_dict(values: dict[str, Any]) -> Config:
     """Build a configuration from what `to_dict` gave.
 
     Raises:
-      ConfigError: an unknown or misspelt entry, a value of the wrong type, or a `source` that
-        cannot be imported.
+      ConfigError: an unknown or misspelt entry, a value of the wrong type, or what only a
+        `source` that cannot be imported has registered.
     """
+    if values.get("source") is None:
+        return _build(values)
+    try:
+        _import_source(values["source"], again=False)
+    except ConfigError as lost:
+        # Most experiments register nothing.
+        try:
+            return _build(values)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; {lost}") from None
+    return _build(values)
+
+
+def _build(values: dict[str, Any]) -> Config:
+    """Build a configuration from what is registered."""
     if "objective" in values:
         raise ConfigError(
             "the configuration is of a format before 2, of which the checkpoints cannot be read "
             "either: train again, or read the run with the version that facts.json names"
         )
-    source = values.get("source")
-    if source is not None and source not in _SOURCES and Path(source).is_file():
-        _import_source(source)
     kinds: dict[str, Any] = {**get_type_hints(Config)}
-    parts: dict[str, Any] = {"experiment": values.get("experiment", "unnamed"), "source": source}
+    parts: dict[str, Any] = {"experiment": values.get("experiment", "unnamed")}
+    parts["source"] = values.get("source")
     for section, given in values.items():
         if section in ("experiment", "source"):
             continue
@@ -344,7 +357,7 @@ def load_experiment(name_or_path: str) -> Config:
         module = importlib.import_module(f"avae_jax.experiments.{name_or_path}")
     elif name_or_path.endswith(".py"):
         source = str(Path(name_or_path).expanduser().resolve())
-        module = _import_source(source)
+        module = _import_source(source, again=True)
     else:
         raise ConfigError(f"unknown experiment {name_or_path!r}{nearest(name_or_path, names)}")
     config = getattr(module, "config", None)
@@ -353,19 +366,13 @@ def load_experiment(name_or_path: str) -> Config:
     return dataclasses.replace(config, experiment=Path(name_or_path).stem, source=source)
 
 
-_SOURCES: set[str] = set()
-"""Files of users that were imported: what they register is registered."""
-
-
-def _import_source(source: str) -> ModuleType:
+def _import_source(source: str, *, again: bool) -> ModuleType:
     """Import a user's experiment, which may register what it uses.
 
     Raises:
       ConfigError: it cannot be imported.
     """
     try:
-        module = import_file(source)
+        return import_file(source, again=again)
     except ImportError as error:
         raise ConfigError(f"experiment: {error}") from error
-    _SOURCES.add(source)
-    return module
