@@ -1,4 +1,20 @@
-"""The methods: one file each, and one line in `METHODS`."""
+"""The methods: one file each, and one line in `METHODS`.
+
+::
+
+    method.py      Options -> Method: what training, evaluation and the command line know
+      |               Batch in, Output out; Player, Setting, Host
+      +-- networks.py   named Linen modules as pure functions of their variables
+      +-- terms.py      how numbers that several methods report are shown
+      |
+      +-- ae.py         points
+      +-- avae.py       points, whose density is pulled to the prior; remembers a bank and beta
+      |     +-- bank.py    codes of other images
+      +-- vae.py        a posterior per image, pulled to a prior that may be learnt
+            +-- beta_vae.py
+            +-- factor_vae.py   two players
+            +-- mvae.py         two views
+"""
 
 from avae_jax.methods import ae, avae, beta_vae, factor_vae, mvae, vae
 from avae_jax.methods.method import (
