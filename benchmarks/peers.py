@@ -253,7 +253,7 @@ def make_peer(name: str, x: np.ndarray, y: np.ndarray, bandwidth: float) -> Read
 
 
 def agreement_tolerance(x, y, bandwidth) -> float:
-    """Return the nats by which float32 may be wrong on a problem that is not centred.
+    """Return the nats by which float32 may be wrong on a problem that is not centered.
 
     64 roundings of the largest terms of the matrix form, (max |x|^2 + max |y|^2) / (2 h^2); a form
     with a product in TF32 or bfloat16 does not pass.

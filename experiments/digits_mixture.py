@@ -1,7 +1,7 @@
-"""A VAE on the embedded digits whose prior is a learnt mixture, a component per class.
+"""A VAE on the embedded digits whose prior is a learned mixture, a component per class.
 
 Paper: none; the prior of a Gaussian mixture VAE whose components are known from labels.
-Command: `avae train digits_mixture`, or `--no-labelled` for unknown components.
+Command: `avae train digits_mixture`, or `--no-labeled` for unknown components.
 Time: half a minute on two CPU cores.
 Measured: validation bound of log p(x | y) -22.5 nats; of log p(x) -24.5 with unknown components and
 -24.6 with N(0, I), same nets and epochs; test error .0257 (.0277, .0262) per pixel, one seed.
@@ -14,7 +14,7 @@ config = configure(
     architecture="digits",
     method="vae",
     prior="mixture",
-    labelled=True,
+    labeled=True,
     num_components=10,
     likelihood="bernoulli",
     latent_dim=8,

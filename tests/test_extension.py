@@ -109,7 +109,7 @@ class Uniform:
         return Box(loc, jax.nn.softplus(raw) + 1e-3)
 ''',
     "my_prior.py": '''
-"""A prior with heavy tails, whose place and scale are learnt."""
+"""A prior with heavy tails, whose place and scale are learned."""
 
 import dataclasses
 

@@ -195,7 +195,7 @@ def _run_trial(key: dict, trial: int, *, with_stderr: bool) -> _Trial:
 
 
 def maximize_log_density(queries: jax.Array, slabs: Sequence[Slab]) -> _Optimum:
-    """Find the bandwidth that maximises the mean log density of the queries.
+    """Find the bandwidth that maximizes the mean log density of the queries.
 
     Args:
       queries: `[n, latent_dim]` float32.

@@ -36,7 +36,7 @@ def kde_log_density(
       centers: points the density is made of, `[num_centers, latent_dim]`.
       bandwidth: the kernel's standard deviation h > 0, in units of z; a number or a scalar array.
       exclude: `[n]` int32, the row of `centers` that each query leaves out, -1 for none: its own
-        row makes this the leave-one-out density. The rest is renormalised. None: nothing is left
+        row makes this the leave-one-out density. The rest is renormalized. None: nothing is left
         out.
       log_weights: `[num_centers]` logs of the weights, which need not sum to one; -inf masks a
         center. None: equal weights.
@@ -48,7 +48,7 @@ def kde_log_density(
       precision: as in `avae_jax.pairwise_lse`.
 
     Returns:
-      `[n]` log densities in nats, normalised over R^latent_dim. -inf where no center is included.
+      `[n]` log densities in nats, normalized over R^latent_dim. -inf where no center is included.
 
     Raises:
       TypeError: an array that is not floating point, or an `exclude` that is not integer.

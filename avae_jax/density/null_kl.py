@@ -87,7 +87,7 @@ def mean_kl_from_lse(
       num_centers: number of centers.
       bandwidth: the kernel's standard deviation, in units of the scaled codes.
       scale: the codes' standard deviation.
-      log_eps: normalised log density added to q, None for none.
+      log_eps: normalized log density added to q, None for none.
 
     Returns:
       The mean in nats, summed in float64.

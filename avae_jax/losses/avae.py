@@ -85,7 +85,7 @@ def avae(
     Returns:
       The loss `[batch]` and its terms, each `[batch]`: `reconstruction` (not divided by beta;
       squared data units, or nats with `likelihood="bernoulli"`),
-      `kl` (unweighted, `log q~ - log p`, nats), `log_q`, `log_p` (nats, normalised), and `tail`
+      `kl` (unweighted, `log q~ - log p`, nats), `log_q`, `log_p` (nats, normalized), and `tail`
       (1 where `q < eps`, else 0).
 
     Raises:

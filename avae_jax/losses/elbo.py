@@ -64,7 +64,7 @@ def beta_elbo(
 
     Returns:
       The loss `[batch]`, nats, and its terms, each `[batch]`: `reconstruction` (unscaled: squared
-      error, or cross-entropy in nats), `nll` (`-log p(x | z)`, normalised, nats), `kl` (nats).
+      error, or cross-entropy in nats), `nll` (`-log p(x | z)`, normalized, nats), `kl` (nats).
 
     Raises:
       ValueError: shapes that do not match, an unknown likelihood or `noise_scale <= 0`.

@@ -52,7 +52,7 @@ def factor_vae(
       3.0
 
     References:
-      Kim and Mnih, 2018, [Disentangling by Factorising](https://arxiv.org/abs/1802.05983).
+      Kim and Mnih, 2018, [Disentangling by Factorizing](https://arxiv.org/abs/1802.05983).
     """
     bound, terms = elbo(x, x_recon, loc, log_var, likelihood=likelihood, noise_scale=noise_scale)
     _check_logits(critic_logits, bound.shape[0], name="critic_logits")
@@ -74,7 +74,7 @@ def critic_loss(
 
     Returns:
       The loss `[batch]`, nats (log 2 for a critic that knows nothing), and its terms, `[batch]`:
-      `critic_accuracy`, the share of the two that is told right, a logit of 0 counting half.
+      `critic_accuracy`, the share of the two that it judges right, a logit of 0 counting half.
 
     Raises:
       ValueError: the shapes differ or are not `[batch]`.

@@ -10,7 +10,7 @@
       +-- ae.py         points
       +-- avae.py       points, whose density is pulled to the prior; remembers a bank and beta
       |     +-- bank.py    codes of other images
-      +-- vae.py        a posterior per image, pulled to a prior that may be learnt
+      +-- vae.py        a posterior per image, pulled to a prior that may be learned
             +-- beta_vae.py
             +-- factor_vae.py   two players
             +-- mvae.py         two views

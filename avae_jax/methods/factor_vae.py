@@ -1,4 +1,4 @@
-"""FactorVAE (Kim and Mnih 2018, arXiv 1802.05983): a VAE whose dimensions a critic holds apart."""
+"""FactorVAE (Kim and Mnih 2018, arXiv 1802.05983): a VAE with a critic against dependence."""
 
 import dataclasses
 import math
@@ -103,7 +103,7 @@ class FactorVAE(vae.VAE):
         real, other = codes[0:num_rows:2], codes[1:num_rows:2]
         real_mask, other_mask = mask[0:num_rows:2], mask[1:num_rows:2]
         shuffled = losses.permute_dims(of_shuffle, other, other_mask)
-        critic, told = losses.critic_loss(
+        critic, judged = losses.critic_loss(
             *(self.networks(variables, "critic", half, train=train)[0] for half in (real, shuffled))
         )
         both = real_mask * other_mask
@@ -112,7 +112,7 @@ class FactorVAE(vae.VAE):
         def mean(values):
             return jnp.sum(jnp.where(both > 0, values, 0.0)) / num_both
 
-        terms = {**terms, "tc": tc, "critic_accuracy": mean(told["critic_accuracy"])}
+        terms = {**terms, "tc": tc, "critic_accuracy": mean(judged["critic_accuracy"])}
         found = {"model": nll + kl + self.options.gamma * tc, "critic": mean(critic)}
         return Output(found, terms, variables, posterior.mean())
 

@@ -141,7 +141,7 @@ class Options:
 
     likelihood: "Literal[tuple(LIKELIHOODS)]" = "gaussian"  # pyright: ignore[reportInvalidTypeForm]
     """What the decoder's output means. gaussian: squared error; learned_gaussian: with a standard
-    deviation that is learnt; bernoulli: cross-entropy on logits."""
+    deviation that is learned; bernoulli: cross-entropy on logits."""
 
     name: ClassVar[str]
 

@@ -20,15 +20,15 @@ class Options(method.Options):
     """A VAE: a Gaussian posterior per image, pulled to the prior."""
 
     noise_scale: float = 1.0
-    """Standard deviation of the Gaussian likelihood; where it is learnt, the first one."""
+    """Standard deviation of the Gaussian likelihood; where it is learned, the first one."""
     posterior: "Literal[tuple(POSTERIORS)]" = "gaussian"  # pyright: ignore[reportInvalidTypeForm]
-    """The distribution of an image's codes; gaussian: independent dimensions."""
+    """The distribution of codes per image; gaussian: independent dimensions."""
     prior: "Literal[tuple(PRIORS)]" = "standard_normal"  # pyright: ignore[reportInvalidTypeForm]
-    """standard_normal: N(0, I); gaussian: its mean and variances are learnt; mixture: a learnt
+    """standard_normal: N(0, I); gaussian: its mean and variances are learned; mixture: a learned
     mixture of Gaussians."""
     num_components: int = 10
     """prior mixture: its components."""
-    labelled: bool = False
+    labeled: bool = False
     """prior mixture: whether the labels of the data say which component an image is of."""
 
     name = "vae"
@@ -45,15 +45,15 @@ class Options(method.Options):
             self.num_components >= 1, "num_components", self.num_components, "give at least 1"
         )
         method.require(
-            not self.labelled or self.prior == "mixture", "labelled", self.labelled,
+            not self.labeled or self.prior == "mixture", "labeled", self.labeled,
             f"prior {self.prior} has no components; use prior mixture or leave it out",
         )  # fmt: skip
 
     def check_setting(self, setting):
         """Refuse values that do not fit the data."""
-        if self.labelled:
+        if self.labeled:
             method.require(
-                0 < setting.num_classes <= self.num_components, "labelled", self.labelled,
+                0 < setting.num_classes <= self.num_components, "labeled", self.labeled,
                 f"the data have {setting.num_classes} classes: give data with labels and "
                 "num_components of at least as many",
             )  # fmt: skip
@@ -86,7 +86,7 @@ class VAE(method.Method):
 
     def kl(self, posterior, z: jax.Array, prior, labels: jax.Array) -> jax.Array:
         """Return the KL to the prior `[batch]`: in closed form, else from the draw."""
-        if self.options.prior == "mixture" and self.options.labelled:
+        if self.options.prior == "mixture" and self.options.labeled:
             return posterior.log_prob(z) - prior.log_prob(z, labels=labels)
         exact = posterior.kl(prior)
         return posterior.log_prob(z) - prior.log_prob(z) if exact is None else exact

@@ -49,7 +49,7 @@ class ModelConfig:
     width: float = 1.0
     """Multiplies the number of channels of every hidden layer."""
     norm: Literal["batch", "group", "none"] | None = None
-    """Normalisation layers; the architecture's own when not given."""
+    """Normalization layers; the architecture's own when not given."""
     activation: Literal["sigmoid", "tanh", "linear"] | None = None
     """What the decoder ends in; the architecture's own when not given, logits for Bernoulli."""
     encoder: str | None = None
@@ -60,7 +60,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizationConfig:
-    """The optimiser and its schedule."""
+    """The optimizer and its schedule."""
 
     batch_size: int = 100
     """Images in a step, over all devices."""

@@ -76,6 +76,7 @@ def train(
       Interrupted: after SIGINT or SIGTERM; the state is saved.
       OSError: the folder cannot be written.
     """
+    # Refuse what cannot be run before anything is loaded.
     run_dir = Path(run_dir)
     check_config(config)
     check_run_dir(config, run_dir)
@@ -87,6 +88,7 @@ def train(
     )
     if not new:
         check_same_data(setup, run_dir)
+    # From here on the folder holds a run.
     trainer = Trainer(setup)
     if new:
         prepare_run_dir(setup, run_dir)
@@ -100,6 +102,7 @@ def train(
 
 def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
     """Restore what there is, say what is to come, and train to the end."""
+    # The last checkpoint that can be read, or the state before the first step.
     setup = trainer.setup
     notes: list[str] = []
     restored = checkpoints.restore(trainer.target(), say=notes.append)
@@ -109,6 +112,7 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
         # The number of epochs may have grown.
         write_json(run_dir / "config.json", to_dict(setup.config))
 
+    # Where numbers go, and what a user is told first.
     writer = create_default_writer(run_dir, start_step=first)
     progress = Progress(
         max(setup.total_steps, first), first, setup.steps_per_epoch, terms=terms_of(setup.method)
@@ -126,6 +130,7 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
     else:
         progress.note(f"resuming {run_dir} at step {first} of {setup.total_steps}")
 
+    # Epoch after epoch; the first one may be half done.
     try:
         with StopRequest() as stop:
             loop = Loop(trainer, checkpoints, writer, progress, stop)

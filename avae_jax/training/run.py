@@ -66,7 +66,7 @@ class Run:
           Codes `[n, latent_dim]` float32; posterior means for a stochastic encoder.
 
         Raises:
-          ValueError: images of another shape than the model's, or values it cannot have learnt:
+          ValueError: images of another shape than the model's, or values it cannot have learned:
             not finite, or outside the decoder's range.
         """
         return self._in_chunks(lambda x: self._encode(x).mean(), self._checked(x))

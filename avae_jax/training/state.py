@@ -77,6 +77,7 @@ def make_optimizer(
 
     What no player moves stays as it is.
     """
+    # Each part belongs to one player, or to nobody.
     owner = {part: name for name, player in players.items() for part in player.parts}
     movers: dict[Any, Any] = {
         name: _make_mover(player, optimization, steps_per_epoch) for name, player in players.items()
@@ -87,6 +88,7 @@ def make_optimizer(
 
 def _make_mover(player: Player, optimization: OptimizationConfig, steps_per_epoch: int):
     """Return a player's Adam with its schedule, clipping and turn."""
+    # What the player does not set, the run sets.
     given = player.learning_rate
     rate = _schedule(
         optimization, optimization.learning_rate if given is None else given, steps_per_epoch
@@ -121,7 +123,7 @@ def ema_decays(players: Mapping[str, Player], optimization: OptimizationConfig) 
 def make_plateau(optimization: OptimizationConfig) -> optax.GradientTransformationExtraArgs:
     """Return the rule that lowers the step size when the validation criterion stops falling.
 
-    It is updated once an epoch, apart from the optimizer, and its scale multiplies every update.
+    It is updated once per epoch, separately from the optimizer; its scale multiplies every update.
     """
     return optax.contrib.reduce_on_plateau(
         factor=optimization.plateau_factor,
@@ -142,6 +144,7 @@ def make_state(
 
     It is a pure function of its arguments, so that `jax.eval_shape` gives a restore target.
     """
+    # One key for what is drawn now, one that the steps fold their number into.
     key, key_init = jax.random.split(jax.random.key(optimization.seed))
     variables = method.init(key_init)
     averaged = bool(ema_decays(method.players, optimization))

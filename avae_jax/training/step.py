@@ -196,6 +196,7 @@ def compile_program(
     step: Step, method: Method, feed: Feed, state: TrainState, *, mesh: Mesh
 ) -> Program:
     """Compile a run's functions for a mesh, with explicit shardings (on their first call)."""
+    # Where things lie: the state as the method says, a batch split along its rows.
     whole, rows = replicated(mesh), split_rows(mesh)
     state_at = state_sharding(state, method, mesh)
 
@@ -221,6 +222,7 @@ def compile_program(
         num_rows = jnp.sum(mask)
         return {name: masked_mean(term, mask) * num_rows for name, term in terms.items()}
 
+    # An epoch's means start from zeros of the shapes and dtypes that a step reports.
     abstract = jax.eval_shape(
         lambda state, batch: step(state, batch)[1], state, feed.abstract(method)
     )

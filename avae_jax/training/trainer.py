@@ -49,6 +49,7 @@ class Trainer:
         resident: bool | None = None,
         steps_per_dispatch: int | None = None,
     ):
+        # How images arrive: by their size and the platform, unless the caller says.
         self.setup, self.method = setup, setup.method
         optimization, mesh = setup.config.optimization, setup.mesh
         images, platform = setup.dataset.images, mesh.devices.flat[0].platform
@@ -57,6 +58,7 @@ class Trainer:
             resident = num_bytes <= (1 if platform == "cpu" else 4) * 2**30
         if steps_per_dispatch is None:
             steps_per_dispatch = 1 if platform == "cpu" else MAX_STEPS_PER_DISPATCH
+        # A dispatch must end where the method is due.
         if self.method.host_every is not None:
             steps_per_dispatch = math.gcd(steps_per_dispatch, self.method.host_every)
         self.feed = Feed(
@@ -67,6 +69,7 @@ class Trainer:
             steps_per_dispatch=min(steps_per_dispatch, setup.steps_per_epoch),
             seed=optimization.seed,
         )
+        # The step, and the state it starts from as a pure function: its shapes cost nothing.
         players = self.method.players
         optimizer = make_optimizer(players, optimization, steps_per_epoch=setup.steps_per_epoch)
         step = make_train_step(self.method, optimizer, ema_decays=ema_decays(players, optimization))
@@ -137,6 +140,7 @@ class Trainer:
         memory = jax.device_put(
             self.method.for_validation(memory, variables, self), self._state_at.memory
         )
+        # Sums over chunks of one size: one compilation, and the last chunk is filled up.
         ids = self.setup.dataset.splits.validation
         totals: dict[str, float] = {}
         for start in range(0, len(ids), self.rows):

@@ -29,13 +29,11 @@ def component_log_probs(prior, z):
     )
 
 
-@pytest.mark.parametrize("labelled", [False, True])
-def test_the_kl_to_a_mixture_is_that_of_its_draw(labelled, build, make_batch):
+@pytest.mark.parametrize("labeled", [False, True])
+def test_the_kl_to_a_mixture_is_that_of_its_draw(labeled, build, make_batch):
     labels = np.arange(16) % 4
     labels[::5] = -1
-    method = build(
-        method="vae", prior="mixture", num_components=4, labelled=labelled, num_classes=4
-    )
+    method = build(method="vae", prior="mixture", num_components=4, labeled=labeled, num_classes=4)
     batch = make_batch(method, labels=labels)
     variables, output = one_pass(method, batch)
     posterior, _ = method.encode(variables, batch.x, train=False)
@@ -45,7 +43,7 @@ def test_the_kl_to_a_mixture_is_that_of_its_draw(labelled, build, make_batch):
     prior = method.prior(variables)
     parts = component_log_probs(prior, z)
     log_p = logsumexp(parts, axis=1) - np.log(4)
-    if labelled:
+    if labeled:
         log_p = np.where(labels >= 0, parts[np.arange(16), labels], log_p)
     np.testing.assert_allclose(output.terms["kl"], log_q - log_p, rtol=1e-4, atol=1e-3)
 

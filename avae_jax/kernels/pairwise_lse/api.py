@@ -66,7 +66,7 @@ def pairwise_lse(
         here.
 
     Numerics:
-      Both sides are centred at the mean of the unmasked centers first, so a common offset costs
+      Both sides are centered at the mean of the unmasked centers first, so a common offset costs
       nothing. With u = 2^-24 and S_i = max_j (|x_i - c|^2 + |y_j - c|^2) / (2 h^2), c that mean,
       the error is at most 16 u (1 + S) in class "highest", 2^-15 (1 + S) in "high", 2^-8 (1 + S)
       in "fast", and 8 u (1 + |lse|) of "difference". A CPU computes all classes in float32.

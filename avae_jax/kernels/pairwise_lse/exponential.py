@@ -38,7 +38,7 @@ def polynomial_exp(z: jax.Array) -> jax.Array:
       float32: 0 below -87, exp(88) above 88.
 
     Numerics:
-      Relative error at most 2^-22. NaN stays NaN. Fifteen instructions, all of which vectorise.
+      Relative error at most 2^-22. NaN stays NaN. Fifteen instructions, all of which vectorize.
     """
     bounded = jnp.minimum(z, _HIGHEST)
     # XLA takes (a + b) - b for a: the integer goes through its bits.

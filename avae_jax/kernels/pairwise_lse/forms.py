@@ -21,11 +21,11 @@ MOST_HEADROOM = 60.0
 class Form:
     """One way to write -|x_i - y_j|^2 / (2 h^2) as product_ij + point_terms(x)_i + (y)_j.
 
-    "Centred" points have a common shift subtracted and are divided by the bandwidth.
+    "Centered" points have a common shift subtracted and are divided by the bandwidth.
 
     Attributes:
-      point_terms: centred points [k, d] -> [k], the part that depends on one point only.
-      operand: (points [k, d], the same centred) -> tree of arrays, what `product` takes.
+      point_terms: centered points [k, d] -> [k], the part that depends on one point only.
+      operand: (points [k, d], the same centered) -> tree of arrays, what `product` takes.
       product: (operand of a points, operand of b points, bandwidth, precision) -> [a, b].
       fused_dims: up to so many dimensions XLA on a CPU can fuse `product` with an exponential and
         its sum, without storing a tile.
@@ -42,16 +42,16 @@ class Form:
     raises_level: bool
 
 
-def _matrix_operand(points, centred):
+def _matrix_operand(points, centered):
     # The terms of nearby points all have one sign: their roundings add up along a chain. Cut here,
     # and not in the product, XLA writes no uncut copy.
     del points
-    cuts = range(0, centred.shape[1], LONGEST_CHAIN)
-    return tuple(centred[:, i : i + LONGEST_CHAIN] for i in cuts)
+    cuts = range(0, centered.shape[1], LONGEST_CHAIN)
+    return tuple(centered[:, i : i + LONGEST_CHAIN] for i in cuts)
 
 
-def _matrix_point_terms(centred):
-    chains = _matrix_operand(None, centred)
+def _matrix_point_terms(centered):
+    chains = _matrix_operand(None, centered)
     first, *rest = (jnp.sum(chain * chain, axis=-1) for chain in chains)
     return -0.5 * sum(rest, start=first)
 
@@ -81,14 +81,14 @@ _GROUP_DIMS = 16
 _CHAIN = 8
 
 
-def _difference_point_terms(centred):
-    return jnp.zeros(centred.shape[:-1], centred.dtype)
+def _difference_point_terms(centered):
+    return jnp.zeros(centered.shape[:-1], centered.dtype)
 
 
-def _difference_operand(points, centred):
-    # Neither centred nor scaled: both would round the points, and nearby ones subtract exactly.
-    del centred
-    # Separate columns: XLA on the CPU does not vectorise a loop that slices them itself.
+def _difference_operand(points, centered):
+    # Neither centered nor scaled: both would round the points, and nearby ones subtract exactly.
+    del centered
+    # Separate columns: XLA on the CPU does not vectorize a loop that slices them itself.
     return tuple(points.T) if points.shape[1] <= _UNROLLED_DIMS else points
 
 

@@ -182,8 +182,8 @@ def sums(
 
     Numerics:
       6, 3 or 1 bfloat16 products by precision, and 6, 5 or 3 more for the mean, summed in float32.
-      Temporaries of at most 6 d bytes a point, and with the mean 4 d a query, counted as at least
-      68,000 queries.
+      Temporaries of at most 6 d bytes per point, and with the mean 4 d per query, counted as at
+      least 68,000 queries.
     """
     if not 0.0 <= polynomial_share <= 1.0:
         raise ValueError(

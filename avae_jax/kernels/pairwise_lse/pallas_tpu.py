@@ -1,6 +1,6 @@
 """The matrix form as one TPU kernel: products, log-sum-exp and mean without leaving the chip.
 
-Written in Pallas. XLA divides the centred points by the first bandwidth and splits them into
+Written in Pallas. XLA divides the centered points by the first bandwidth and splits them into
 bfloat16 parts, O((n + m) d); the kernel does the O(n m d) rest. A block of queries stays in VMEM
 while tiles of centers stream past it. In a tile of logits the centers run down the sublanes and the
 queries along the lanes: the state of a query is then one lane, and what is reduced over centers
@@ -263,7 +263,7 @@ def _parts(a, count: int, *, mosaic: bool = False) -> list[jax.Array]:
     """Split float32 into `count` bfloat16 arrays that add up to it, the largest first.
 
     XLA may drop a cast there and back as a needless loss of precision, but not a reduce_precision;
-    Mosaic casts as it is told, and in JAX 0.10 knows only casts.
+    Mosaic casts as the code says, and in JAX 0.10 knows only casts.
     """
     parts = []
     for _ in range(count):

@@ -110,7 +110,7 @@ def _softmax_rows(
         top = total.max(axis=1, keepdims=True)
         top = np.where(top == -np.inf, 0.0, top)
         weights = np.exp(total - top)
-        normaliser = weights.sum(axis=1, keepdims=True)
+        normalizer = weights.sum(axis=1, keepdims=True)
         with np.errstate(divide="ignore"):
-            lse = np.squeeze(np.log(normaliser) + top, axis=1)
-        yield rows, logits, weights / np.where(normaliser == 0.0, 1.0, normaliser), lse
+            lse = np.squeeze(np.log(normalizer) + top, axis=1)
+        yield rows, logits, weights / np.where(normalizer == 0.0, 1.0, normalizer), lse

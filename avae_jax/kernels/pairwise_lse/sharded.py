@@ -182,7 +182,7 @@ _PMAP_AXIS = "pairwise_lse"
 
 @functools.lru_cache(maxsize=64)
 def _pmapped(x_sharded: bool, y_sharded: bool, implementation: str | None, precision: str):
-    # Kept: pmap compiles anew for every function object.
+    # Kept: pmap compiles again for every function object.
     def local(x, y, bandwidth, log_weights, exclude):
         if y_sharded and not x_sharded:
             # Of a result that is the same on all devices JAX gives each device its share of the
@@ -272,7 +272,7 @@ def _shard_mapped(op: _Op, mesh: Mesh, query_axis, center_axis, bandwidth_rank: 
 
     queries, centers = PartitionSpec(query_axis), PartitionSpec(center_axis)
     rows = PartitionSpec(*[None] * bandwidth_rank, query_axis)
-    # Kept and jitted: called eagerly, it would be traced anew every time.
+    # Kept and jitted: called eagerly, it would be traced again every time.
     return jax.jit(
         jax.shard_map(
             local,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 class Sums(NamedTuple):
-    """Unnormalised sums over some of the centers: what tiles, shards and ring steps add up.
+    """Unnormalized sums over some of the centers: what tiles, shards and ring steps add up.
 
     The leading axis k runs over bandwidths. Fields that were not asked for are None.
 
@@ -33,7 +33,7 @@ class PairwiseStats(NamedTuple):
     With several bandwidths every field has a leading axis [k] for them.
 
     Attributes:
-      lse: [n], log of the softmax's normaliser, nats; -inf where no center is included.
+      lse: [n], log of the softmax's normalizer, nats; -inf where no center is included.
       mean: [n, d], sum_j w_ij y_j in the caller's coordinates; 0 where no center is included.
       logit_mean: [n], E_w[l], l = -|x - y|^2 / (2 h^2) without log weights; 0 where none.
       logit_sq_mean: [n], E_w[l^2]; 0 where no center is included.

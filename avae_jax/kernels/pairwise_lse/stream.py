@@ -388,7 +388,7 @@ def _sums(
             y, log_weights, shift, bandwidth, ratios, center_tiles,
         )  # fmt: skip
         shape = (k, query_tiles.size, d)
-        total = rows.sums(empty_sums(shape, query.centred, mean=mean, moments=moments))
+        total = rows.sums(empty_sums(shape, query.centered, mean=mean, moments=moments))
         empty = total.top <= empty_level(x.dtype)
         if not tile_sums.pure:
             total = total._replace(top=jnp.where(empty, total.top, total.top + query.terms))
@@ -463,16 +463,16 @@ def center_gradients(
                 logits = jnp.where(left_out[:, None] == row, floor, logits)
             weights = cpu_exp(logits) * jnp.where(idle, 0.0, g)[:, None]
             return (
-                weighted + matmul(query.centred.T, weights, precision),
+                weighted + matmul(query.centered.T, weights, precision),
                 total + jnp.sum(weights, axis=0),
             )
 
         init = tuple(
-            varying_zeros(shape, center.centred)
+            varying_zeros(shape, center.centered)
             for shape in ((d, center_tiles.size), (center_tiles.size,))
         )
         weighted, total = _loop(query_tiles.count, add_tile, init)
-        return (weighted.T - total[:, None] * center.centred) / bandwidth, total
+        return (weighted.T - total[:, None] * center.centered) / bandwidth, total
 
     if center_tiles.count == 1:
         return center_rows(0)

@@ -15,15 +15,15 @@ from avae_jax.kernels.pairwise_lse.stats import Sums, masked_level, merge_sums
 class Side(NamedTuple):
     """A tile of points with the parts of the logit they own."""
 
-    centred: jax.Array  # [rows, d], divided by the bandwidth
+    centered: jax.Array  # [rows, d], divided by the bandwidth
     operand: Any  # what form.product takes
     terms: jax.Array  # [rows]
 
 
 def make_side(form: Form, points, shift, bandwidth) -> Side:
     """Return points `[rows, d]` as a side of a tile."""
-    centred = (points - shift) / bandwidth
-    return Side(centred, form.operand(points, centred), form.point_terms(centred))
+    centered = (points - shift) / bandwidth
+    return Side(centered, form.operand(points, centered), form.point_terms(centered))
 
 
 def make_centers(form: Form, y, log_weights, is_new, shift, bandwidth) -> tuple[Side, jax.Array]:
@@ -75,7 +75,7 @@ class TileSums:
         """Return the axis of a tile along which the centers lie.
 
         Down, so that the queries' columns are contiguous for the whole loop, which on a CPU is what
-        vectorises the difference form; the mean's product is faster the other way round.
+        vectorizes the difference form; the mean's product is faster the other way round.
         """
         return 1 if self.mean else 0
 
@@ -118,7 +118,7 @@ class TileSums:
         weights = jnp.exp(shifted) if fused else cpu_exp(shifted)
         sums = Sums(top=level, total=jnp.sum(weights, axis=axis))
         if self.mean:
-            weighted = matmul(weights, tile.center.centred, self.precision)
+            weighted = matmul(weights, tile.center.centered, self.precision)
             sums = sums._replace(weighted=weighted)
         if self.moments:
             weighted_logits = weights * logits

@@ -89,7 +89,7 @@ def cache_bytes() -> tuple[int, int]:
 
 
 def _cache_size(level: int, default: int) -> int:
-    """Return the bytes of the first core's cache of a level, as Linux tells them."""
+    """Return the bytes of the first core's cache of a level, as Linux reports them."""
     for folder in sorted(CACHES.glob("index*")):
         try:
             if int((folder / "level").read_text()) == level:

@@ -23,7 +23,7 @@ class _Rows(NamedTuple):
     Attributes:
       lse: [k, n], nats, -inf where no center is included.
       mean: [k, n, d], the mean center, in the caller's coordinates or relative to the query: each
-        taken from centred coordinates, where it keeps its digits. 0 where no center is included.
+        taken from centered coordinates, where it keeps its digits. 0 where no center is included.
       logit_mean: [k, n], E_w[l] without log weights.
       logit_sq_mean: [k, n], E_w[l^2].
     """

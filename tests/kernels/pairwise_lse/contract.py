@@ -241,7 +241,7 @@ def _relative(log_error):
 
 
 def _squared_distances(x, y):
-    # In float64 and centred, expanded is precise enough for a limit.
+    # In float64 and centered, expanded is precise enough for a limit.
     squared = np.sum(x**2, axis=1)[:, None] + np.sum(y**2, axis=1) - 2 * x @ y.T
     return np.maximum(squared, 0.0)
 

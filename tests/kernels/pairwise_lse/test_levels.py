@@ -193,7 +193,7 @@ def test_memory_of_a_batch_is_that_of_one_tile(batched):
 
     args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     compiled = jax.jit(jax.vmap(value, axes)).lower(*args).compile()
-    # The results and the centers as they are centred; a tile a member would be ten times that.
+    # The results and the centers as they are centered; a tile a member would be ten times that.
     limit = 4 * size * n * (d + 8) + 4 * m * (d + 8) + 4 * 3 * TILE[0] * TILE[1]
     assert compiled.memory_analysis().temp_size_in_bytes <= limit
 

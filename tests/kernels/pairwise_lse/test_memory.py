@@ -29,7 +29,7 @@ def pair_of_tiles(n, m, d):
     """Return the bytes of a pair of tiles.
 
     That is two tiles of logits, say the logits and their weights, and the points of both sides as
-    they are cut and as they are centred; centers may be cut in spans of many tiles, no logits of
+    they are cut and as they are centered; centers may be cut in spans of many tiles, no logits of
     which are stored.
     """
     queries, centers = tile_sizes(n, m, d)
