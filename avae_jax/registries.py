@@ -43,7 +43,7 @@ def make(registry: Mapping[str, Callable[..., Any]], kind: str, name: str, *args
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:
-    """Return whether a function has an argument of a name.
+    """Return whether a function has an argument that can be given by a name.
 
     Example:
       >>> takes(pow, "exp"), takes(pow, "path")
@@ -54,4 +54,7 @@ def takes(function: Callable[..., Any], name: str) -> bool:
     except ValueError:
         # Some built-in types have no signature.
         return False
-    return any(one.name == name or one.kind is one.VAR_KEYWORD for one in parameters)
+    return any(
+        one.name == name and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        for one in parameters
+    )

@@ -123,6 +123,30 @@ def test_files_of_one_name_do_not_collide_and_changes_are_seen(tmp_path):
     assert import_file(str(tmp_path / "a" / "net.py")).name == "changed"
 
 
+def test_a_file_may_import_those_beside_it_and_hides_no_library(tmp_path):
+    (tmp_path / "beside_it.py").write_text("name = 'beside'\n")
+    (tmp_path / "json.py").write_text("1 / 0\n")
+    path = tmp_path / "main.py"
+    path.write_text("import json\nfrom beside_it import name\nassert json.dumps\n")
+    before = list(sys.path)
+    assert import_file(path).name == "beside"
+    assert sys.path == before
+    path.write_text("import beside_it\n1 / 0\n")
+    with pytest.raises(ImportError, match="ZeroDivisionError"):
+        import_file(path)
+    assert sys.path == before
+    del sys.modules["beside_it"]
+
+
+def test_a_file_is_not_run_again_where_once_is_enough(tmp_path):
+    path = tmp_path / "once.py"
+    path.write_text("name = 'first'\n")
+    first = import_file(path, again=False)
+    path.write_text("name = 'second'\n")
+    assert import_file(path, again=False) is first
+    assert import_file(path).name == "second"
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
