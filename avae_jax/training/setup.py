@@ -202,6 +202,7 @@ def build_decoder(
     if (activation == "logits") != logits:
         raise ConfigError(
             f"activation={activation!r} does not go with this likelihood, which "
-            f"{'takes' if logits else 'does not take'} logits: choose another of the two"
+            f"{'takes' if logits else 'does not take'} logits: choose another activation or "
+            "likelihood"
         )
     return decoder, activation
