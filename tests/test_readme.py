@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -12,9 +13,11 @@ TEXT = (ROOT / "README.md").read_text()
 def test_the_examples_run():
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     blocks = [block for block in blocks if "load_run" not in block]  # tests/training has that one.
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names: dict = {}
     exec("\n".join(blocks), names)  # noqa: S102
+    assert names["samples"].shape == (16, 8, 8, 1)
+    assert np.isfinite(names["kl"])
     assert names["lse"].shape == (64,)
     assert names["terms"]["kl"].shape == (64,)
 
