@@ -6,12 +6,13 @@ from avae_jax.data.errors import DataError
 from avae_jax.data.factors import FACTORS, load_factors
 from avae_jax.data.image_data import ImageData
 from avae_jax.data.in_memory import make_image_data
-from avae_jax.data.registry import DATASETS, load_dataset, prepare_dataset, read_images
+from avae_jax.data.registry import DATASETS, PREPARED, load_dataset, prepare_dataset, read_images
 from avae_jax.data.splits import Splits, draw_splits
 
 __all__ = [
     "DATASETS",
     "FACTORS",
+    "PREPARED",
     "DataError",
     "ImageData",
     "Splits",

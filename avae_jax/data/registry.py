@@ -24,7 +24,11 @@ _TFDS = {dataset.name: dataset for dataset in (DIGITS, MNIST, CIFAR10, CELEB_A, 
 _RENDERED = {"sprites_like": load_sprites_like, "shapes3d_like": load_shapes3d_like}
 _PATHS = ("folder", "array")
 
-DATASETS = (*_TFDS, *_RENDERED, *_PATHS)
+PREPARED = tuple(_TFDS)
+"""Names of the data sets that `prepare_dataset` takes."""
+
+DATASETS = (*PREPARED, *_RENDERED, *_PATHS)
+"""Names of all data sets."""
 
 
 def load_dataset(
