@@ -182,13 +182,13 @@ def require_positive(name: str, value: float | None) -> None:
 
 
 class Coder(NamedTuple):
-    """An encoder and a decoder that fit each other, and what they mean.
+    """A method's networks, and what their outputs mean.
 
     Attributes:
-      networks: "encoder" and "decoder", and what a method adds.
-      posterior: what the encoder's output means.
-      likelihood: what the decoder's means.
-      activation: what the decoder ends in.
+      networks: by the role they play.
+      posterior: what an encoder's output means.
+      likelihood: what a decoder's means.
+      activation: what a decoder ends in.
     """
 
     networks: Networks
@@ -203,15 +203,18 @@ def make_coder(
     posterior: str,
     likelihood: str,
     noise_scale: float = 1.0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
     **others: Network,
 ) -> Coder:
-    """Build encoder and decoder and check that they fit the data.
+    """Build an encoder and a decoder, or a pair per view, and check that they fit the data.
 
     Args:
       setting: what for.
       posterior: a name in `POSTERIORS`.
       likelihood: a name in `LIKELIHOODS`.
       noise_scale: standard deviation of the Gaussian likelihood.
+      shapes: view -> shape of one example of it, for pairs "encoder_VIEW" and "decoder_VIEW"; None
+        is one pair for the whole example.
       **others: the method's other networks, by name.
 
     Raises:
@@ -222,22 +225,25 @@ def make_coder(
     meaning = POSTERIORS[posterior]()
     num_outputs = meaning.num_outputs(setting.latent_dim)
     logits = likelihood == "bernoulli"
-    decoder, activation = setting.decoder(setting.image_shape, logits)
-    encoder = setting.encoder(num_outputs, activation, setting.image_shape)
-    models.check_shapes(
-        encoder,
-        decoder,
-        image_shape=setting.image_shape,
-        latent_dim=setting.latent_dim,
-        num_outputs=num_outputs,
-    )
-    parts = {
-        "encoder": Network(encoder, setting.image_shape),
-        "decoder": Network(decoder, (setting.latent_dim,)),
-        **others,
-    }
+    pairs = {"": setting.image_shape} if shapes is None else shapes
+    parts: dict[str, Network] = {}
+    activation = ""
+    for view, shape in pairs.items():
+        decoder, activation = setting.decoder(shape, logits)
+        encoder = setting.encoder(num_outputs, activation, shape)
+        models.check_shapes(
+            encoder,
+            decoder,
+            image_shape=shape,
+            latent_dim=setting.latent_dim,
+            num_outputs=num_outputs,
+        )
+        end = f"_{view}" if view else ""
+        parts[f"encoder{end}"] = Network(encoder, shape)
+        parts[f"decoder{end}"] = Network(decoder, (setting.latent_dim,))
     options = {} if logits else {"noise_scale": noise_scale}
-    return Coder(Networks(parts), meaning, LIKELIHOODS[likelihood](**options), activation)
+    networks = Networks({**parts, **others})
+    return Coder(networks, meaning, LIKELIHOODS[likelihood](**options), activation)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -313,7 +319,11 @@ class Method:
         return StandardNormal(self.latent_dim)
 
     def prepare(self, images) -> Any:
-        """Return what `Batch.x` is made of: uint8 images in the decoder's range, floats as is."""
+        """Return `Batch.x` for images as the data set holds them."""
+        return self.to_float(images)
+
+    def to_float(self, images):
+        """Return uint8 images in the decoder's range, and float images as they are."""
         if images.dtype != jnp.uint8:
             return images.astype(jnp.float32)
         low, high = self.value_range or (0.0, 1.0)

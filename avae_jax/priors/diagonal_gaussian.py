@@ -1,6 +1,7 @@
 """A Gaussian prior with independent dimensions."""
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import jax
@@ -89,6 +90,11 @@ class DiagonalGaussianPrior(BasePrior):
         return DiagonalGaussianPrior(
             jnp.asarray(z.mean(axis=0), dtype), jnp.asarray(log_var, dtype)
         )
+
+    def smoothed(self, std: float) -> "DiagonalGaussianPrior":
+        """Return the distribution of a draw plus noise `N(0, std^2 I)`."""
+        log_var = jnp.logaddexp(self.log_var, 2 * math.log(std))
+        return dataclasses.replace(self, log_var=log_var)
 
     def describe(self) -> str:
         """Return what it is called in a caption."""

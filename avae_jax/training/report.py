@@ -153,7 +153,7 @@ def _last_step(rows: list[dict[str, Any]]) -> int:
 
 
 def _to_float(run: Run, images: np.ndarray) -> np.ndarray:
-    return np.asarray(run.method.prepare(np.asarray(images)))
+    return np.asarray(run.method.to_float(np.asarray(images)))
 
 
 def _some(index: np.ndarray, most: int) -> np.ndarray:

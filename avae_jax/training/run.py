@@ -127,7 +127,7 @@ class Run:
         keys = iter(jax.random.split(jax.random.key(seed), -(-max(len(x), 1) // _ROWS)))
         return self._in_chunks(lambda x: self._encode(x).sample(next(keys)), self._checked(x))
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
+    def decode(self, z: np.ndarray | jax.Array) -> np.ndarray:
         """Decode codes `[n, latent_dim]` to images `[n, ...]` float32 in the decoder's range.
 
         Raises:
