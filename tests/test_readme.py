@@ -22,6 +22,24 @@ def test_the_examples_run():
     assert names["terms"]["kl"].shape == (64,)
 
 
+def test_the_example_of_an_experiment_is_one():
+    from avae_jax.training.config import Config, check_config
+
+    text = (ROOT / "experiments" / "README.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict = {}
+    exec(block, names)  # noqa: S102
+    assert isinstance(names["config"], Config)
+    check_config(names["config"])
+
+
+def test_every_experiment_and_method_is_named():
+    from avae_jax.methods import METHODS
+    from avae_jax.training.config import experiment_names
+
+    assert {*experiment_names(), *METHODS} <= {*re.findall(r"`(?:--method )?(\w+)`", TEXT)}
+
+
 def test_the_networks_of_the_example_fit(tmp_path, monkeypatch):
     from avae_jax.mesh import make_mesh
     from avae_jax.training.config import Config, replace_fields

@@ -125,8 +125,9 @@ def train(
             f"stopped at step {stopped}, saved in {folder}: train again with run_dir='{folder}' "
             "to go on"
         ) from None
+    run = dataclasses.replace(load_run(folder, **modules), dataset=dataset, keeper=kept)
     write_report(folder, dataset=dataset, **modules)
-    return dataclasses.replace(load_run(folder, **modules), dataset=dataset, keeper=kept)
+    return run
 
 
 def _read_data(
