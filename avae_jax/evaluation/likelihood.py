@@ -47,7 +47,7 @@ def describe_likelihood(
 
     def log_likelihood(x, z):
         outputs, _ = method.decode(run.variables, z, train=False)
-        return -method.coder.likelihood.nll(x, outputs)
+        return -method.likelihood(run.variables).nll(x, outputs)
 
     rows = range(0, len(material.x), 256)
     heads = [jax.jit(posterior)(material.x[start : start + 256]) for start in rows]

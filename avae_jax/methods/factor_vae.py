@@ -81,7 +81,7 @@ class FactorVAE(vae.VAE):
         """The autoencoder with its prior, and the critic."""
         coder = tuple(name for name in self.networks.parts if name != "critic")
         return {
-            "model": Player(parts=(*coder, "prior")),
+            "model": Player(parts=(*coder, "prior", "likelihood")),
             "critic": Player(
                 parts=("critic",),
                 learning_rate=self.options.critic_learning_rate,

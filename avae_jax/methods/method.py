@@ -67,7 +67,8 @@ class Player:
     """One of those who descend a loss of their own; None takes the run's own setting.
 
     Attributes:
-      parts: names of the networks (and "prior") that it moves; no other player moves them.
+      parts: names of the networks that it moves, "prior" and "likelihood" among them; no other
+        player moves them.
       learning_rate: Adam's step size.
       adam_betas: Adam's decay rates.
       clip_norm: largest norm of its gradient.
@@ -187,7 +188,7 @@ class Coder(NamedTuple):
     Attributes:
       networks: by the role they play.
       posterior: what an encoder's output means.
-      likelihood: what a decoder's means.
+      likelihood: what a decoder's means, before training.
       activation: what a decoder ends in.
     """
 
@@ -304,14 +305,15 @@ class Method:
     @property
     def players(self) -> Mapping[str, Player]:
         """Who descends which loss, by the names of `Output.losses`."""
-        return {"model": Player(parts=(*self.networks.parts, "prior"))}
+        return {"model": Player(parts=(*self.networks.parts, "prior", "likelihood"))}
 
     # Pure functions of the variables.
 
     def init(self, key: jax.Array) -> Variables:
         """Draw initial variables; those of a name depend on the name and the key alone."""
         variables = self.networks.init(key)
-        return {**variables, "params": {**variables["params"], "prior": self.init_prior(key)}}
+        others = {"prior": self.init_prior(key), "likelihood": self.coder.likelihood}
+        return {**variables, "params": {**variables["params"], **others}}
 
     def init_prior(self, key: jax.Array) -> Prior:
         """Return the prior with its initial parameters."""
@@ -341,6 +343,10 @@ class Method:
     def prior(self, variables: Variables) -> Prior:
         """Return the prior as it is trained."""
         return variables["params"]["prior"]
+
+    def likelihood(self, variables: Variables) -> Likelihood:
+        """Return the likelihood as it is trained."""
+        return variables["params"]["likelihood"]
 
     def sampling_priors(self, variables: Variables) -> dict[str, Prior]:
         """Return the distributions that codes may be drawn from; the first is the method's own."""

@@ -112,7 +112,7 @@ class MVAE(vae.VAE):
 
     def losses(self, variables, memory, batch, key, *, step, train):
         """Return the sum of the three negative evidence lower bounds."""
-        likelihood, prior = self.coder.likelihood, StandardNormal(self.latent_dim)
+        likelihood, prior = self.likelihood(variables), StandardNormal(self.latent_dim)
         experts, variables = self.experts(variables, batch.x, train=train)
         groups = {"": list(experts), **{view: [view] for view in VIEWS}}
         keys = jax.random.split(key, len(groups))

@@ -225,7 +225,7 @@ class Run:
 
         def decode(z):
             outputs, _ = self.method.decode(self.variables, z, train=False)
-            return self.method.coder.likelihood.mean(outputs)
+            return self.method.likelihood(self.variables).mean(outputs)
 
         return jax.jit(decode)
 

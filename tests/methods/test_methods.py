@@ -37,8 +37,8 @@ def test_every_part_has_at_most_one_player(method):
     moved = [part for player in method.players.values() for part in player.parts]
     assert len(moved) == len(set(moved))
     assert set(moved) <= set(params)
-    # What has parameters and no player is a prior that stays.
-    assert set(params) - set(moved) <= {"prior"}
+    # What has no player stays as it is.
+    assert set(params) - set(moved) <= {"prior", "likelihood"}
 
 
 def test_what_is_reported_is_a_row_or_a_statistic(method, make_batch):
@@ -90,7 +90,7 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
     assert posterior.mean().shape == z.shape == (16, method.latent_dim)
     assert method.is_stochastic == bool(np.any(z != posterior.mean()))
     outputs, _ = method.decode(variables, z, train=False)
-    assert method.coder.likelihood.mean(outputs).shape == (16, *method.image_shape)
+    assert method.likelihood(variables).mean(outputs).shape == (16, *method.image_shape)
     for prior in method.sampling_priors(variables).values():
         draws = prior.sample(jax.random.key(2), 5)
         assert draws.shape == (5, method.latent_dim)

@@ -61,6 +61,20 @@ def test_the_kl_to_a_gaussian_is_exact(build, make_batch):
     np.testing.assert_allclose(output.terms["kl"], want, rtol=1e-4)
 
 
+def test_the_noise_scale_is_learnt(build, make_batch):
+    """It starts where it is told to, and goes towards the error it leaves."""
+    method = build(method="vae", likelihood="learned_gaussian", noise_scale=2.0)
+    optimization = OptimizationConfig(learning_rate=3e-2, schedule="constant")
+    optimizer = make_optimizer(method.players, optimization, steps_per_epoch=1)
+    step = jax.jit(make_train_step(method, optimizer, ema_decays={}))
+    state, batch = make_state(method, optimizer, optimization), make_batch(method)
+    assert float(method.likelihood(state.variables).scale) == pytest.approx(2.0, rel=1e-5)
+    for _ in range(150):
+        state, metrics = step(state, batch)
+    error = float(metrics["reconstruction"].mean()) / batch.x[0].size
+    assert float(method.likelihood(state.variables).scale) == pytest.approx(error**0.5, rel=0.1)
+
+
 @pytest.mark.parametrize("prior", ["gaussian", "mixture"])
 def test_the_prior_is_learnt_with_the_networks(prior, build, make_batch):
     method = build(method="vae", prior=prior)
