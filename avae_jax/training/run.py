@@ -23,6 +23,7 @@ from avae_jax.training.checkpoint import CheckpointError, Checkpoints
 from avae_jax.training.config import Config, ConfigError, load_config
 from avae_jax.training.run_folder import read_facts
 from avae_jax.training.setup import load_data, make_setting
+from avae_jax.training.writers import read_metrics
 
 CODES_FILE = "codes.npz"
 """Mean and covariance of a finished run's training codes."""
@@ -33,7 +34,7 @@ MEASURED = ("measured", "covariance")
 _ROWS = 256
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A trained model.
 
@@ -43,6 +44,8 @@ class Run:
       method: its networks and what they mean.
       variables: parameters and batch statistics, as they were evaluated.
       step: steps trained.
+      dataset: the images it was trained on, where its configuration does not name them.
+      keeper: deletes a temporary run folder when nothing refers to it any more.
     """
 
     path: Path
@@ -50,17 +53,43 @@ class Run:
     method: Method
     variables: Variables
     step: int
+    dataset: datasets.ImageData | None = None
+    keeper: Any = None
+
+    def __repr__(self) -> str:
+        """Name the run, without its arrays."""
+        about = f"{self.config.method.name}, latent_dim={self.method.latent_dim}, step={self.step}"
+        return f"Run({str(self.path)!r}, {about})"
 
     @property
     def params(self) -> Any:
         """Parameters by the name of their network, and those of the prior."""
         return self.variables["params"]
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was logged, one dict per epoch: `step`, `epoch`, `train/...`, `validation/...`."""
+        return read_metrics(self.path)
+
+    def evaluate(self, **options: Any) -> dict[str, Any]:
+        """Measure the model on test images: its codes, its samples, and a verdict in words.
+
+        Args:
+          **options: as `avae_jax.evaluation.evaluate_run` takes them.
+
+        Returns:
+          The summary; a page to read is beside it, in `RUN/evaluation` unless `output` is given.
+        """
+        from avae_jax.evaluation import evaluate_run
+
+        return evaluate_run(self, **options)
+
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Encode images.
 
         Args:
-          x: `[n, ...]` uint8 or float32 images, floats in the decoder's range.
+          x: `[n, ...]` uint8 or float32 images, floats in the decoder's range; those of one channel
+            may lack it.
 
         Returns:
           Codes `[n, latent_dim]` float32; posterior means for a stochastic encoder.
@@ -73,6 +102,8 @@ class Run:
 
     def _checked(self, x: np.ndarray) -> np.ndarray:
         x = x if hasattr(x, "shape") else np.asarray(x)
+        if (*x.shape[1:], 1) == self.method.image_shape:
+            x = np.asarray(x)[..., None]
         if tuple(x.shape[1:]) != self.method.image_shape:
             raise ValueError(
                 f"images have shape {x.shape}: this model takes [n, "
@@ -131,7 +162,8 @@ class Run:
         """
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples}: give at least 1")
-        return self.decode(self.prior(scale).sample(jax.random.key(seed), num_samples))
+        z = self.prior(scale).sample(jax.random.key(seed), num_samples)
+        return self.decode(np.asarray(z))
 
     def prior(self, scale: str | float = "claimed") -> Prior:
         """Return a distribution of codes.
@@ -214,11 +246,12 @@ def run_data(run: Run, dataset: datasets.ImageData | None = None) -> datasets.Im
 
     Args:
       run: the run.
-      dataset: the images, where its configuration does not name them.
+      dataset: the images, where neither the run nor its configuration knows them.
 
     Raises:
       ConfigError: the images are not those the run was trained on.
     """
+    dataset = run.dataset if dataset is None else dataset
     dataset = load_data(run.config) if dataset is None else dataset
     facts = read_facts(run.path)
     if dataset.fingerprint() != facts.get("fingerprint"):
