@@ -85,7 +85,7 @@ class _Evaluate:
     classifier: Path | None = None
     """A classifier that `avae classifier` wrote, for distances in its features."""
     iwae_samples: int = 500
-    """Draws an image of the importance-weighted bound (stochastic encoders)."""
+    """Draws per image for the importance-weighted bound (stochastic encoders)."""
     factors: Literal["none", "scores", "dci"] = "scores"
     """Data with known factors: scores encodes most of their grid; dci adds DCI, minutes long."""
     output: Path | None = None
@@ -337,8 +337,7 @@ def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
 def _train(arguments: list[str]) -> int:
     config, run_dir = _experiment("train", arguments)
     _quiet()
-    from avae_jax.training import loop, report
-    from avae_jax.training.table import print_summary
+    from avae_jax.training import loop
 
     start = time.monotonic()
     try:
@@ -353,11 +352,15 @@ def _train(arguments: list[str]) -> int:
     except loop.TrainingError as error:
         print(f"avae train: {error}", file=sys.stderr)
         return 1
-    summary = report.write_report(run_dir)
-    print_summary(summary)
+    # What only an evaluation needs is read after training.
+    from avae_jax.evaluation import evaluate_run
+    from avae_jax.evaluation.show import print_evaluation
+
+    summary = evaluate_run(run_dir, quick=True)
+    print_evaluation(summary, run_dir / "figures", run_dir / "summary.json")
     print(
-        f"\n{time.monotonic() - start:.0f} s; look at {run_dir / 'figures'}, "
-        f"{run_dir / 'summary.json'}, or tensorboard --logdir {run_dir}"
+        f"{time.monotonic() - start:.0f} s in all; also: tensorboard --logdir {run_dir}, "
+        f"avae evaluate {run_dir}"
     )
     return 0
 
@@ -417,7 +420,8 @@ def _evaluate(arguments: list[str]) -> int:
                 say=say,
             )
         )
-        print_evaluation(summaries[-1], output or run.path / "evaluation")
+        folder = output or run.path / "evaluation"
+        print_evaluation(summaries[-1], folder / "report.html", folder / "summary.json")
     if several:
         print_comparison(summaries, wanted.output or Path("evaluation"))
     return 0

@@ -3,6 +3,7 @@
 import numpy as np
 
 from avae_jax.data import DataError, ImageData
+from avae_jax.evaluation.material import thinned
 from avae_jax.features import Classifier, train_classifier
 
 _MOST_TRAIN, _MOST_OTHER = 60_000, 10_000
@@ -28,7 +29,7 @@ def train_on(dataset: ImageData, *, num_epochs: int = 5, seed: int = 0) -> Class
         )
 
     def some(split, most):
-        rows = split[np.linspace(0, len(split) - 1, min(len(split), most)).astype(np.int64)]
+        rows = thinned(split, most)
         return np.asarray(dataset.images[rows]), np.asarray(dataset.labels)[rows]
 
     splits = dataset.splits

@@ -13,17 +13,28 @@ from avae_jax.evaluation.disentangled import Factors, describe_disentanglement
 from avae_jax.evaluation.latent import describe_codes
 from avae_jax.evaluation.likelihood import describe_likelihood
 from avae_jax.evaluation.material import Material, Protocol, describe, gather
-from avae_jax.evaluation.samples import FeatureSpace, describe_samples, draw_priors, pixel_features
+from avae_jax.evaluation.record import SUMMARY_FILE, describe_training, keep
+from avae_jax.evaluation.samples import (
+    FeatureSpace,
+    describe_samples,
+    draw_samples,
+    pixel_features,
+)
 from avae_jax.evaluation.verdict import Finding, headline, judge
+from avae_jax.files import write_atomically
 from avae_jax.training.run import Run, load_run
 from avae_jax.training.writers import strict_json
 
-SUMMARY_FILE, REPORT_FILE = "summary.json", "report.html"
+REPORT_FILE = "report.html"
+
+# Decoded draws that a picture shows.
+_SHOWN = 36
 
 
 def evaluate_run(
     run: str | os.PathLike | Run,
     *,
+    quick: bool = False,
     dataset: ImageData | None = None,
     protocol: Protocol = "standard",
     num_images: int = 10_000,
@@ -36,10 +47,14 @@ def evaluate_run(
     output: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Evaluate a trained model on images it has never seen and write the report.
+    """Evaluate a trained model on images it has never seen and write what is found.
 
     Args:
       run: a run folder, or a run that was loaded.
+      quick: whether to measure only what takes seconds: reconstruction, the codes as far as the
+        verdict needs them. It is what a training ends with, and leaves in the run folder
+        `summary.json`, `figures/*.png`, TensorBoard images, and the moments of the training codes
+        that `Run.prior("measured")` reads. A number it has is the one of the whole evaluation.
       dataset: the images of the run where its configuration does not name them.
       protocol: "standard" or "paper" (the authors' choices).
       num_images: the most images of a split to use.
@@ -47,15 +62,17 @@ def evaluate_run(
       seed: of every draw.
       inception_weights: file of the Inception weights for FID and KID in its features.
       classifier: file of a classifier that `avae classifier` wrote, for features of the data set.
-      iwae_samples: draws a image of the importance-weighted bound, for stochastic encoders.
+      iwae_samples: draws per image for the importance-weighted bound, for stochastic encoders.
       factors: for data with known factors: "scores" encodes most of their grid and computes the
-        disentanglement scores, "dci" adds DCI, which trains a classifier a factor, "none" skips.
-      output: folder to write to; None is `RUN/evaluation`.
+        disentanglement scores, "dci" adds DCI, which trains a classifier per factor, "none" skips.
+      output: folder to write `summary.json` and the page `report.html` to; None is
+        `RUN/evaluation`, with `quick` the run folder and no page.
       say: receives a line of progress.
 
     Returns:
-      The summary that `summary.json` holds: "about", "verdict", then a section a subject. Values
-      that are not defined are NaN here and null in the file.
+      The summary that `summary.json` holds: "about", "verdict", "training", "reconstruction",
+      "latent", and unless `quick` "likelihood", "samples", "disentanglement". Values that are not
+      defined are NaN here and null in the file.
 
     Raises:
       ValueError: no run folder, images that were trained on, a file of features that does not fit.
@@ -68,7 +85,9 @@ def evaluate_run(
             raise ValueError(f"{name}={value}: give at least {least[name]}")
     if not isinstance(run, Run):
         run = load_run(run)
-    folder = Path(output) if output is not None else run.path / "evaluation"
+    if output is None:
+        output = run.path if quick else run.path / "evaluation"
+    folder = Path(output)
     _check_folder(folder)
     # Files are read before the work that needs them at its end.
     spaces = _file_spaces(inception_weights, classifier)
@@ -76,35 +95,41 @@ def evaluate_run(
     material = gather(run, dataset, protocol=protocol, num_images=num_images, seed=seed)
     _check_fit(spaces, material)
 
-    latent, arrays = describe_codes(material, say)
+    latent, arrays = describe_codes(material, say, quick=quick)
     findings = judge(latent)
     say("reconstructions")
-    reconstruction = {"n": len(material.x), **_reconstruction(material)}
-    likelihood = describe_likelihood(material, say, num_samples=iwae_samples)
-    say("decoding draws of the prior")
-    priors = draw_priors(material, min(num_samples, len(material.index), len(material.train_index)))
-    samples, curves = describe_samples(material, [*spaces, pixel_features(material)], priors, say)
-    disentanglement, directions = describe_disentanglement(material, say, factors=factors)
-
-    summary = {
-        "about": {**describe(material), "num_samples": len(next(iter(priors.values())))},
+    summary: dict[str, Any] = {
+        "about": describe(material),
         "verdict": {
             "headline": headline(findings),
             "findings": [finding._asdict() for finding in findings],
         },
-        "reconstruction": reconstruction,
+        "training": describe_training(run),
+        "reconstruction": {"n": len(material.x), **_reconstruction(material)},
         "latent": latent,
-        "likelihood": likelihood,
-        "samples": samples,
-        "disentanglement": disentanglement,
     }
-    say("figures")
-    drawn = pictures.draw(material, arrays, priors, curves, directions)
+    if quick:
+        say("figures")
+        samples = draw_samples(material, _SHOWN, quick=True)
+        drawn = pictures.draw_quick(material, arrays, samples)
+        keep(material, samples, [picture for group in drawn.values() for picture in group])
+    else:
+        summary["likelihood"] = describe_likelihood(material, say, num_samples=iwae_samples)
+        say("decoding draws of the prior")
+        num_samples = min(num_samples, len(material.index), len(material.train_index))
+        summary["about"]["num_samples"] = num_samples
+        samples = draw_samples(material, num_samples)
+        spaces.append(pixel_features(material))
+        summary["samples"], curves = describe_samples(material, spaces, samples, say)
+        scores, directions = describe_disentanglement(material, say, factors=factors)
+        summary["disentanglement"] = scores
+        say("figures")
+        drawn = pictures.draw(material, arrays, samples, curves, directions)
     summary["about"]["seconds"] = round(time.monotonic() - start, 1)
-    page = _page(summary, findings, drawn)
     folder.mkdir(parents=True, exist_ok=True)
-    html.write_text(folder / SUMMARY_FILE, strict_json(summary))
-    html.write_text(folder / REPORT_FILE, page)
+    write_atomically(folder / SUMMARY_FILE, strict_json(summary))
+    if not quick:
+        write_atomically(folder / REPORT_FILE, _page(summary, findings, drawn))
     return summary
 
 
@@ -159,6 +184,7 @@ def _reconstruction(material: Material) -> dict[str, float]:
 
 
 _HEADINGS = {
+    "training": "Training",
     "reconstruction": "Reconstruction",
     "latent": "Latent space",
     "likelihood": "Likelihood and ELBO surgery",
@@ -169,13 +195,15 @@ _HEADINGS = {
 
 
 _NOTES = {
+    "training": "What the run reported last, of the epoch it ended with.",
     "reconstruction": "mse per pixel in [0, 1]; sse summed over an image in its own units; psnr in "
     "dB; ssim 1 for equal images.",
-    "latent": "Moments and holes are in units of the prior's standard deviation. kde kl: held out, "
-    "nats; tail share: codes beyond the reach of the centers; knn kl detects rather than measures "
-    "in many dimensions; fill: codes in the emptiest cell of any plane over those expected; far "
-    "prior share and Henze-Zirkler mean little where their flag is 0; relevant directions carry "
-    "99% of the decoder's response; unevenness: spread of the log standard deviations.",
+    "latent": "In units of the prior, where its mean is 0 and its covariance I, but for the "
+    "density and the active units. kde kl: held out, nats; tail share: codes beyond the reach of "
+    "the centers; knn kl detects rather than measures in many dimensions; fill: codes in the "
+    "emptiest cell of any plane over those expected; far prior share and Henze-Zirkler mean little "
+    "where their flag is 0; relevant directions carry 99% of the decoder's response; unevenness: "
+    "spread of the log standard deviations.",
     "samples": "Floor: training images in place of samples. FD and kid: 0 is best; precision, "
     "recall and the others: 1 is best. copying z below -3 says that samples copy training images, "
     "above 3 that they are farther from them than test images are.",

@@ -93,11 +93,3 @@ def test_numbers_for_people():
         assert page_of.number(value) == text
     assert page_of.number(None) == page_of.number(math.nan) == "–"
     assert page_of.number(math.inf) == "∞"
-
-
-def test_a_file_is_written_whole(tmp_path):
-    path = tmp_path / "report.html"
-    page_of.write_text(path, "ü")
-    page_of.write_text(path, "é")
-    assert path.read_text(encoding="utf-8") == "é"
-    assert list(tmp_path.iterdir()) == [path]
