@@ -498,7 +498,7 @@ def _reconstruct(arguments: list[str]) -> int:
     images = _images_for(trained, wanted.images)
     x_recon = trained.reconstruct(images)
     np.save(array, x_recon)
-    x = np.asarray(trained.method.prepare(images[:48]))
+    x = np.asarray(trained.method.to_float(images[:48]))
     figure = figures.make_reconstructions(x, x_recon[:48], value_range=trained.method.value_range)
     figures.save(figure, picture)
     print(f"{len(x_recon)} reconstructions: {array}, {picture}")

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -88,11 +87,9 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path):
 
 
 def test_data_that_is_not_there(capsys, tmp_path):
-    start = time.monotonic()
     line = refused(
         ["train", "cifar10", "--data-dir", tmp_path, "--run-dir", tmp_path / "run"], capsys
     )
-    assert time.monotonic() - start < 10
     assert str(tmp_path) in line
     assert "avae prepare cifar10" in line
     assert list(tmp_path.iterdir()) == []
@@ -207,27 +204,38 @@ def test_check_measures_before_training(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+INTERRUPTED = """
+import os, signal, sys
+from avae_jax import cli
+from avae_jax.training.trainer import Trainer
+
+original = Trainer.advance
+
+def advance(self, state, metrics, fetched):
+    state, metrics = original(self, state, metrics, fetched)
+    if int(state.step) == 18:
+        os.kill(os.getpid(), signal.SIGINT)
+    return state, metrics
+
+Trainer.advance = advance
+cli.main(sys.argv[1:])
+"""
+"""The command line, interrupted in the second of its epochs."""
+
+
 @pytest.mark.slow
 def test_interrupting_saves_and_says_how_to_go_on(tmp_path):
-    import signal
-
-    command = [sys.executable, "-m", "avae_jax", "train", "digits", "--num-epochs", "500",
-               "--batch-size", "96", "--run-dir", str(tmp_path / "run")]  # fmt: skip
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 600  # Of a busy machine; an idle one needs a few seconds.
-    while running.poll() is None and time.monotonic() < deadline:
-        if metrics.exists() and metrics.read_text():
-            break
-        time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
-    _, stderr = running.communicate(timeout=300)
-    assert running.returncode == 130
-    assert "Traceback" not in stderr
-    assert "go on with: avae train digits --num-epochs 500" in stderr
+    arguments = ["train", "digits", "--num-epochs", "500", "--batch-size", "96",
+                 "--run-dir", str(tmp_path / "run")]  # fmt: skip
+    stopped = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *arguments], capture_output=True, text=True
+    )
+    assert stopped.returncode == 130
+    assert "Traceback" not in stopped.stderr
+    assert "go on with: avae train digits --num-epochs 500" in stopped.stderr
     from avae_jax import load_run
 
-    assert load_run(tmp_path / "run", which="latest").step > 0
+    assert load_run(tmp_path / "run", which="latest").step == 18
 
 
 def test_help_starts_quickly():

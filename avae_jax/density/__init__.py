@@ -4,13 +4,16 @@ from avae_jax.density.bandwidth import Bandwidth, find_bandwidth
 from avae_jax.density.code_scale import CodeScale, expected_code_scale
 from avae_jax.density.kde import kde_log_density
 from avae_jax.density.null_kl import null_kl
+from avae_jax.density.prior_bandwidth import PriorBandwidth, find_prior_bandwidth
 from avae_jax.density.tail import log_tail_density
 
 __all__ = [
     "Bandwidth",
     "CodeScale",
+    "PriorBandwidth",
     "expected_code_scale",
     "find_bandwidth",
+    "find_prior_bandwidth",
     "kde_log_density",
     "log_tail_density",
     "null_kl",

@@ -190,7 +190,7 @@ def _run_trial(key: dict, trial: int, *, with_stderr: bool) -> _Trial:
         bandwidth=_corrected(h_opt),
         scale=1.0 / math.hypot(1.0, h_opt),
     )
-    stderr = _jackknife_stderr(queries, slabs, optimum, num_centers) if with_stderr else math.nan
+    stderr = jackknife_stderr(queries, slabs, optimum, num_centers) if with_stderr else math.nan
     return _Trial(h_opt, stderr, null, optimum.num_iterations)
 
 
@@ -241,7 +241,7 @@ def maximize_log_density(queries: jax.Array, slabs: Sequence[Slab]) -> _Optimum:
     )
 
 
-def _jackknife_stderr(queries, slabs, optimum: _Optimum, num_centers: int) -> float:
+def jackknife_stderr(queries, slabs, optimum: _Optimum, num_centers: int) -> float:
     """Return the standard error of the bandwidth over draws of the queries and of the centers."""
     num_queries = len(queries)
     query_variance = np.var(optimum.mean_scaled_distance, ddof=1) / num_queries

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -58,6 +58,28 @@ def draw_queries_and_centers(
     """
     rng = np.random.default_rng([seed, trial, latent_dim, num_centers])
     queries = jnp.asarray(rng.standard_normal((num_queries, latent_dim), dtype=np.float32))
+
+    def fill(rows):
+        rng.standard_normal(dtype=np.float32, out=rows)
+
+    return queries, make_slabs(latent_dim, num_centers, fill, max_slab_size=max_slab_size)
+
+
+def make_slabs(
+    latent_dim: int,
+    num_centers: int,
+    fill: Callable[[np.ndarray], None],
+    *,
+    max_slab_size: int = MAX_SLAB_SIZE,
+) -> list[Slab]:
+    """Cut centers into slabs of equal shape.
+
+    Args:
+      latent_dim: columns of the centers.
+      num_centers: number of centers over all slabs.
+      fill: writes the next centers into an array `[rows, latent_dim]` float32.
+      max_slab_size: most numbers of one slab on one device.
+    """
     mesh = _local_mesh()
     num_slabs = max(1, math.ceil(num_centers * latent_dim / (max_slab_size * mesh.size)))
     rows = math.ceil(num_centers / (num_slabs * mesh.size)) * mesh.size
@@ -66,13 +88,13 @@ def draw_queries_and_centers(
     for start in range(0, num_centers, rows):
         num_real = min(rows, num_centers - start)
         centers = np.zeros((rows, latent_dim), np.float32)
-        rng.standard_normal(dtype=np.float32, out=centers[:num_real])
+        fill(centers[:num_real])
         log_weights = None
         if num_centers % rows:
             mask = np.where(np.arange(rows) < num_real, np.float32(0), -np.inf)
             log_weights = jax.device_put(mask.astype(np.float32), split)
         slabs.append(Slab(jax.device_put(centers, split), log_weights))
-    return queries, slabs
+    return slabs
 
 
 def row_stats(

@@ -43,12 +43,12 @@ def describe_likelihood(
 
     def encode(x):
         found: Any
-        found, _ = method.encode(run.variables, x, train=False)
+        found, _ = method.encode(run.variables, method.prepare(x), train=False)
         return found.loc, found.log_var
 
     def log_likelihood(x, z):
         outputs, _ = method.decode(run.variables, z, train=False)
-        return -method.coder.likelihood.nll(x, outputs)
+        return -method.likelihood(run.variables).nll(x, outputs)
 
     say("ELBO surgery")
     surgery = metrics.elbo_surgery(

@@ -135,10 +135,10 @@ def _scale(scale: Mapping[str, Any]) -> list[Finding]:
         f"{scale.get('live_std_max', math.nan):.2f} times as wide as the prior"
     )
     if off > max(math.log1p(SCALE_FAULT), chance):
-        text = f"wrong scale: {said}; sample with --scale measured or train on"
+        text = f"wrong scale: {said}; train on, or sample with --scale measured"
         return [Finding("scale", "fault", text)]
     if uneven > UNEVEN_FAULT:
-        text = f"wrong scale: {apart}; sample with --scale covariance or train on"
+        text = f"wrong scale: {apart}; train on, or sample with --scale covariance"
         return [Finding("scale", "fault", text)]
     noticed = []
     if off > max(math.log1p(SCALE_NOTICE), chance):

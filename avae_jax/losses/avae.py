@@ -41,15 +41,16 @@ def avae(
     max_cdf: float | None = None,
     likelihood: Likelihood = "gaussian",
     exclude: jax.Array | None = None,
+    log_p: jax.Array | None = None,
     axis_name: str | tuple[str, ...] | None = None,
     queries_sharded: bool = False,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     r"""Return the aggregate VAE's loss of each example.
 
-    ``reconstruction / beta + weight * (log q~(z) - log p(z))`` with `p = N(0, I)` and
-    `q(z) = 1/m sum_j N(z; c_j, h^2 I)` over the codes `c_j` of other training images (Saha, Joshi
-    and Whitaker 2023). The centers carry no gradient, as in the paper: its argument for the
-    bandwidth holds only then.
+    ``reconstruction / beta + weight * (log q~(z) - log p(z))`` with
+    `q(z) = 1/m sum_j N(z; c_j, h^2 I)` over the codes `c_j` of other training images and
+    `p = N(0, I)`, unless `log_p` is given (Saha, Joshi and Whitaker 2023). The centers carry no
+    gradient, as in the paper: its argument for the bandwidth holds only then.
 
     `tail` says what `q~` is where `q` has run out of centers:
 
@@ -75,6 +76,9 @@ def avae(
       likelihood: "gaussian" or "bernoulli".
       exclude: `[batch]` int32, the row of `centers` that holds the example's own code, -1 for
         none. A code that meets itself sees a density that is too high.
+      log_p: `[batch]`, log density of the prior at `z`, nats, normalized; None is N(0, I). Another
+        prior is to be given smoothed by the kernel, `p * N(0, bandwidth^2 I)`: codes whose density
+        matches that are distributed as `p`.
       axis_name: mapped axis over which the centers are sharded, as in `avae_jax.kde_log_density`.
       queries_sharded: whether the batch is sharded over `axis_name` too.
 
@@ -124,7 +128,13 @@ def avae(
         axis_name=axis_name,
         queries_sharded=queries_sharded,
     )
-    log_p = -0.5 * (jnp.square(z).sum(axis=-1) + latent_dim * math.log(2 * math.pi))
+    if log_p is None:
+        log_p = -0.5 * (jnp.square(z).sum(axis=-1) + latent_dim * math.log(2 * math.pi))
+    elif log_p.shape != z.shape[:1]:
+        raise ValueError(
+            f"log_p must have shape {z.shape[:1]}, one per code, got {log_p.shape}: give "
+            "prior.log_prob(z)"
+        )
     if max_cdf is None:
         log_q_tail, in_tail = log_q, jnp.zeros_like(log_q)
     else:

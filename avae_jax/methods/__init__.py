@@ -1,6 +1,6 @@
 """The methods: one file each, and one line in `METHODS`."""
 
-from avae_jax.methods import ae, avae, beta_vae, vae
+from avae_jax.methods import ae, avae, beta_vae, factor_vae, mvae, vae
 from avae_jax.methods.method import (
     Batch,
     Host,
@@ -13,7 +13,7 @@ from avae_jax.methods.method import (
 )
 
 METHODS: dict[str, type[Options]] = {
-    module.Options.name: module.Options for module in (avae, vae, beta_vae, ae)
+    module.Options.name: module.Options for module in (avae, vae, beta_vae, factor_vae, mvae, ae)
 }
 """Name -> its options, which build it."""
 

@@ -12,14 +12,22 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from avae_jax import losses
-from avae_jax.density import Bandwidth, CodeScale, expected_code_scale, find_bandwidth, null_kl
+from avae_jax.density import (
+    Bandwidth,
+    CodeScale,
+    PriorBandwidth,
+    expected_code_scale,
+    find_bandwidth,
+    find_prior_bandwidth,
+    null_kl,
+)
 from avae_jax.losses.avae import kl_weight
 from avae_jax.mesh import BATCH_AXIS
 from avae_jax.methods import method
 from avae_jax.methods.bank import Bank, empty_bank, fill_bank, is_spread
-from avae_jax.methods.method import Output, make_coder, require, require_positive
+from avae_jax.methods.method import Output, Player, make_coder, require, require_positive
 from avae_jax.methods.terms import KL, RECONSTRUCTION
-from avae_jax.priors import DiagonalGaussianPrior
+from avae_jax.priors import PRIORS, DiagonalGaussianPrior, Prior, StandardNormal
 from avae_jax.terms import Term
 
 MAX_QUEUE_AGE = 40
@@ -56,11 +64,17 @@ class Options(method.Options):
     """Batch normalization used for the centers: batch statistics, as for the codes of the batch,
     or running averages, as in the authors' code."""
 
+    prior: Literal["standard_normal", "mixture"] = "standard_normal"
+    """N(0, I), or a fixed mixture of Gaussians that is drawn from the seed."""
+    num_components: int = 10
+    """prior mixture: its components."""
+
     name = "avae"
 
     def check(self):
         """Refuse values that no data could make runnable."""
         require_positive("beta", self.beta)
+        require(self.num_components >= 1, "num_components", self.num_components, "give at least 1")
         if not isinstance(self.weight, str):
             require_positive("weight", self.weight)
         require(
@@ -97,16 +111,28 @@ class Options(method.Options):
     def make(self, setting, facts=None):
         """Find the bandwidth, unless `facts` hold it, and build the method."""
         coder = make_coder(setting, posterior="deterministic", likelihood=self.likelihood)
-        bandwidth = None
-        if facts and "bandwidth" in facts:
-            bandwidth = Bandwidth(**facts["bandwidth"])
-        bandwidth = bandwidth or self.choose_bandwidth(setting.latent_dim)
-        return AVAE(
+        found = (facts or {}).get("bandwidth")
+        prior: Prior = StandardNormal(setting.latent_dim)
+        matched = prior
+        if self.prior == "standard_normal":
+            kind: type = AVAE
+            bandwidth: Any = Bandwidth(**found) if found else None
+            bandwidth = bandwidth or self.choose_bandwidth(setting.latent_dim)
+        else:
+            kind = AVAEToPrior
+            key = jax.random.key(setting.seed)
+            prior = PRIORS[self.prior](setting.latent_dim, key, num_components=self.num_components)
+            bandwidth = PriorBandwidth(**found) if found else None
+            bandwidth = bandwidth or find_prior_bandwidth(prior, self.num_centers)
+            matched = prior.smoothed(bandwidth.bandwidth)
+        return kind(
             options=self,
             setting=setting,
             coder=coder,
             facts={"bandwidth": dataclasses.asdict(bandwidth)},
             bandwidth=bandwidth,
+            fixed_prior=prior,
+            matched=matched,
         )
 
     def choose_bandwidth(self, latent_dim: int) -> Bandwidth:
@@ -155,9 +181,13 @@ class AVAE(method.Method):
 
     Attributes:
       bandwidth: the kernel's bandwidth and what comes with it.
+      fixed_prior: what the codes are to be distributed as.
+      matched: what their density is compared with.
     """
 
-    bandwidth: Bandwidth
+    bandwidth: Any
+    fixed_prior: Prior
+    matched: Prior
 
     terms = {
         "reconstruction": RECONSTRUCTION,
@@ -172,6 +202,21 @@ class AVAE(method.Method):
         "log_p": None,
         "log_q": None,
     }
+
+    @property
+    def players(self):
+        """One, who moves the networks; the prior stays as it is."""
+        return {"model": Player(parts=tuple(self.networks.parts))}
+
+    def init_prior(self, key):
+        """Return the prior."""
+        del key
+        return self.fixed_prior
+
+    @property
+    def kernel_std(self) -> float:
+        """Standard deviation of the kernels."""
+        return self.bandwidth.h_corr
 
     @functools.cached_property
     def _max_cdf(self) -> float | None:
@@ -188,23 +233,24 @@ class AVAE(method.Method):
         @functools.partial(
             jax.shard_map,
             mesh=self.setting.mesh,
-            in_specs=(rows, rows, rows, rows if spread else whole, whole, rows),
+            in_specs=(rows, rows, rows, rows if spread else whole, whole, rows, rows),
             out_specs=rows,
             check_vma=False,
         )
-        def loss(x, x_recon, z, centers, beta, exclude):
+        def loss(x, x_recon, z, centers, beta, exclude, log_p):
             return losses.avae(
                 x,
                 x_recon,
                 z,
                 centers,
-                bandwidth=self.bandwidth.h_corr,
+                bandwidth=self.kernel_std,
                 beta=beta,
                 weight=kl_weight(self.options.weight),
                 tail=self.options.tail,
                 max_cdf=self._max_cdf,
                 likelihood=self.options.likelihood,
                 exclude=exclude,
+                log_p=log_p,
                 axis_name=BATCH_AXIS if spread else None,
                 queries_sharded=spread,
             )
@@ -218,8 +264,9 @@ class AVAE(method.Method):
         x_recon, variables = self.decode(variables, z, train=train)
         bank = memory.bank
         loss, terms = self._loss(
-            batch.x, x_recon, z, bank.codes, memory.beta, bank.row_of[batch.ids]
-        )
+            batch.x, x_recon, z, bank.codes, memory.beta, bank.row_of[batch.ids],
+            self.matched.log_prob(z),
+        )  # fmt: skip
         terms = {**terms, "tail_share": terms["tail"]}
         del terms["tail"]
         if train:
@@ -407,3 +454,44 @@ class AVAE(method.Method):
             f"{self._null_kl:.2f}: the codes have run away from the density that should hold them. "
             "Use tail official, a smaller weight or refresh reencode"
         ]
+
+
+class AVAEToPrior(AVAE):
+    """The aggregate VAE with a prior that is not N(0, I).
+
+    The density of the codes is compared with the prior smoothed by the kernel: codes that match it
+    are distributed as the prior itself, and neither the bandwidth nor the prior's scale needs a
+    correction. Divided by `sqrt(1 + h^2)`, the same for N(0, I) is the paper's objective.
+    """
+
+    @property
+    def kernel_std(self) -> float:
+        """Standard deviation of the kernels."""
+        return self.bandwidth.bandwidth
+
+    @property
+    def _null_kl(self) -> float:
+        return self.bandwidth.null_kl
+
+    def sampling_priors(self, variables):
+        """Return the prior."""
+        return {"claimed": self.prior(variables)}
+
+    def introduce(self) -> list[str]:
+        """Return what is to be expected of the density."""
+        return [
+            f"{self.options.num_centers:,} centers in {self.latent_dim} dimensions against "
+            f"{self.fixed_prior.describe()}: bandwidth {self.kernel_std:.3f}, null KL "
+            f"{self._null_kl:.2f}"
+        ]
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Return the density."""
+        return {
+            "density": {
+                "prior": self.fixed_prior.describe(),
+                "num_centers": self.options.num_centers,
+                "h": f"{self.kernel_std:.4f} +- {self.bandwidth.stderr:.4f}",
+                "null KL": self._null_kl,
+            }
+        }

@@ -67,7 +67,8 @@ class Player:
     """One of those who descend a loss of their own; None takes the run's own setting.
 
     Attributes:
-      parts: names of the networks (and "prior") that it moves; no other player moves them.
+      parts: names of the networks that it moves, "prior" and "likelihood" among them; no other
+        player moves them.
       learning_rate: Adam's step size.
       adam_betas: Adam's decay rates.
       clip_norm: largest norm of its gradient.
@@ -172,13 +173,13 @@ def require_positive(name: str, value: float | None) -> None:
 
 
 class Coder(NamedTuple):
-    """An encoder and a decoder that fit each other, and what they mean.
+    """A method's networks, and what their outputs mean.
 
     Attributes:
-      networks: "encoder" and "decoder", and what a method adds.
-      posterior: what the encoder's output means.
-      likelihood: what the decoder's means.
-      activation: what the decoder ends in.
+      networks: by the role they play.
+      posterior: what an encoder's output means.
+      likelihood: what a decoder's means, before training.
+      activation: what a decoder ends in.
     """
 
     networks: Networks
@@ -193,15 +194,18 @@ def make_coder(
     posterior: str,
     likelihood: str,
     noise_scale: float = 1.0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
     **others: Network,
 ) -> Coder:
-    """Build encoder and decoder and check that they fit the data.
+    """Build an encoder and a decoder, or a pair per view, and check that they fit the data.
 
     Args:
       setting: what for.
       posterior: a name in `POSTERIORS`.
       likelihood: a name in `LIKELIHOODS`.
       noise_scale: standard deviation of the Gaussian likelihood.
+      shapes: view -> shape of one example of it, for pairs "encoder_VIEW" and "decoder_VIEW"; None
+        is one pair for the whole example.
       **others: the method's other networks, by name.
 
     Raises:
@@ -212,22 +216,25 @@ def make_coder(
     meaning = POSTERIORS[posterior]()
     num_outputs = meaning.num_outputs(setting.latent_dim)
     logits = likelihood == "bernoulli"
-    decoder, activation = setting.decoder(setting.image_shape, logits)
-    encoder = setting.encoder(num_outputs, activation, setting.image_shape)
-    models.check_shapes(
-        encoder,
-        decoder,
-        image_shape=setting.image_shape,
-        latent_dim=setting.latent_dim,
-        num_outputs=num_outputs,
-    )
-    parts = {
-        "encoder": Network(encoder, setting.image_shape),
-        "decoder": Network(decoder, (setting.latent_dim,)),
-        **others,
-    }
+    pairs = {"": setting.image_shape} if shapes is None else shapes
+    parts: dict[str, Network] = {}
+    activation = ""
+    for view, shape in pairs.items():
+        decoder, activation = setting.decoder(shape, logits)
+        encoder = setting.encoder(num_outputs, activation, shape)
+        models.check_shapes(
+            encoder,
+            decoder,
+            image_shape=shape,
+            latent_dim=setting.latent_dim,
+            num_outputs=num_outputs,
+        )
+        end = f"_{view}" if view else ""
+        parts[f"encoder{end}"] = Network(encoder, shape)
+        parts[f"decoder{end}"] = Network(decoder, (setting.latent_dim,))
     options = {} if logits else {"noise_scale": noise_scale}
-    return Coder(Networks(parts), meaning, LIKELIHOODS[likelihood](**options), activation)
+    networks = Networks({**parts, **others})
+    return Coder(networks, meaning, LIKELIHOODS[likelihood](**options), activation)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -288,14 +295,15 @@ class Method:
     @property
     def players(self) -> Mapping[str, Player]:
         """Who descends which loss, by the names of `Output.losses`."""
-        return {"model": Player(parts=(*self.networks.parts, "prior"))}
+        return {"model": Player(parts=(*self.networks.parts, "prior", "likelihood"))}
 
     # Pure functions of the variables.
 
     def init(self, key: jax.Array) -> Variables:
         """Draw initial variables; those of a name depend on the name and the key alone."""
         variables = self.networks.init(key)
-        return {**variables, "params": {**variables["params"], "prior": self.init_prior(key)}}
+        others = {"prior": self.init_prior(key), "likelihood": self.coder.likelihood}
+        return {**variables, "params": {**variables["params"], **others}}
 
     def init_prior(self, key: jax.Array) -> Prior:
         """Return the prior with its initial parameters."""
@@ -303,7 +311,11 @@ class Method:
         return StandardNormal(self.latent_dim)
 
     def prepare(self, images) -> Any:
-        """Return what `Batch.x` is made of: uint8 images in the decoder's range, floats as is."""
+        """Return `Batch.x` for images as the data set holds them."""
+        return self.to_float(images)
+
+    def to_float(self, images):
+        """Return uint8 images in the decoder's range, and float images as they are."""
         if images.dtype != jnp.uint8:
             return images.astype(jnp.float32)
         low, high = self.value_range or (0.0, 1.0)
@@ -321,6 +333,10 @@ class Method:
     def prior(self, variables: Variables) -> Prior:
         """Return the prior as it is trained."""
         return variables["params"]["prior"]
+
+    def likelihood(self, variables: Variables) -> Likelihood:
+        """Return the likelihood as it is trained."""
+        return variables["params"]["likelihood"]
 
     def sampling_priors(self, variables: Variables) -> dict[str, Prior]:
         """Return the distributions that codes may be drawn from; the first is the method's own."""

@@ -3,7 +3,7 @@
 import dataclasses
 import zlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ class Networks:
         module = self.parts[name].module
         own = {collection: variables[collection][name] for collection in COLLECTIONS}
         if not train:
-            return module.apply(own, x, train=False), variables
+            return cast(jax.Array, module.apply(own, x, train=False)), variables
         y, updated = module.apply(own, x, train=True, mutable=["batch_stats"])
         statistics = {**variables["batch_stats"], name: updated.get("batch_stats", {})}
         return y, {**variables, "batch_stats": statistics}

@@ -18,8 +18,10 @@ TERMS = {"reconstruction": RECONSTRUCTION, "nll": NLL, "kl": KL}
 class Options(method.Options):
     """A VAE: a Gaussian posterior per image, pulled to the prior."""
 
+    likelihood: Literal["gaussian", "learned_gaussian", "bernoulli"] = "gaussian"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """A Gaussian with a fixed or a learnt standard deviation, or Bernoulli on logits."""
     noise_scale: float = 1.0
-    """Standard deviation of the Gaussian likelihood."""
+    """Standard deviation of the Gaussian likelihood; where it is learnt, the first one."""
     prior: Literal["standard_normal", "gaussian", "mixture"] = "standard_normal"
     """N(0, I), a Gaussian whose mean and variances are learnt, or a learnt Gaussian mixture."""
     num_components: int = 10
@@ -86,10 +88,11 @@ class VAE(method.Method):
         posterior, variables = self.encode(variables, batch.x, train=train)
         z = posterior.sample(key)
         outputs, variables = self.decode(variables, z, train=train)
-        nll = self.coder.likelihood.nll(batch.x, outputs)
+        likelihood = self.likelihood(variables)
+        nll = likelihood.nll(batch.x, outputs)
         kl = self.kl(posterior, z, self.prior(variables), batch.labels)
         terms = {
-            "reconstruction": self.coder.likelihood.reconstruction(batch.x, outputs),
+            "reconstruction": likelihood.reconstruction(batch.x, outputs),
             "nll": nll,
             "kl": kl,
         }

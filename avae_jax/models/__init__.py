@@ -3,6 +3,7 @@
 from avae_jax.models.check import ParameterCounts, check_shapes
 from avae_jax.models.custom import load_module
 from avae_jax.models.layers import VALUE_RANGE
+from avae_jax.models.mlp import MLPCritic
 from avae_jax.models.registry import ARCHITECTURES, Architecture, make_decoder, make_encoder
 from avae_jax.posteriors import sample_gaussian, split_gaussian
 
@@ -10,6 +11,7 @@ __all__ = [
     "ARCHITECTURES",
     "VALUE_RANGE",
     "Architecture",
+    "MLPCritic",
     "ParameterCounts",
     "check_shapes",
     "load_module",

@@ -74,6 +74,35 @@ class MLPDecoder(nn.Module):
         return activate(x.reshape(-1, *self.image_shape), self.activation)
 
 
+class MLPCritic(nn.Module):
+    """Gives codes one logit each, through dense layers with leaky ReLUs of slope 0.2.
+
+    Attributes:
+      width: size of every hidden layer.
+      num_layers: how many there are.
+    """
+
+    width: int
+    num_layers: int
+
+    @nn.compact
+    def __call__(self, z, *, train):
+        """Judge codes.
+
+        Args:
+          z: `[batch, latent_dim]`.
+          train: not used.
+
+        Returns:
+          Logits, `[batch]`.
+        """
+        del train
+        for i in range(self.num_layers):
+            dense = nn.Dense(self.width, kernel_init=initializers.he_normal(), name=f"dense_{i}")
+            z = nn.leaky_relu(dense(z), 0.2)
+        return keras_dense(1, name="output")(z)[:, 0]
+
+
 def _hidden_layers(x, hidden, *, norm, train):
     for i, features in enumerate(hidden):
         x = nn.Dense(features, kernel_init=initializers.he_normal(), name=f"dense_{i}")(x)

@@ -91,6 +91,11 @@ class DiagonalGaussianPrior(BasePrior):
             jnp.asarray(z.mean(axis=0), dtype), jnp.asarray(log_var, dtype)
         )
 
+    def smoothed(self, std: float) -> "DiagonalGaussianPrior":
+        """Return the distribution of a draw plus noise `N(0, std^2 I)`."""
+        log_var = jnp.logaddexp(self.log_var, 2 * math.log(std))
+        return dataclasses.replace(self, log_var=log_var)
+
     def describe(self) -> str:
         """Return what it is called in a caption, "N(0, 0.81^2 I)" where it is isotropic."""
         loc, log_var = np.asarray(self.loc), np.asarray(self.log_var)

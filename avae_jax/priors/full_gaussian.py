@@ -78,6 +78,11 @@ class FullGaussian(BasePrior):
         z = check_codes_to_fit(z, self.latent_dim, minimum=2)
         return FullGaussian.of_moments(z.mean(axis=0), np.atleast_2d(np.cov(z, rowvar=False)))
 
+    def smoothed(self, std: float) -> "FullGaussian":
+        """Return the distribution of a draw plus noise `N(0, std^2 I)`."""
+        covariance = self.root @ self.root.T + std**2 * jnp.eye(self.latent_dim)
+        return FullGaussian(self.loc, jnp.linalg.cholesky(covariance))
+
     def describe(self) -> str:
         """Return what it is called in a caption."""
         return "a Gaussian with its own mean and covariance"

@@ -185,6 +185,11 @@ class Mixture(BasePrior):
             jnp.asarray(np.log(scale**2 * np.asarray(model.covariances_)), dtype),
         )
 
+    def smoothed(self, std: float) -> "Mixture":
+        """Return the distribution of a draw plus noise `N(0, std^2 I)`."""
+        log_var = jnp.logaddexp(self.log_var, 2 * math.log(std))
+        return dataclasses.replace(self, log_var=log_var)
+
     def describe(self) -> str:
         """Return what it is called in a caption."""
         return f"a mixture of {self.num_components} Gaussians"

@@ -67,6 +67,14 @@ class Prior(Protocol):
         """Return one plain phrase for a caption, such as "N(0, I)"."""
         ...
 
+    def smoothed(self, std: float) -> "Prior":
+        """Return the distribution of a draw plus noise `N(0, std^2 I)`.
+
+        Raises:
+          NotImplementedError: it has no closed form.
+        """
+        ...
+
     def std(self) -> float:
         """Return the standard deviation of a code, the root mean square over the dimensions."""
         ...
@@ -86,6 +94,17 @@ class BasePrior:
         """Return the prior itself: nothing is fitted."""
         del z, key
         return self
+
+    def smoothed(self, std: float) -> Prior:
+        """Refuse: no closed form is known.
+
+        Raises:
+          NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            f"prior must have a closed form of its smoothed density, got {type(self).__name__} "
+            f"and std={std}: use a Gaussian or a mixture of Gaussians"
+        )
 
 
 def check_width(z: jax.Array, latent_dim: int) -> None:

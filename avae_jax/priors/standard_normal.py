@@ -1,6 +1,7 @@
 """The standard normal prior."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 
 from avae_jax.checks import check_count
 from avae_jax.gaussians import standard_normal_log_prob
+from avae_jax.priors.diagonal_gaussian import DiagonalGaussianPrior
 from avae_jax.priors.prior import BasePrior, check_width
 
 
@@ -64,6 +66,10 @@ class StandardNormal(BasePrior):
     def sample(self, key: jax.Array, num_samples: int) -> jax.Array:
         """Draw codes, `[num_samples, latent_dim]`."""
         return jax.random.normal(key, (num_samples, self.latent_dim))
+
+    def smoothed(self, std: float) -> DiagonalGaussianPrior:
+        """Return N(0, (1 + std^2) I)."""
+        return DiagonalGaussianPrior(self.loc, jnp.full(self.latent_dim, math.log1p(std**2)))
 
     def describe(self) -> str:
         """Return "N(0, I)"."""

@@ -197,7 +197,7 @@ def check_config(config: Config) -> None:
     require(config.model.latent_dim >= 1, "latent_dim", config.model.latent_dim, "give at least 1")
     require_positive("width", config.model.width)
     require(
-        config.method.likelihood == "gaussian" or config.model.activation is None,
+        config.method.likelihood != "bernoulli" or config.model.activation is None,
         "activation", config.model.activation, "likelihood bernoulli works on logits; leave it out",
     )  # fmt: skip
     config.method.check()

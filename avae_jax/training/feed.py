@@ -26,8 +26,8 @@ class Fetched:
     """
 
     images: Any
-    labels: jax.Array
-    ids: jax.Array
+    labels: Any
+    ids: Any
 
 
 jax.tree_util.register_dataclass(Fetched, ["images", "labels", "ids"], [])
@@ -93,14 +93,12 @@ class Feed:
     def abstract(self, method: Method) -> Batch:
         """Return the shapes and dtypes of a batch."""
 
-        def of(shape, dtype):
+        def of(shape, dtype) -> Any:
             return jax.ShapeDtypeStruct((self.batch_size, *shape), dtype)
 
-        ids: Any = of((), jnp.int32)
-        images = of(self.shape[1:], self.dtype)
-        return Batch(
-            x=jax.eval_shape(method.prepare, images), ids=ids, mask=of((), jnp.float32), labels=ids
-        )  # pyright: ignore[reportArgumentType]
+        ids = of((), jnp.int32)
+        x = jax.eval_shape(method.prepare, of(self.shape[1:], self.dtype))
+        return Batch(x=x, ids=ids, mask=of((), jnp.float32), labels=ids)
 
     def steps(self, fetched: Fetched) -> tuple[Any, Any]:
         """Return what a scan over the steps of a dispatch runs over, and how to make one's own."""

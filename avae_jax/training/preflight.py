@@ -73,8 +73,9 @@ def check(config: Config, **parts) -> dict[str, Any]:
     setup = make_setup(config, **parts)
     findings = describe(setup)
     params = _parameters(setup)
-    # A prior is no dictionary: its leaves are numbered.
-    params["prior"] = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(params["prior"]))}
+    # A prior is no dictionary, nor is a likelihood: their leaves are numbered.
+    for name in ("prior", "likelihood"):
+        params[name] = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(params[name]))}
     findings["parameters"] = {
         name: f"{leaf.shape} {leaf.dtype}, {math.prod(leaf.shape):,}"
         for name, leaf in parameter_overview.flatten_dict(params).items()

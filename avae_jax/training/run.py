@@ -105,7 +105,7 @@ class Run:
         """
         return np.asarray(self.posterior(x).sample(jax.random.key(seed)))
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
+    def decode(self, z: np.ndarray | jax.Array) -> np.ndarray:
         """Decode codes `[n, latent_dim]` to images `[n, ...]` float32 in the decoder's range.
 
         Raises:
@@ -140,7 +140,7 @@ class Run:
         """
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples}: give at least 1")
-        return self.decode(np.asarray(self.prior(scale).sample(jax.random.key(seed), num_samples)))
+        return self.decode(self.prior(scale).sample(jax.random.key(seed), num_samples))
 
     def prior(self, scale: str | float = "claimed") -> Prior:
         """Return a distribution of codes.
@@ -202,7 +202,7 @@ class Run:
 
         def decode(z):
             outputs, _ = self.method.decode(self.variables, z, train=False)
-            return self.method.coder.likelihood.mean(outputs)
+            return self.method.likelihood(self.variables).mean(outputs)
 
         return jax.jit(decode)
 

@@ -73,12 +73,16 @@ def _schedule(optimization: OptimizationConfig, rate: float, steps_per_epoch: in
 def make_optimizer(
     players: Mapping[str, Player], optimization: OptimizationConfig, *, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """Return one Adam per player, each for its own parts; the plateau rule is separate."""
-    parts = {part: name for name, player in players.items() for part in player.parts}
-    movers = {
+    """Return one Adam per player, each for its own parts; the plateau rule is separate.
+
+    What no player moves stays as it is.
+    """
+    owner = {part: name for name, player in players.items() for part in player.parts}
+    movers: dict[Any, Any] = {
         name: _make_mover(player, optimization, steps_per_epoch) for name, player in players.items()
     }
-    return optax.partition(movers, parts)
+    movers[""] = optax.set_to_zero()
+    return optax.partition(movers, lambda params: {part: owner.get(part, "") for part in params})
 
 
 def _make_mover(player: Player, optimization: OptimizationConfig, steps_per_epoch: int):
@@ -93,23 +97,25 @@ def _make_mover(player: Player, optimization: OptimizationConfig, steps_per_epoc
     if clip_norm is not None:
         mover = optax.chain(optax.clip_by_global_norm(clip_norm), mover)
     if player.every > 1:
-        mover = optax.conditionally_mask(mover, lambda step, **_: step % player.every == 0)
+
+        def is_turn(step, **_):
+            return jnp.asarray(step) % player.every == 0
+
+        mover = optax.conditionally_mask(mover, is_turn)
     return mover
 
 
 def ema_decays(players: Mapping[str, Player], optimization: OptimizationConfig) -> dict[str, float]:
     """Return the decay of the running average by part; empty where none is kept.
 
-    A player without a decay where another has one is averaged over nothing: its average is itself.
+    A part without a decay where another has one is averaged over nothing: its average is itself.
     """
     decays = {
         part: optimization.ema_decay if player.ema_decay is None else player.ema_decay
         for player in players.values()
         for part in player.parts
     }
-    if all(decay is None for decay in decays.values()):
-        return {}
-    return {part: decay or 0.0 for part, decay in decays.items()}
+    return {part: decay for part, decay in decays.items() if decay is not None}
 
 
 def make_plateau(optimization: OptimizationConfig) -> optax.GradientTransformationExtraArgs:

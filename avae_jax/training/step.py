@@ -57,7 +57,7 @@ def make_train_step(
             return means, output
 
         means, pull_back, output = jax.vjp(losses, params, has_aux=True)
-        gradient = own_gradients(players, means, pull_back)
+        gradient = jax.tree.map(jnp.zeros_like, params) | own_gradients(players, means, pull_back)
 
         # What is not finite anywhere spoils the whole step.
         gradient_norm = optax.tree.norm(gradient)
@@ -94,7 +94,11 @@ def make_train_step(
         )
 
         # What is reported, and which parts a skipped step was broken in.
-        metrics = {**output.terms, **loss_terms(output.losses), "gradient_norm": gradient_norm}
+        metrics = {
+            **output.terms,
+            **loss_terms(players, output.losses),
+            "gradient_norm": gradient_norm,
+        }
         broken = {
             BROKEN + name: 1.0 - jnp.all(jnp.isfinite(values)).astype(jnp.float32)
             for name, values in {**output.terms, "gradient": gradient_norm}.items()
@@ -124,16 +128,20 @@ def moving_average(variables, average, decays: Mapping[str, float]):
     """Return the moving average after a step, each part by its own decay."""
     return {
         collection: {
-            part: optax.incremental_update(own, average[collection][part], 1 - decays[part])
+            part: optax.incremental_update(
+                own, average[collection][part], 1 - decays.get(part, 0.0)
+            )
             for part, own in parts.items()
         }
         for collection, parts in variables.items()
     }
 
 
-def loss_terms(losses: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Return the losses under the names they are reported by: "loss", of others with its name."""
-    first = next(iter(losses))
+def loss_terms(
+    players: Mapping[str, Player], losses: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Return the losses under the names they are reported by: "loss" is the first player's."""
+    first = next(iter(players))
     return {"loss" if name == first else f"{name}_loss": value for name, value in losses.items()}
 
 
@@ -209,7 +217,7 @@ def compile_program(
     def evaluate(variables, memory, key, step, fetched, mask):
         batch = feed.batch(method, fetched, mask)
         output = method.losses(variables, memory, batch, key, step=step, train=False)
-        terms = {**output.terms, **loss_terms(output.losses)}
+        terms = {**output.terms, **loss_terms(method.players, output.losses)}
         num_rows = jnp.sum(mask)
         return {name: masked_mean(term, mask) * num_rows for name, term in terms.items()}
 

@@ -95,7 +95,7 @@ def test_deleted_centers_equal_float64():
     variance = 29 / 30 * np.sum(np.square(effects - np.mean(effects)))
     queries_variance = np.var(optimum.mean_scaled_distance, ddof=1) / 40
     expected = optimum.bandwidth * math.sqrt(variance + queries_variance) / -optimum.curvature
-    stderr = bandwidth._jackknife_stderr(queries, slabs, optimum, 30)
+    stderr = bandwidth.jackknife_stderr(queries, slabs, optimum, 30)
     assert stderr == pytest.approx(expected, rel=1e-3)
 
 

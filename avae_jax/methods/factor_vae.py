@@ -1,0 +1,128 @@
+"""FactorVAE (Kim and Mnih 2018, arXiv 1802.05983): a VAE whose dimensions a critic holds apart."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from avae_jax import losses
+from avae_jax.methods import vae
+from avae_jax.methods.method import Output, Player, make_coder, require, require_positive
+from avae_jax.methods.networks import Network
+from avae_jax.terms import Term
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(vae.Options):
+    """A FactorVAE: a VAE whose total correlation, as a critic estimates it, is penalized."""
+
+    gamma: float = 10.0
+    """Multiplies the total correlation; the paper takes 10 to 100, 35 for dSprites."""
+    critic_width: int = 1000
+    """Units of each of the critic's hidden layers."""
+    critic_layers: int = 6
+    """The critic's hidden layers."""
+    critic_learning_rate: float = 1e-4
+    """Adam's step size for the critic, whose decay rates are 0.5 and 0.9."""
+
+    name = "factor_vae"
+
+    def check(self):
+        """Refuse values that no data could make runnable."""
+        super().check()
+        require_positive("gamma", self.gamma)
+        require_positive("critic_learning_rate", self.critic_learning_rate)
+        for name in ("critic_width", "critic_layers"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "give at least 1")
+
+    def check_setting(self, setting):
+        """Refuse values that do not fit the data."""
+        super().check_setting(setting)
+        require(
+            setting.latent_dim >= 2, "latent_dim", setting.latent_dim,
+            "the total correlation is between dimensions; give at least 2",
+        )  # fmt: skip
+        # Half of a batch is judged as it is, the other half shuffled.
+        require(
+            setting.batch_size >= 4, "batch_size", setting.batch_size,
+            "each half of a batch needs two images; give at least 4",
+        )  # fmt: skip
+
+    def make(self, setting, facts=None):
+        """Build the method."""
+        from avae_jax.models import MLPCritic
+
+        critic = MLPCritic(width=self.critic_width, num_layers=self.critic_layers)
+        coder = make_coder(
+            setting, posterior="gaussian", likelihood=self.likelihood,
+            noise_scale=self.noise_scale, critic=Network(critic, (setting.latent_dim,)),
+        )  # fmt: skip
+        return FactorVAE(options=self, setting=setting, coder=coder)
+
+
+class FactorVAE(vae.VAE):
+    """Descends the negative ELBO plus `gamma TC`, against a critic that estimates the TC.
+
+    The critic tells codes from codes whose dimensions were shuffled: those of one half of a batch
+    from those of the other, as the paper draws a second batch for it. Its one logit is the
+    difference of the paper's two outputs.
+    """
+
+    terms = {
+        **vae.TERMS,
+        "tc": Term(caption="Total correlation", short="tc", unit="nats", null="null_tc"),
+        "critic_loss": Term(caption="Critic", short="critic", unit="nats", null="null_critic_loss"),
+        "critic_accuracy": Term(caption="Critic is right", short="critic right", unit="%"),
+    }
+
+    @property
+    def players(self):
+        """The autoencoder with its prior, and the critic."""
+        coder = tuple(name for name in self.networks.parts if name != "critic")
+        return {
+            "model": Player(parts=(*coder, "prior", "likelihood")),
+            "critic": Player(
+                parts=("critic",),
+                learning_rate=self.options.critic_learning_rate,
+                adam_betas=(0.5, 0.9),
+            ),
+        }
+
+    def losses(self, variables, memory, batch, key, *, step, train):
+        """Return the losses of the autoencoder and of the critic."""
+        of_code, of_shuffle = jax.random.split(key)
+        nll, kl, terms, posterior, z, variables = self.forward(
+            variables, batch, of_code, train=train
+        )
+        tc, _ = self.networks(variables, "critic", z, train=train)
+
+        # Every second row, so that rows that only fill a batch up are in both halves.
+        codes, mask = jax.lax.stop_gradient(z), batch.mask
+        num_rows = len(codes) // 2 * 2
+        real, other = codes[0:num_rows:2], codes[1:num_rows:2]
+        real_mask, other_mask = mask[0:num_rows:2], mask[1:num_rows:2]
+        shuffled = losses.permute_dims(of_shuffle, other, other_mask)
+        critic, told = losses.critic_loss(
+            *(self.networks(variables, "critic", half, train=train)[0] for half in (real, shuffled))
+        )
+        both = real_mask * other_mask
+        num_both = jnp.maximum(jnp.sum(both), 1.0)
+
+        def mean(values):
+            return jnp.sum(jnp.where(both > 0, values, 0.0)) / num_both
+
+        terms = {**terms, "tc": tc, "critic_accuracy": mean(told["critic_accuracy"])}
+        found = {"model": nll + kl + self.options.gamma * tc, "critic": mean(critic)}
+        return Output(found, terms, variables, posterior.mean())
+
+    def criterion(self, terms):
+        """Return the negative evidence lower bound.
+
+        The critic's estimate is left out: what it is worth changes from epoch to epoch.
+        """
+        return terms["nll"] + terms["kl"]
+
+    def null(self):
+        """Return what codes with independent dimensions show."""
+        return {"tc": 0.0, "critic_loss": math.log(2)}

@@ -1,0 +1,119 @@
+"""What every method must hold, whichever it is: parameterized over the registry."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from avae_jax.methods import METHODS, OptionsError
+from avae_jax.training.step import loss_terms, masked_mean
+
+# What a method does not run without, and what keeps it small.
+FIELDS = {
+    "avae": {"num_centers": 32},
+    "beta_vae": {"beta": 4.0},
+    "factor_vae": {"critic_width": 8, "critic_layers": 2},
+}
+
+
+@pytest.fixture(params=METHODS)
+def method(request, build):
+    return build(method=request.param, **FIELDS.get(request.param, {}))
+
+
+def losses_of(method, batch, *, train=False):
+    key = jax.random.key(0)
+    variables = method.init(key)
+    memory = method.init_memory()
+    run = jax.jit(lambda v, b: method.losses(v, memory, b, key, step=jnp.int32(0), train=train))
+    return run(variables, batch)
+
+
+def test_every_part_has_at_most_one_player(method):
+    params = method.init(jax.random.key(0))["params"]
+    moved = [part for player in method.players.values() for part in player.parts]
+    assert len(moved) == len(set(moved))
+    assert set(moved) <= set(params)
+    # What has no player stays as it is.
+    assert set(params) - set(moved) <= {"prior", "likelihood"}
+
+
+def test_what_is_reported_is_a_row_or_a_statistic(method, make_batch):
+    batch = make_batch(method)
+    output = losses_of(method, batch, train=True)
+    assert set(output.losses) == set(method.players)
+    for name, values in {**output.losses, **output.terms}.items():
+        assert values.shape in ((), (16,)), name
+        assert np.all(np.isfinite(values)), name
+    assert output.z.shape == (16, method.latent_dim)
+    # The criterion and the nulls are of what is reported.
+    shown = {**output.terms, **loss_terms(method.players, output.losses)}
+    means = {name: float(masked_mean(term, batch.mask)) for name, term in shown.items()}
+    assert np.isfinite(method.criterion(means))
+    assert set(method.null()) <= set(shown)
+
+
+def test_rows_that_fill_a_batch_up_enter_nothing(method, make_batch):
+    """Whatever they hold: each term's mean over the rows that count stays as it is."""
+    mask = np.array([1] * 12 + [0] * 4)
+    batch = make_batch(method, mask)
+    wild = jax.tree.map(lambda x: x.at[12:].set(0.5), batch.x)
+    one, other = (losses_of(method, batch._replace(x=x)) for x in (batch.x, wild))
+    for name, term in {**one.terms, **one.losses}.items():
+        got = {**other.terms, **other.losses}[name]
+        np.testing.assert_allclose(
+            masked_mean(got, batch.mask), masked_mean(term, batch.mask), rtol=1e-5, err_msg=name
+        )
+
+
+def test_weights_are_drawn_by_name(method, build):
+    """Those of the encoder and the decoder are the same whatever stands beside them."""
+    params = method.init(jax.random.key(3))["params"]
+    if "encoder" not in params:
+        return
+    plain = build(method="vae" if method.is_stochastic else "ae").init(jax.random.key(3))["params"]
+    chex.assert_trees_all_equal(params["encoder"], plain["encoder"])
+    chex.assert_trees_all_equal(params["decoder"], plain["decoder"])
+    other = method.init(jax.random.key(4))["params"]
+    assert not np.array_equal(
+        jax.tree.leaves(params["decoder"])[-1], jax.tree.leaves(other["decoder"])[-1]
+    )
+
+
+def test_codes_and_images_have_their_shapes(method, make_batch):
+    variables = method.init(jax.random.key(0))
+    posterior, _ = method.encode(variables, make_batch(method).x, train=False)
+    z = posterior.sample(jax.random.key(1))
+    assert posterior.mean().shape == z.shape == (16, method.latent_dim)
+    assert method.is_stochastic == bool(np.any(z != posterior.mean()))
+    outputs, _ = method.decode(variables, z, train=False)
+    assert method.likelihood(variables).mean(outputs).shape == (16, *method.image_shape)
+    for prior in method.sampling_priors(variables).values():
+        draws = prior.sample(jax.random.key(2), 5)
+        assert draws.shape == (5, method.latent_dim)
+        assert np.all(np.isfinite(prior.log_prob(draws)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "factor_vae", "gamma": 0.0}, "gamma=0.0: give a number > 0"),
+        ({"method": "factor_vae", "critic_layers": 0}, "critic_layers=0: give at least 1"),
+        ({"method": "factor_vae", "latent_dim": 1}, "latent_dim=1: the total correlation"),
+        ({"method": "factor_vae", "batch_size": 3}, "batch_size=3: each half of a batch"),
+        ({"method": "mvae", "prior": "mixture"}, "prior=mixture: a product of experts"),
+        ({"method": "mvae", "image_shape": (4, 3, 1)}, "image width=3: the images are cut"),
+        ({"method": "vae", "labelled": True}, "labelled=True: prior standard_normal has no"),
+        ({"method": "vae", "num_components": 0}, "num_components=0: give at least 1"),
+        (
+            {"method": "vae", "prior": "mixture", "labelled": True, "num_components": 2,
+             "num_classes": 3},
+            "labelled=True: the data have 3 classes",
+        ),
+        ({"method": "avae", "num_components": 0}, "num_components=0: give at least 1"),
+    ],
+)  # fmt: skip
+def test_refused(fields, message, build):
+    with pytest.raises(OptionsError, match=message):
+        build(**fields)
