@@ -395,11 +395,6 @@ def _evaluate(arguments: list[str]) -> int:
     # All of them are read before the first is worked on.
     runs = [av.load_run(path) for path in wanted.runs]
     several = len(runs) > 1
-    start = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - start:4.0f} s] {line}", file=sys.stderr, flush=True)
-
     summaries = []
     for run in runs:
         output = wanted.output
@@ -417,7 +412,7 @@ def _evaluate(arguments: list[str]) -> int:
                 iwae_samples=wanted.iwae_samples,
                 factors=wanted.factors,
                 output=output,
-                say=say,
+                say=_say,
             )
         )
         folder = output or run.path / "evaluation"
@@ -440,7 +435,7 @@ def _classifier(arguments: list[str]) -> int:
     dataset = data.load_dataset(
         wanted.dataset, path=wanted.data_path, data_dir=wanted.data_dir, seed=wanted.seed
     )
-    net = train_on(dataset, num_epochs=wanted.num_epochs, seed=wanted.seed)
+    net = train_on(dataset, num_epochs=wanted.num_epochs, seed=wanted.seed, say=_say)
     net.save(output)
     print(f"{net.name}: test accuracy {100 * net.test_accuracy:.2f}%, {net.hash[:16]}: {output}")
     return 0
@@ -586,6 +581,14 @@ def _outputs(wanted: Any, *suffixes: str) -> list[Path]:
         if file.exists() and not wanted.overwrite:
             raise ConfigError(f"output={file} exists: choose another --output, or add --overwrite")
     return files
+
+
+_START = time.monotonic()
+
+
+def _say(line: str) -> None:
+    """Print a line of progress, with the seconds since the command began."""
+    print(f"[{time.monotonic() - _START:4.0f} s] {line}", file=sys.stderr, flush=True)
 
 
 def _quiet() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from avae_jax import metrics
+from avae_jax.checks import check_count
 from avae_jax.data import ImageData
 from avae_jax.evaluation import html, pictures
 from avae_jax.evaluation.disentangled import Factors, describe_disentanglement
@@ -21,11 +22,9 @@ from avae_jax.evaluation.samples import (
     pixel_features,
 )
 from avae_jax.evaluation.verdict import Finding, headline, judge
-from avae_jax.files import write_atomically
+from avae_jax.files import check_folder, write_atomically
 from avae_jax.training.run import Run, load_run
 from avae_jax.training.writers import strict_json
-
-REPORT_FILE = "report.html"
 
 # Decoded draws that a picture shows.
 _SHOWN = 36
@@ -78,17 +77,16 @@ def evaluate_run(
       ValueError: no run folder, images that were trained on, a file of features that does not fit.
     """
     start = time.monotonic()
-    least = {"num_images": 20, "num_samples": 20, "iwae_samples": 1, "seed": 0}
-    given = {"num_images": num_images, "num_samples": num_samples, "iwae_samples": iwae_samples}
-    for name, value in {**given, "seed": seed}.items():
-        if value < least[name]:
-            raise ValueError(f"{name}={value}: give at least {least[name]}")
+    check_count("num_images", num_images, minimum=20)
+    check_count("num_samples", num_samples, minimum=20)
+    check_count("iwae_samples", iwae_samples, minimum=1)
+    check_count("seed", seed, minimum=0)
     if not isinstance(run, Run):
         run = load_run(run)
     if output is None:
         output = run.path if quick else run.path / "evaluation"
     folder = Path(output)
-    _check_folder(folder)
+    check_folder(folder, name="output")
     # Files are read before the work that needs them at its end.
     spaces = _file_spaces(inception_weights, classifier)
     say(f"encoding {run.path}")
@@ -129,19 +127,8 @@ def evaluate_run(
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / SUMMARY_FILE, strict_json(summary))
     if not quick:
-        write_atomically(folder / REPORT_FILE, _page(summary, findings, drawn))
+        write_atomically(folder / "report.html", _page(summary, findings, drawn))
     return summary
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be written to before the work whose result it is to hold."""
-    place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise ValueError(f"output={folder}: {place} is a file, not a folder; choose another")
-    if not os.access(place, os.W_OK):
-        raise ValueError(f"output={folder}: no write permission in {place}; choose another")
 
 
 def _file_spaces(inception_weights, classifier) -> list[FeatureSpace]:
@@ -173,98 +160,87 @@ def _check_fit(spaces: list[FeatureSpace], material: Material) -> None:
 
 
 def _reconstruction(material: Material) -> dict[str, float]:
-    values = metrics.reconstruction_error(
-        material.x, material.x_recon, value_range=material.value_range
-    )
-    if material.is_images and material.value_range is not None:
-        values |= metrics.structural_similarity(
-            material.x, material.x_recon, value_range=material.value_range
-        )
+    x, x_recon, value_range = material.x, material.x_recon, material.value_range
+    values = metrics.reconstruction_error(x, x_recon, value_range=value_range)
+    if material.is_images and value_range is not None:
+        values |= metrics.structural_similarity(x, x_recon, value_range=value_range)
     return values
 
 
-_HEADINGS = {
-    "training": "Training",
-    "reconstruction": "Reconstruction",
-    "latent": "Latent space",
-    "likelihood": "Likelihood and ELBO surgery",
-    "samples": "Samples",
-    "disentanglement": "Disentanglement",
-    "about": "Where the numbers come from",
-}
-
-
-_NOTES = {
-    "training": "What the run reported last, of the epoch it ended with.",
-    "reconstruction": "mse per pixel in [0, 1]; sse summed over an image in its own units; psnr in "
-    "dB; ssim 1 for equal images.",
-    "latent": "In units of the prior, where its mean is 0 and its covariance I, but for the "
-    "density and the active units. kde kl: held out, nats; tail share: codes beyond the reach of "
-    "the centers; knn kl detects rather than measures in many dimensions; fill: codes in the "
-    "emptiest cell of any plane over those expected; far prior share and Henze-Zirkler mean little "
-    "where their flag is 0; relevant directions carry 99% of the decoder's response; unevenness: "
-    "spread of the log standard deviations.",
-    "samples": "Floor: training images in place of samples. FD and kid: 0 is best; precision, "
-    "recall and the others: 1 is best. copying z below -3 says that samples copy training images, "
-    "above 3 that they are farther from them than test images are.",
-    "disentanglement": "null: noise codes; ceiling: the factors themselves as codes. along: in "
-    "directions found with labels, on other draws than those scored.",
+# Name in the summary -> heading on the page and how to read it.
+_SECTIONS = {
+    "training": ("Training", "What the run reported last, of the epoch it ended with."),
+    "reconstruction": (
+        "Reconstruction",
+        "mse per pixel in [0, 1]; sse summed over an image in its own units; psnr in dB; ssim 1 "
+        "for equal images.",
+    ),
+    "latent": (
+        "Latent space",
+        "In units of the prior, where its mean is 0 and its covariance I, but for the density and "
+        "the active units. kde kl: held out, nats; tail share: codes beyond the reach of the "
+        "centers; knn kl detects rather than measures in many dimensions; fill: codes in the "
+        "emptiest cell of any plane over those expected; far prior share and Henze-Zirkler mean "
+        "little where their flag is 0; relevant directions carry 99% of the decoder's response; "
+        "unevenness: spread of the log standard deviations.",
+    ),
+    "likelihood": (
+        "Likelihood and ELBO surgery",
+        "q(z) is the mixture over all images evaluated: over a minibatch of B the mutual "
+        "information is bounded by log B.",
+    ),
+    "samples": (
+        "Samples",
+        "Floor: training images in place of samples. FD and kid: 0 is best; precision, recall and "
+        "the others: 1 is best. copying z below -3 says that samples copy training images, above 3 "
+        "that they are farther from them than test images are.",
+    ),
+    "disentanglement": (
+        "Disentanglement",
+        "null: noise codes; ceiling: the factors themselves as codes. along: in directions found "
+        "with labels, on other draws than those scored.",
+    ),
+    "about": ("Where the numbers come from", ""),
 }
 
 
 def _page(summary: Mapping[str, Any], findings: list[Finding], drawn) -> str:
     about = summary["about"]
-    line = (
-        f"{about['method']} on {about['dataset']}, {about['latent_dim']} latent dimensions, step "
-        f"{about['checkpoint_step']:,}; {about['num_images']:,} {about['split']} images, "
-        f"{about['num_samples']:,} samples, seed {about['seed']}, protocol {about['protocol']}"
-    )
-    tables: dict[str, Any] = {}
-    notes: dict[str, str] = {}
-    for name, heading in _HEADINGS.items():
-        section = summary[name]
-        if not isinstance(section, Mapping):
-            notes[heading], section = str(section), {}
-        elif "note" in section:
-            notes[heading] = section["note"]
-            section = {key: value for key, value in section.items() if key != "note"}
-        elif name in _NOTES:
-            notes[heading] = _NOTES[name]
-        tables[heading] = section
+    sections = []
+    for name, (heading, note) in _SECTIONS.items():
+        numbers = summary[name]
+        computed = isinstance(numbers, Mapping)
+        sections.append(html.Section(heading, note, numbers) if computed else
+                        html.Section(heading, numbers, {}))  # fmt: skip
     return html.make_page(
         title=f"{about['experiment']}: {about['method']} evaluated",
-        about=line,
+        about=f"{about['method']} on {about['dataset']}, {about['latent_dim']} latent dimensions, "
+        f"step {about['checkpoint_step']:,}; {about['num_images']:,} {about['split']} images, "
+        f"{about['num_samples']:,} samples, seed {about['seed']}, protocol {about['protocol']}",
         findings=findings,
         cards=_cards(summary),
         pictures=drawn,
-        tables=tables,
-        notes=notes,
+        sections=sections,
     )
 
 
 def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    reconstruction, latent = summary["reconstruction"], summary["latent"]
-    cards = [
-        (
-            "Reconstruction error",
-            html.number(reconstruction["mse"]),
-            f"mean image {html.number(reconstruction['mse_null'])}",
-        )
+    """Return the numbers that matter most: what, value, what to compare it with."""
+    density, collapse = summary["latent"]["density"], summary["latent"]["collapse"]
+    name, unit = ("kde_kl", "nats") if "kde_kl" in density else ("kde_kl_log10", "base 10")
+    mse, mse_null = (summary["reconstruction"][f"mse{end}"] for end in ("", "_null"))
+    used = f"{collapse['dims'] - collapse['num_collapsed_means']} of {collapse['dims']}"
+    compared = [
+        ("Reconstruction error", mse, "mean image", mse_null),
+        (f"KL to the prior (KDE), {unit}", density[name], "null", density[f"{name}_null"]),
+        ("Directions in use", used, "of the latent space", ""),
     ]
-    density = latent["density"]
-    name = "kde_kl" if "kde_kl" in density else "kde_kl_log10"
-    cards.append(
-        (
-            "KL to the prior (KDE), " + ("nats" if name == "kde_kl" else "base 10"),
-            html.number(density[name]),
-            f"null {html.number(density[f'{name}_null'])}",
-        )
-    )
-    collapse = latent["collapse"]
-    used = collapse["dims"] - collapse["num_collapsed_means"]
-    cards.append(("Directions in use", f"{used} of {collapse['dims']}", "of the latent space"))
     for space, section in summary["samples"].items():
         if isinstance(section, Mapping) and space in section.get("claimed", {}):
-            value, floor = section["claimed"][space], section["floor"][space]
-            cards.append((space, html.number(value), f"real images {html.number(floor)}"))
-    return cards
+            compared.append(
+                (space, section["claimed"][space], "real images", section["floor"][space])
+            )
+    return [
+        (what, html.number(value), f"{beside} {html.number(null)}".strip())
+        for what, value, beside, null in compared
+    ]

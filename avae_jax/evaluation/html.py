@@ -30,6 +30,21 @@ class Picture(NamedTuple):
     file: str = ""
 
 
+class Section(NamedTuple):
+    """A table of the page.
+
+    Attributes:
+      heading: what its numbers are about.
+      note: how to read them; empty for none.
+      numbers: nested mappings become parts of the table; `name_null`, `name_null_std` and
+        `name_stderr` stand in the columns of `name`.
+    """
+
+    heading: str
+    note: str
+    numbers: Mapping[str, Any]
+
+
 number = functools.partial(text.number, typographic=True)
 """Write a value for a person: three significant digits, a dash for what is not defined."""
 
@@ -80,8 +95,7 @@ def make_page(
     findings: Sequence[Finding],
     cards: Sequence[tuple[str, str, str]],
     pictures: Mapping[str, Sequence[Picture]],
-    tables: Mapping[str, Mapping[str, Any]],
-    notes: Mapping[str, str],
+    sections: Sequence[Section],
 ) -> str:
     """Return the page as text: no script, no font and no picture from elsewhere.
 
@@ -91,9 +105,7 @@ def make_page(
       findings: the verdict, the gravest finding first.
       cards: (label, value, what to compare it with) of the few numbers that matter most.
       pictures: heading -> figures under it.
-      tables: heading -> numbers, nested mappings become sections of a table; `name_null`,
-        `name_null_std` and `name_stderr` stand in the columns of `name`.
-      notes: heading -> a sentence above its table.
+      sections: the tables of all numbers.
     """
     level = findings[0].level if findings else "good"
     parts = [
@@ -111,19 +123,19 @@ def make_page(
         if group:
             parts.append(f"<h2>{html.escape(heading)}</h2>")
             parts += [_figure(picture) for picture in group]
-    if tables:
+    if sections:
         parts.append("<h2>All numbers</h2>")
         parts.append(
             '<p class="note">null: what the same estimator gives for as many draws of the prior '
             "or of noise codes, with its standard deviation; for reconstructions the mean image. "
             "Floor: training images in place of samples. A dash: not defined here.</p>"
         )
-    for heading, numbers in tables.items():
-        parts.append(f"<h3>{html.escape(heading)}</h3>")
-        if heading in notes:
-            parts.append(f'<p class="note">{html.escape(notes[heading])}</p>')
-        if numbers:
-            parts.append(_table(numbers))
+    for section in sections:
+        parts.append(f"<h3>{html.escape(section.heading)}</h3>")
+        if section.note:
+            parts.append(f'<p class="note">{html.escape(section.note)}</p>')
+        if section.numbers:
+            parts.append(_table(section.numbers))
     parts.append("</main></body></html>")
     return "\n".join(parts) + "\n"
 
@@ -141,9 +153,7 @@ def make_comparison(
       rows: (quantity, one cell a column); a row without cells is a heading.
       verdicts: (run, its findings).
     """
-    parts = [
-        *_head(title, about),
-    ]
+    parts = _head(title, about)
     for name, findings in verdicts:
         level = findings[0].level if findings else "good"
         said = html.escape(headline(list(findings)))

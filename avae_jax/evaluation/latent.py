@@ -14,9 +14,9 @@ import numpy as np
 from avae_jax import metrics
 from avae_jax.density import find_bandwidth, null_kl
 from avae_jax.evaluation.material import Material
-from avae_jax.evaluation.units import PriorUnits
 from avae_jax.evaluation.verdict import COLLAPSED_SHARE, IGNORED_SHARE, LOCATION_NOTICE
 from avae_jax.metrics.checks import prior_generator
+from avae_jax.priors import PriorUnits
 
 # Draws of a prior without a known null that the density of others like them is taken at.
 _NULL_QUERIES = 2000
@@ -117,9 +117,9 @@ def describe_codes(
         rescaled = (u - mean if moved else u) / (ratio if ratio > 0.0 else 1.0)
         numbers["holes"], plane = _holes(rescaled, white, back, units)
     else:
-        # Draws of the prior have no fewer directions than the prior.
-        plane, whole = None, live.all()
-        numbers["holes"] = {"n": n, **(_uncovered(white, units) if whole else {})}
+        # Codes with fewer directions than the prior cannot be compared with its draws.
+        plane, holes = None, _uncovered(white, units) if live.all() else {}
+        numbers["holes"] = {"n": n, **holes}
     numbers["shape"] = _shape(white, units)
 
     factor = prior.std() if units.is_isotropic else 1.0
@@ -182,10 +182,8 @@ def _density(material: Material, units: PriorUnits) -> dict[str, Any]:
 
 def _distances(u: np.ndarray, units: PriorUnits) -> dict[str, float]:
     """Return the two-sample metrics of the codes, against N(0, I) or draws of the prior."""
-    options = {
-        "reference": None if units.is_gaussian else units.sampler(2)(len(u)),
-        "seed": units.seed,
-    }
+    sample = units.stand_in(2)
+    options = {"reference": sample and sample(len(u)), "seed": units.seed}
     found = metrics.sliced_w2(u, **options) | metrics.max_sliced_w2(u, **options)
     for kernel in ("rbf", "imq"):
         values = metrics.mmd(u, kernel=kernel, **options)
@@ -216,27 +214,20 @@ def _draws_like(n: int, d: int, units: PriorUnits, stream: int) -> np.ndarray:
 def _scale(mean, eigenvalues, live, n: int, units: PriorUnits) -> dict[str, Any]:
     """Return the codes' standard deviations relative to the prior's, directions in use only."""
     d, num_live = len(eigenvalues), int(live.sum())
-    values: dict[str, Any] = {
+    stds = np.sqrt(eigenvalues[live]) if num_live else np.array([math.nan])
+    null, _ = _spectrum(_draws_like(n, len(stds), units, 17))
+    return {
         "n": n,
         "claimed": units.prior.std(),
         "dims": d,
         "live_dims": num_live,
-        "live_std_ratio": math.nan,
+        "live_std_ratio": float(np.sqrt(np.mean(np.square(stds)))),
         "live_std_ratio_null": 1.0,
+        "live_std_min": float(stds.min()),
+        "live_std_max": float(stds.max()),
         # The mean of n draws lies sqrt(d / n) from the center.
         "shift": float(np.linalg.norm(mean)),
         "shift_null": math.sqrt(d / n),
-        "unevenness": math.nan,
-        "unevenness_null": math.nan,
-    }
-    if not num_live:
-        return values
-    stds = np.sqrt(eigenvalues[live])
-    null, _ = _spectrum(_draws_like(n, num_live, units, 17))
-    return values | {
-        "live_std_ratio": float(np.sqrt(np.mean(np.square(stds)))),
-        "live_std_min": float(stds.min()),
-        "live_std_max": float(stds.max()),
         "unevenness": _spread(stds),
         "unevenness_null": _spread(np.sqrt(np.maximum(null, 1e-12))),
     }
@@ -254,8 +245,8 @@ def _shape(white: np.ndarray, units: PriorUnits) -> dict[str, Any]:
         return {}
     draws = _draws_like(n, d, units, 18)
     draws, _ = _whiten(draws, draws.mean(axis=0), *_spectrum(draws), np.ones(d, bool))
-    reference = None if units.is_gaussian else units.sampler(19)(n)
-    options = {"reference": reference, "num_null": 1, "seed": units.seed}
+    sample = units.stand_in(19)
+    options = {"reference": sample and sample(n), "num_null": 1, "seed": units.seed}
     measures: dict[str, Callable] = {
         "max_sliced_w2": lambda x: metrics.max_sliced_w2(x, **options),
         **({"radial_ks": metrics.radial_ks} if units.is_gaussian else {}),
@@ -268,10 +259,8 @@ def _shape(white: np.ndarray, units: PriorUnits) -> dict[str, Any]:
 
 def _uncovered(white: np.ndarray, units: PriorUnits) -> dict[str, float]:
     """Return which part of the prior has no code near it."""
-    first, second = (None, None) if units.is_gaussian else (units.sampler(20), units.sampler(21))
-    return metrics.prior_coverage(white, sample=first, seed=units.seed) | metrics.far_prior_share(
-        white, sample=second, seed=units.seed
-    )
+    covered = metrics.prior_coverage(white, sample=units.stand_in(20), seed=units.seed)
+    return covered | metrics.far_prior_share(white, sample=units.stand_in(21), seed=units.seed)
 
 
 def _holes(rescaled, white, back, units: PriorUnits) -> tuple[dict[str, Any], np.ndarray | None]:
@@ -296,8 +285,10 @@ def _holes(rescaled, white, back, units: PriorUnits) -> tuple[dict[str, Any], np
     if not math.isfinite(holes["plane_min_fill"]):
         return holes, None
     if raw["plane_min_fill"] < holes["plane_min_fill"]:
-        return holes, _orthonormal(metrics.worst_plane(rescaled, **cells).directions)
-    return holes, _orthonormal(metrics.worst_plane(white, **cells).directions @ back.T)
+        plane = metrics.worst_plane(rescaled, **cells).directions
+    else:
+        plane = metrics.worst_plane(white, **cells).directions @ back.T
+    return holes, np.linalg.qr(plane.T)[0].T
 
 
 def _cells(n: int) -> tuple[int, int]:
@@ -306,7 +297,3 @@ def _cells(n: int) -> tuple[int, int]:
         if n >= 28 * rings * sectors:
             return rings, sectors
     return 2, 4
-
-
-def _orthonormal(plane: np.ndarray) -> np.ndarray:
-    return np.linalg.qr(plane.T)[0].T

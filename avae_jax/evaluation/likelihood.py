@@ -7,8 +7,8 @@ import jax
 
 from avae_jax import metrics
 from avae_jax.evaluation.material import Material, thinned
-from avae_jax.evaluation.units import PriorUnits
 from avae_jax.posteriors import DiagonalGaussian
+from avae_jax.priors import PriorUnits
 
 NOT_COMPUTED = (
     "not computed: a deterministic encoder has no posterior, and I(x; z) is the logarithm of the "
@@ -71,6 +71,4 @@ def describe_likelihood(
     return {
         "surgery": {"n": len(material.x), **surgery},
         "bound": {"n": len(images), "num_samples": num_samples, **bound},
-        "note": "q(z) is the mixture over all images evaluated: over a minibatch of B the mutual "
-        "information is bounded by log B",
     }

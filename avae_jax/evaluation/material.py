@@ -189,13 +189,9 @@ def describe(material: Material) -> dict[str, Any]:
 
 
 def thinned(rows: np.ndarray, most: int) -> np.ndarray:
-    """Return at most `most` rows of an array, evenly spaced."""
-    return rows[evenly(len(rows), most)]
-
-
-def evenly(n: int, most: int) -> np.ndarray:
-    """Return at most `most` of the rows 0..n-1, evenly spaced.
+    """Return at most `most` rows of an array, evenly spaced.
 
     The first rows would not do: splits are sorted, and many data sets by class.
     """
-    return np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)
+    n = len(rows)
+    return rows[np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)]

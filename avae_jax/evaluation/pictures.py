@@ -8,7 +8,7 @@ import numpy as np
 from avae_jax import figures
 from avae_jax.evaluation.html import Picture
 from avae_jax.evaluation.latent import LatentArrays
-from avae_jax.evaluation.material import Material, evenly
+from avae_jax.evaluation.material import Material, thinned
 from avae_jax.evaluation.record import metrics_of
 from avae_jax.metrics import hole_points, nearest_training_neighbor, radial_ks
 from avae_jax.training.terms import terms_of
@@ -53,15 +53,12 @@ def draw(
     """
     images, latent, training = draw_quick(material, arrays, samples).items()
     if curves:
-        images[1].append(
-            Picture(
-                "Precision and recall of the samples",
-                "Upper right is perfect. Precision: samples that look like data; recall: data the "
-                "samples cover. The dashed floor is what training images reach.",
-                figures.to_png(figures.make_prd(curves)),
-                width=460,
-            )
+        caption = (
+            "Upper right is perfect. Precision: samples that look like data; recall: data the "
+            "samples cover. The dashed floor is what training images reach."
         )
+        figure = figures.make_prd(curves)
+        images[1].append(_png("Precision and recall of the samples", caption, figure, width=460))
     latent[1].extend(_directions(arrays))
     drawn = dict([images, latent])
     if material.is_images:
@@ -70,9 +67,12 @@ def draw(
     return {**drawn, training[0]: training[1]}
 
 
+def _png(title: str, caption: str, figure, **options) -> Picture:
+    return Picture(title, caption, figures.to_png(figure), **options)
+
+
 def _images(material: Material, samples) -> list[Picture]:
     value_range, prior = material.value_range, material.run.prior()
-    shown = evenly(len(material.x), 48)
     groups = {f"claimed: {prior.describe()}": samples["claimed"][:36]}
     caption = f"Decoded draws of {prior.describe()}, the prior the run claims"
     if "standard_normal" in samples:
@@ -81,23 +81,13 @@ def _images(material: Material, samples) -> list[Picture]:
     elif "gaussian" in samples and prior.is_gaussian:
         groups["the codes' mean and covariance"] = samples["gaussian"][:36]
         caption += ", beside a Gaussian with the codes' mean and covariance; the same noise"
+    drawn = figures.make_samples(groups, value_range=value_range)
+    x, x_recon = thinned(material.x, 48), thinned(material.x_recon, 48)
+    beside = figures.make_reconstructions(x, x_recon, value_range=value_range)
+    of_split = f"Images of the {material.split} split over what the model makes of them."
     return [
-        Picture(
-            "Samples",
-            f"{caption}.",
-            figures.to_png(figures.make_samples(groups, value_range=value_range)),
-            file="samples",
-        ),
-        Picture(
-            "Reconstructions",
-            f"Images of the {material.split} split over what the model makes of them.",
-            figures.to_png(
-                figures.make_reconstructions(
-                    material.x[shown], material.x_recon[shown], value_range=value_range
-                )
-            ),
-            file="reconstructions",
-        ),
+        _png("Samples", f"{caption}.", drawn, file="samples"),
+        _png("Reconstructions", of_split, beside, file="reconstructions"),
     ]
 
 
@@ -107,30 +97,21 @@ def _latent(material: Material, arrays: LatentArrays) -> list[Picture]:
     circle = std if units.is_gaussian else None
     over = " over the circles that hold 50, 90 and 99% of the prior" if circle else ""
     scatter = figures.make_latent_scatter(arrays.z, labels=material.labels, prior_std=circle)
+    covariance = figures.make_covariance(arrays.z, prior_std=std)
+    caption = f"Of the codes, and its eigenvalues over the range of chance.{note}"
     pictures = [
-        Picture(
-            "Plane of largest variance",
-            f"Codes{over}.{note}",
-            figures.to_png(scatter),
-            width=640,
-            file="latent_scatter",
-        ),
-        Picture(
-            "Covariance",
-            f"Of the codes, and its eigenvalues over the range of chance.{note}",
-            figures.to_png(figures.make_covariance(arrays.z, prior_std=std)),
-            file="covariance",
-        ),
-    ]
+        _png("Plane of largest variance", f"Codes{over}.{note}", scatter, width=640,
+             file="latent_scatter"),
+        _png("Covariance", caption, covariance, file="covariance"),
+    ]  # fmt: skip
     if circle:
         ks = radial_ks(arrays.z, scale=std)
         distance = (ks["radial_ks"], ks["radial_ks_null"])
         figure = figures.make_radius_histogram(arrays.z, prior_std=std, distance=distance)
-        caption = "In many dimensions the prior lies in a thin shell; codes elsewhere are never "
-        pictures.append(
-            Picture("Radius", f"{caption}sampled.{note}", figures.to_png(figure), width=600,
-                    file="radius")
-        )  # fmt: skip
+        caption = (
+            "In many dimensions the prior lies in a thin shell; codes elsewhere are never sampled."
+        )
+        pictures.append(_png("Radius", caption + note, figure, width=600, file="radius"))
     return pictures
 
 
@@ -139,7 +120,7 @@ def _directions(arrays: LatentArrays) -> list[Picture]:
         arrays.eigenvalues, prior_std=arrays.prior_std, relevance=arrays.relevance
     )
     caption = "Variance of the codes by direction, and how many directions the decoder listens to."
-    pictures = [Picture("Spectrum", caption, figures.to_png(spectrum))]
+    pictures = [_png("Spectrum", caption, spectrum)]
     d = arrays.z.shape[1]
     if d < 2:
         return pictures
@@ -153,7 +134,7 @@ def _directions(arrays: LatentArrays) -> list[Picture]:
         )
     circle = arrays.prior_std if arrays.units.is_gaussian else None
     figure = figures.make_planes(arrays.z, planes, prior_std=circle)
-    return [Picture("Other planes", caption, figures.to_png(figure)), *pictures]
+    return [_png("Other planes", caption, figure), *pictures]
 
 
 def _training(material: Material) -> list[Picture]:
@@ -162,28 +143,26 @@ def _training(material: Material) -> list[Picture]:
         return []
     # How fast it ran is no property of the model.
     terms = {**terms_of(material.run.method), "images_per_second": None}
-    curves = figures.to_png(figures.make_training_curves(rows, terms=terms))
+    curves = figures.make_training_curves(rows, terms=terms)
     caption = "What was reported after each epoch; null values dashed."
-    return [Picture("Training curves", caption, curves, file="training_curves")]
+    return [_png("Training curves", caption, curves, file="training_curves")]
 
 
 def _holes(material: Material, arrays: LatentArrays) -> list[Picture]:
     units = arrays.units
     z = units.to(material.z)
-    sample = None if units.is_gaussian else units.sampler(22)
-    far = hole_points(z, sample=sample, seed=material.seed, k=min(5, len(z)), num_points=12)
+    k, sample = min(5, len(z)), units.stand_in(22)
+    far = hole_points(z, sample=sample, seed=material.seed, k=k, num_points=12)
     decoded = material.run.decode(units.back(far.points))
     _, nearest = nearest_training_neighbor(far.points, z)
     rows = {"decoded": decoded, "nearest code": material.x_recon[nearest[:, 0]]}
     distances = ", ".join(f"{ratio:.2f}" for ratio in far.ratios)
-    return [
-        Picture(
-            "Where no code is near",
-            "Draws of the prior with the fewest codes around them, and the reconstruction nearest "
-            f"to each. Distance relative to that between draws of the prior: {distances}.",
-            figures.to_png(figures.make_gallery(rows, value_range=material.value_range)),
-        )
-    ]
+    caption = (
+        "Draws of the prior with the fewest codes around them, and the reconstruction nearest to "
+        f"each. Distance relative to that between draws of the prior: {distances}."
+    )
+    gallery = figures.make_gallery(rows, value_range=material.value_range)
+    return [_png("Where no code is near", caption, gallery)]
 
 
 def _walks(material: Material, arrays: LatentArrays, directions) -> list[Picture]:
@@ -211,15 +190,10 @@ def _walks(material: Material, arrays: LatentArrays, directions) -> list[Picture
         images = dict(zip(group, np.split(decoded, len(group)), strict=True))
         strips = figures.make_strips(images, value_range=material.value_range)
         moving = figures.to_gif(images, value_range=material.value_range)
-        listed = ", ".join(group)
+        caption = f"All at once, 2.5 standard deviations either way: {', '.join(group)}."
         pictures += [
-            Picture(
-                f"Along {name}, moving",
-                f"All at once, 2.5 standard deviations either way: {listed}.",
-                moving,
-                kind="gif",
-            ),
-            Picture(f"Along {name}", "The same walks as strips.", figures.to_png(strips)),
+            Picture(f"Along {name}, moving", caption, moving, kind="gif"),
+            _png(f"Along {name}", "The same walks as strips.", strips),
         ]
     return pictures
 

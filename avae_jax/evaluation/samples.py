@@ -10,8 +10,7 @@ import numpy as np
 
 from avae_jax import metrics
 from avae_jax.evaluation.material import Material, thinned
-from avae_jax.evaluation.units import PriorUnits
-from avae_jax.priors import FullGaussian, Prior, StandardNormal
+from avae_jax.priors import FullGaussian, Prior, PriorUnits, StandardNormal
 
 NOT_COMPUTED = "not computed: give the Inception weights as --inception-weights FILE"
 
@@ -108,6 +107,8 @@ def describe_samples(
     real = thinned(real, most)
     groups = {"floor": thinned(train, most)}
     groups |= {name: _as_shown(material, x[:most]) for name, x in samples.items()}
+    # The paper's 20 clusters, fewer where they would hold single images.
+    num_clusters = max(2, min(20, most // 2))
     numbers: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     for space in spaces:
@@ -117,7 +118,7 @@ def describe_samples(
         for name, images in groups.items():
             features = space.extract(images)
             curve = metrics.prd_curve(
-                features, reference, num_clusters=_num_clusters(most), seed=material.seed
+                features, reference, num_clusters=num_clusters, seed=material.seed
             )
             section[name] = {
                 **_compare(space.name, features, reference, material.seed),
@@ -145,11 +146,6 @@ def _compare(name: str, features, reference, seed: int) -> dict[str, float]:
     values |= metrics.kid(features, reference, seed=seed, subset_size=min(1000, n))
     values |= metrics.precision_recall(features, reference, k=3 if n > 3 else n - 1)
     return values
-
-
-def _num_clusters(n: int) -> int:
-    """Return the paper's 20 clusters, fewer where they would hold single images."""
-    return max(2, min(20, n // 2))
 
 
 def _pixels(material: Material, groups, real, train) -> dict[str, Any]:

@@ -131,8 +131,8 @@ def _scale(scale: Mapping[str, Any]) -> list[Finding]:
         f"deviation {ratio * claimed:.3g}, sampled at {claimed:.3g})"
     )
     apart = (
-        f"directions of the codes are {scale.get('live_std_min', math.nan):.2f} to "
-        f"{scale.get('live_std_max', math.nan):.2f} times as wide as the prior"
+        f"directions of the codes are {scale['live_std_min']:.2f} to {scale['live_std_max']:.2f} "
+        "times as wide as the prior"
     )
     if off > max(math.log1p(SCALE_FAULT), chance):
         text = f"wrong scale: {said}; train on, or sample with --scale measured"

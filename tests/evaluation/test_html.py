@@ -47,8 +47,14 @@ def make(**changes):
         ],
         "cards": [("Error", "0.01", "mean image 0.1")],
         "pictures": {"Figures": [page_of.Picture("one", "how to read it", b"\x89PNG")], "None": []},
-        "tables": {"Latent": {"n": 10, "moments": {"std": 0.9, "std_null": 1.0}, "odd": math.nan}},
-        "notes": {"Samples": "not computed"},
+        "sections": [
+            page_of.Section(
+                "Latent",
+                "",
+                {"n": 10, "moments": {"std": 0.9, "std_null": 1.0}, "odd": math.nan},
+            ),
+            page_of.Section("Samples", "not computed", {}),
+        ],
     }
     return page_of.make_page(**{**options, **changes})
 

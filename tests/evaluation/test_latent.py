@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from avae_jax.evaluation.latent import describe_codes
-from avae_jax.evaluation.units import PriorUnits
 from avae_jax.evaluation.verdict import judge
 from avae_jax.priors import DiagonalGaussianPrior, Mixture, StandardNormal
 
@@ -189,17 +188,3 @@ def test_what_only_a_gaussian_has_says_so():
     assert "plane_min_fill" not in numbers["holes"]
     assert not arrays.units.is_gaussian
     np.testing.assert_allclose(arrays.z.std(axis=0), 1.0, atol=0.2)
-
-
-def test_units_of_a_prior_are_undone():
-    for prior in (clustered(8), LEARNED, StandardNormal(8)):
-        units = PriorUnits.of(prior, seed=0)
-        z = np.asarray(prior.sample(jax.random.key(0), 20_000), np.float64)
-        u = units.to(z)
-        np.testing.assert_allclose(u.mean(axis=0), 0.0, atol=5 / np.sqrt(len(z)))
-        np.testing.assert_allclose(np.cov(u.T), np.eye(8), atol=0.06)
-        np.testing.assert_allclose(units.back(u), z, rtol=1e-5, atol=1e-5)
-        draw = units.sampler(1)
-        first = draw(5)
-        assert not np.allclose(first, draw(5))
-        np.testing.assert_array_equal(units.sampler(1)(5), first)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from avae_jax.priors import Prior
+from avae_jax.priors.prior import Prior
 
 # Draws that the moments of a prior without a closed form are taken from.
 _NUM_DRAWS = 20_000
@@ -65,6 +65,10 @@ class PriorUnits:
     def back(self, z: np.ndarray) -> np.ndarray:
         """Return codes `[n, latent_dim]` in their own units, float32."""
         return (z @ self.root + self.loc).astype(np.float32)
+
+    def stand_in(self, stream: int) -> Callable[[int], np.ndarray] | None:
+        """Return the sampler for estimators that know a Gaussian alone; None where it is one."""
+        return None if self.is_gaussian else self.sampler(stream)
 
     def sampler(self, stream: int) -> Callable[[int], np.ndarray]:
         """Return a function that draws so many codes, in these units; other ones at each call.
