@@ -301,19 +301,22 @@ class AVAE(method.Method):
         )
 
     def sampling_priors(self, variables):
-        """Return what codes may be drawn from.
+        """Return what makes the distributions that codes may be drawn from.
 
         "claimed" is `N(0, (1 - h^2) I)`, whose density estimate is N(0, I); "fixed_point" has the
-        scale where the latent forces balance, where there is one.
+        scale where the latent forces balance.
         """
         del variables
-        scales = {"claimed": self.bandwidth.prior_scale, "fixed_point": self.code_scale.fixed_point}
-        zeros = jnp.zeros(self.latent_dim)
         return {
-            name: DiagonalGaussianPrior(zeros, zeros + 2 * math.log(scale))
-            for name, scale in scales.items()
-            if scale is not None
+            "claimed": lambda: self._isotropic(self.bandwidth.prior_scale),
+            "fixed_point": lambda: self._isotropic(self.code_scale.fixed_point),
         }
+
+    def _isotropic(self, scale: float | None) -> Prior:
+        if scale is None:
+            raise ValueError("scale='fixed_point': the forces balance at no scale; use another")
+        zeros = jnp.zeros(self.latent_dim)
+        return DiagonalGaussianPrior(zeros, zeros + 2 * math.log(scale))
 
     @functools.cached_property
     def code_scale(self) -> CodeScale:
@@ -474,8 +477,8 @@ class AVAEToPrior(AVAE):
         return self.bandwidth.null_kl
 
     def sampling_priors(self, variables):
-        """Return the prior."""
-        return {"claimed": self.prior(variables)}
+        """Return what makes the prior."""
+        return {"claimed": lambda: self.prior(variables)}
 
     def introduce(self) -> list[str]:
         """Return what is to be expected of the density."""

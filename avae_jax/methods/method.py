@@ -331,16 +331,20 @@ class Method:
         return self.networks(variables, "decoder", z, train=train)
 
     def prior(self, variables: Variables) -> Prior:
-        """Return the prior as it is trained."""
-        return variables["params"]["prior"]
+        """Return the prior as it is trained, completed by the encoder where it needs one."""
+        prior = variables["params"]["prior"]
+        return prior.given(lambda x: self.encode(variables, x, train=False)[0])
 
     def likelihood(self, variables: Variables) -> Likelihood:
         """Return the likelihood as it is trained."""
         return variables["params"]["likelihood"]
 
-    def sampling_priors(self, variables: Variables) -> dict[str, Prior]:
-        """Return the distributions that codes may be drawn from; the first is the method's own."""
-        return {"claimed": self.prior(variables)}
+    def sampling_priors(self, variables: Variables) -> dict[str, Callable[[], Prior]]:
+        """Return what makes the distributions that codes may be drawn from, by name.
+
+        "claimed" is what the method aims its codes at.
+        """
+        return {"claimed": lambda: self.prior(variables)}
 
     def losses(
         self, variables: Variables, memory: Any, batch: Batch, key: jax.Array, *, step, train: bool

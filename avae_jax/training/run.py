@@ -165,7 +165,7 @@ class Run:
         known = self.method.sampling_priors(self.variables)
         if scale not in known:
             raise ValueError(f"scale={scale!r} is not one of {self.prior_names} or a number")
-        return known[scale]
+        return known[scale]()
 
     @property
     def prior_names(self) -> tuple[str, ...]:

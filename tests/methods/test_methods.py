@@ -89,7 +89,8 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
     assert method.is_stochastic == bool(np.any(z != posterior.mean()))
     outputs, _ = method.decode(variables, z, train=False)
     assert method.likelihood(variables).mean(outputs).shape == (16, *method.image_shape)
-    for prior in method.sampling_priors(variables).values():
+    for make_prior in method.sampling_priors(variables).values():
+        prior = make_prior()
         draws = prior.sample(jax.random.key(2), 5)
         assert draws.shape == (5, method.latent_dim)
         assert np.all(np.isfinite(prior.log_prob(draws)))
