@@ -10,6 +10,7 @@ from avae_jax.priors.full_gaussian import FullGaussian
 from avae_jax.priors.mixture import Mixture
 from avae_jax.priors.prior import BasePrior, Prior
 from avae_jax.priors.standard_normal import StandardNormal
+from avae_jax.priors.units import PriorUnits
 
 PRIORS: dict[str, Callable[..., Prior]] = {
     "standard_normal": StandardNormal.make,
@@ -25,5 +26,6 @@ __all__ = [
     "FullGaussian",
     "Mixture",
     "Prior",
+    "PriorUnits",
     "StandardNormal",
 ]

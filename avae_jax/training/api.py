@@ -26,7 +26,6 @@ from avae_jax.training.config import (
     replace_fields,
     section_of_field,
 )
-from avae_jax.training.report import write_report
 from avae_jax.training.run import Run, load_run
 
 _STEPS_PER_EPOCH = 10
@@ -71,8 +70,8 @@ def train(
 
     Returns:
       The checkpoint with the lowest validation criterion, with `encode`, `decode`, `reconstruct`,
-      `sample`, `evaluate` and `history`. Its folder, `run.path`, holds the report that
-      `avae train` writes.
+      `sample`, `evaluate` and `history`. Its folder, `run.path`, holds the figures and the summary
+      that `avae train` leaves.
 
     Raises:
       ConfigError: a field that is none, or that fits neither the data, the devices nor the run in
@@ -126,7 +125,7 @@ def train(
             "to go on"
         ) from None
     run = dataclasses.replace(load_run(folder, **modules), dataset=dataset, keeper=kept)
-    write_report(folder, dataset=dataset, **modules)
+    run.evaluate()
     return run
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import json
 import shutil
 import signal
 
@@ -260,11 +261,16 @@ def test_an_interrupted_run_can_be_continued(images, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_evaluates_itself(trained, tmp_path):
-    summary = trained[0].evaluate(num_images=100, num_samples=40, output=tmp_path / "report")
-    assert summary["about"]["dataset"] == "array"
-    assert summary["about"]["num_images"] == 100
-    assert np.isfinite(summary["reconstruction"]["mse"])
-    assert (tmp_path / "report" / "report.html").exists()
+    run = trained[0]
+    quick = run.evaluate()
+    assert quick["about"]["dataset"] == "array"
+    assert quick["verdict"]["headline"]
+    assert json.loads((run.path / "summary.json").read_text())["about"]["num_images"] == 100
+    output = tmp_path / "report"
+    whole = run.evaluate(quick=False, num_images=100, num_samples=40, output=output)
+    assert whole["reconstruction"]["mse"] == quick["reconstruction"]["mse"]
+    assert {*whole} > {*quick} - {"training"}
+    assert (output / "report.html").exists()
 
 
 def test_shares_are_those_of_the_array():
