@@ -64,7 +64,8 @@ def train(
       encoder: a Flax module, or its import path, in place of the one that is chosen.
       decoder: likewise.
       mesh: the devices; all local ones when not given.
-      say: receives a line about every value that was chosen because the default does not fit.
+      say: receives a line about every value that was chosen because the default does not fit, and
+        about what could not be measured in the end.
       **fields: fields of the configuration by name, as `avae train NAME --help` lists them:
         `method`, `latent_dim`, `num_epochs`, ...
 
@@ -125,7 +126,11 @@ def train(
             "to go on"
         ) from None
     run = dataclasses.replace(load_run(folder, **modules), dataset=dataset, keeper=kept)
-    run.evaluate()
+    try:
+        run.evaluate()
+    except ValueError as error:
+        # The model is there, whatever cannot be measured of it.
+        say(f"{folder} has no summary: {error}")
     return run
 
 
