@@ -42,7 +42,7 @@ BENCHMARKS = {"kernel": "pairwise_lse.py"}
 class _Run:
     """What is trained, and where it is kept."""
 
-    method: Literal[tuple(METHODS)] = DEFAULT.name  # pyright: ignore[reportInvalidTypeForm]
+    method: "Literal[tuple(METHODS)]" = DEFAULT.name  # pyright: ignore[reportInvalidTypeForm]
     """How to train. Its own options are listed below; with another --method, --help lists that
     one's."""
     run_dir: Path | None = None
@@ -73,7 +73,7 @@ class _Evaluate:
     classifier: Path | None = None
     """A classifier that `avae classifier` wrote, for distances in its features."""
     iwae_samples: int = 500
-    """Draws an image of the importance-weighted bound (stochastic encoders)."""
+    """Draws per image for the importance-weighted bound (stochastic encoders)."""
     factors: Literal["none", "scores", "dci"] = "scores"
     """Data with known factors: scores encodes most of their grid; dci adds DCI, minutes long."""
     output: Path | None = None
@@ -448,8 +448,7 @@ def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
 def _train(arguments: list[str]) -> int:
     config, run_dir = _experiment("train", arguments)
     _quiet()
-    from avae_jax.training import loop, report
-    from avae_jax.training.table import print_summary
+    from avae_jax.training import loop
 
     start = time.monotonic()
     try:
@@ -464,11 +463,15 @@ def _train(arguments: list[str]) -> int:
     except loop.TrainingError as error:
         print(f"avae train: {error}", file=sys.stderr)
         return 1
-    summary = report.write_report(run_dir)
-    print_summary(summary)
+    # What only an evaluation needs is read after training.
+    from avae_jax.evaluation import evaluate_run
+    from avae_jax.evaluation.show import print_evaluation
+
+    summary = evaluate_run(run_dir, quick=True)
+    print_evaluation(summary, run_dir / "figures", run_dir / "summary.json")
     print(
-        f"\n{time.monotonic() - start:.0f} s; look at {run_dir / 'figures'}, "
-        f"{run_dir / 'summary.json'}, or tensorboard --logdir {run_dir}"
+        f"{time.monotonic() - start:.0f} s in all; also: tensorboard --logdir {run_dir}, "
+        f"avae evaluate {run_dir}"
     )
     return 0
 
@@ -502,11 +505,6 @@ def _evaluate(wanted: _Evaluate) -> int:
     # All of them are read before the first is worked on.
     runs = [av.load_run(path) for path in wanted.runs]
     several = len(runs) > 1
-    start = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - start:4.0f} s] {line}", file=sys.stderr, flush=True)
-
     summaries = []
     for run in runs:
         output = wanted.output
@@ -524,10 +522,11 @@ def _evaluate(wanted: _Evaluate) -> int:
                 iwae_samples=wanted.iwae_samples,
                 factors=wanted.factors,
                 output=output,
-                say=say,
+                say=_say,
             )
         )
-        print_evaluation(summaries[-1], output or run.path / "evaluation")
+        folder = output or run.path / "evaluation"
+        print_evaluation(summaries[-1], folder / "report.html", folder / "summary.json")
     if several:
         print_comparison(summaries, wanted.output or Path("evaluation"))
     return 0
@@ -545,7 +544,7 @@ def _classifier(wanted: _Classifier) -> int:
     dataset = data.load_dataset(
         wanted.dataset, path=wanted.data_path, data_dir=wanted.data_dir, seed=wanted.seed
     )
-    net = train_on(dataset, num_epochs=wanted.num_epochs, seed=wanted.seed)
+    net = train_on(dataset, num_epochs=wanted.num_epochs, seed=wanted.seed, say=_say)
     net.save(output)
     print(f"{net.name}: test accuracy {100 * net.test_accuracy:.2f}%, {net.hash[:16]}: {output}")
     return 0
@@ -686,6 +685,14 @@ def _outputs(wanted: Any, *suffixes: str) -> list[Path]:
         if file.exists() and not wanted.overwrite:
             raise ConfigError(f"output={file} exists: choose another --output, or add --overwrite")
     return files
+
+
+_START = time.monotonic()
+
+
+def _say(line: str) -> None:
+    """Print a line of progress, with the seconds since the command began."""
+    print(f"[{time.monotonic() - _START:4.0f} s] {line}", file=sys.stderr, flush=True)
 
 
 def _quiet() -> None:

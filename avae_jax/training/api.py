@@ -26,7 +26,6 @@ from avae_jax.training.config import (
     replace_fields,
     section_of_field,
 )
-from avae_jax.training.report import write_report
 from avae_jax.training.run import Run, load_run
 
 _STEPS_PER_EPOCH = 10
@@ -65,14 +64,15 @@ def train(
       encoder: a Flax module, or its import path, in place of the one that is chosen.
       decoder: likewise.
       mesh: the devices; all local ones when not given.
-      say: receives a line about every value that was chosen because the default does not fit.
+      say: receives a line about every value that was chosen because the default does not fit, and
+        about what could not be measured in the end.
       **fields: fields of the configuration by name, as `avae train NAME --help` lists them:
         `method`, `latent_dim`, `num_epochs`, ...
 
     Returns:
       The checkpoint with the lowest validation criterion, with `encode`, `decode`, `reconstruct`,
-      `sample`, `evaluate` and `history`. Its folder, `run.path`, holds the report that
-      `avae train` writes.
+      `sample`, `evaluate` and `history`. Its folder, `run.path`, holds the figures and the summary
+      that `avae train` leaves.
 
     Raises:
       ConfigError: a field that is none, or that fits neither the data, the devices nor the run in
@@ -126,7 +126,11 @@ def train(
             "to go on"
         ) from None
     run = dataclasses.replace(load_run(folder, **modules), dataset=dataset, keeper=kept)
-    write_report(folder, dataset=dataset, **modules)
+    try:
+        run.evaluate()
+    except ValueError as error:
+        # The model is there, whatever cannot be measured of it.
+        say(f"{folder} has no summary: {error}")
     return run
 
 

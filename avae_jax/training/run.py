@@ -18,6 +18,7 @@ from avae_jax import data as datasets
 from avae_jax.mesh import make_mesh
 from avae_jax.methods import Method
 from avae_jax.methods.networks import Variables
+from avae_jax.posteriors import Distribution
 from avae_jax.priors import DiagonalGaussianPrior, FullGaussian, Prior
 from avae_jax.training.checkpoint import CheckpointError, Checkpoints
 from avae_jax.training.config import Config, ConfigError, load_config
@@ -71,18 +72,20 @@ class Run:
         """What was logged, one dict per epoch: `step`, `epoch`, `train/...`, `validation/...`."""
         return read_metrics(self.path)
 
-    def evaluate(self, **options: Any) -> dict[str, Any]:
-        """Measure the model on test images: its codes, its samples, and a verdict in words.
+    def evaluate(self, *, quick: bool = True, **options: Any) -> dict[str, Any]:
+        """Measure the model on images it has never seen, with a verdict in words.
 
         Args:
+          quick: whether to measure only what takes seconds, reconstruction and codes; otherwise the
+            likelihood, samples and directions too, and a page to read in `RUN/evaluation`.
           **options: as `avae_jax.evaluation.evaluate_run` takes them.
 
         Returns:
-          The summary; a page to read is beside it, in `RUN/evaluation` unless `output` is given.
+          The summary: "verdict", then a section per subject.
         """
         from avae_jax.evaluation import evaluate_run
 
-        return evaluate_run(self, **options)
+        return evaluate_run(self, quick=quick, **options)
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Encode images.
@@ -98,9 +101,20 @@ class Run:
           ValueError: images of another shape than the model's, or values it cannot have learned:
             not finite, or outside the decoder's range.
         """
-        return self._in_chunks(lambda x: self._encode(x).mean(), self._checked(x))
+        return np.asarray(self.posterior(x).mean())
 
-    def _checked(self, x: np.ndarray) -> np.ndarray:
+    def posterior(self, x: np.ndarray) -> Distribution:
+        """Return the distributions of codes that images stand for, one per image.
+
+        Args:
+          x: `[n, ...]` images, as `encode` takes them.
+
+        Returns:
+          What `avae_jax.posteriors` makes of the encoder's output, NumPy arrays in it.
+
+        Raises:
+          ValueError: as `encode`.
+        """
         x = x if hasattr(x, "shape") else np.asarray(x)
         if (*x.shape[1:], 1) == self.method.image_shape:
             x = np.asarray(x)[..., None]
@@ -110,7 +124,7 @@ class Run:
                 f"{', '.join(map(str, self.method.image_shape))}]"
             )
         datasets.check_images(x, self.method.value_range, self.method.activation)
-        return x
+        return self.map_rows(self._encode, x)
 
     def draw_codes(self, x: np.ndarray, *, seed: int = 0) -> np.ndarray:
         """Draw one code of each image from the posterior: the aggregate posterior is made of these.
@@ -122,10 +136,7 @@ class Run:
         Returns:
           Codes `[n, latent_dim]` float32; those of `encode` for a deterministic encoder.
         """
-        if not self.method.is_stochastic:
-            return self.encode(x)
-        keys = iter(jax.random.split(jax.random.key(seed), -(-max(len(x), 1) // _ROWS)))
-        return self._in_chunks(lambda x: self._encode(x).sample(next(keys)), self._checked(x))
+        return np.asarray(self.posterior(x).sample(jax.random.key(seed)))
 
     def decode(self, z: np.ndarray | jax.Array) -> np.ndarray:
         """Decode codes `[n, latent_dim]` to images `[n, ...]` float32 in the decoder's range.
@@ -138,7 +149,7 @@ class Run:
             raise ValueError(
                 f"codes have shape {z.shape}: this model takes [n, {self.method.latent_dim}]"
             )
-        return self._in_chunks(self.decode_batch, z)
+        return self.map_rows(self.decode_batch, z)
 
     def reconstruct(self, x: np.ndarray) -> np.ndarray:
         """Encode and decode images `[n, ...]`."""
@@ -229,16 +240,31 @@ class Run:
 
         return jax.jit(decode)
 
-    def _in_chunks(self, function, rows: np.ndarray) -> np.ndarray:
-        if not len(rows):
+    def map_rows(self, function: Callable[..., Any], *arrays: Any) -> Any:
+        """Apply a compiled function to the rows of arrays, 256 at a time, on the host's memory.
+
+        Args:
+          function: maps `[k, ...]` of each array to a tree of arrays `[k, ...]`.
+          *arrays: `[n, ...]` each, n >= 1.
+
+        Returns:
+          The tree, of NumPy arrays `[n, ...]`.
+
+        Raises:
+          ValueError: no rows.
+        """
+        num = len(arrays[0])
+        if not num:
             raise ValueError("no rows given: give at least one")
         results = []
-        for start in range(0, len(rows), _ROWS):
-            chunk = np.asarray(rows[start : start + _ROWS])
+        for start in range(0, num, _ROWS):
+            chunks = [np.asarray(array[start : start + _ROWS]) for array in arrays]
+            rows = len(chunks[0])
             # One shape, one compilation: a short chunk is filled up with its own rows.
-            padded = np.resize(chunk, (min(_ROWS, max(len(rows), 1)), *rows.shape[1:]))
-            results.append(np.asarray(function(padded))[: len(chunk)])
-        return np.concatenate(results)
+            padded = (np.resize(chunk, (min(_ROWS, num), *chunk.shape[1:])) for chunk in chunks)
+            result = jax.device_get(function(*padded))
+            results.append(jax.tree.map(lambda leaf, rows=rows: leaf[:rows], result))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
 
 
 def run_data(run: Run, dataset: datasets.ImageData | None = None) -> datasets.ImageData:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import json
 import shutil
 import signal
 
@@ -16,6 +17,7 @@ from avae_jax.mesh import make_mesh
 from avae_jax.models import VALUE_RANGE
 from avae_jax.training import api, loop
 from avae_jax.training.config import Config, ConfigError, configure
+from avae_jax.training.run import Run
 
 RNG = np.random.default_rng(0)
 SMALL = {"latent_dim": 2, "width": 0.1, "num_epochs": 1}
@@ -130,7 +132,7 @@ def test_a_config_is_taken_as_it_is(small_config, tmp_path):
         av.train(Config())
 
 
-def test_modules(blobs):
+def test_modules(blobs, monkeypatch):
     class Encoder(nn.Module):
         @nn.compact
         def __call__(self, x, *, train):
@@ -143,7 +145,16 @@ def test_modules(blobs):
         def __call__(self, z, *, train):
             return nn.tanh(nn.Dense(64)(z)).reshape(-1, 8, 8, 1)
 
-    run = av.train(blobs, encoder=Encoder(), decoder=Decoder(), method="ae", **SMALL)
+    def evaluate(self):
+        raise ValueError("codes of the run hold NaN")
+
+    # A model that cannot be measured comes back all the same.
+    monkeypatch.setattr(Run, "evaluate", evaluate)
+    said = []
+    run = av.train(
+        blobs, encoder=Encoder(), decoder=Decoder(), method="ae", say=said.append, **SMALL
+    )
+    assert said == [f"{run.path} has no summary: codes of the run hold NaN"]
     assert run.config.data.dataset == "array"  # Blobs is no name that could be read again.
     assert run.method.value_range == (-1.0, 1.0)
     assert jax.tree.leaves(run.params["encoder"])[1].shape == (64, 2)
@@ -260,11 +271,16 @@ def test_an_interrupted_run_can_be_continued(images, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_evaluates_itself(trained, tmp_path):
-    summary = trained[0].evaluate(num_images=100, num_samples=40, output=tmp_path / "report")
-    assert summary["about"]["dataset"] == "array"
-    assert summary["about"]["num_images"] == 100
-    assert np.isfinite(summary["reconstruction"]["mse"])
-    assert (tmp_path / "report" / "report.html").exists()
+    run = trained[0]
+    quick = run.evaluate()
+    assert quick["about"]["dataset"] == "array"
+    assert quick["verdict"]["headline"]
+    assert json.loads((run.path / "summary.json").read_text())["about"]["num_images"] == 100
+    output = tmp_path / "report"
+    whole = run.evaluate(quick=False, num_images=100, num_samples=40, output=output)
+    assert whole["reconstruction"]["mse"] == quick["reconstruction"]["mse"]
+    assert {*whole} > {*quick} - {"training"}
+    assert (output / "report.html").exists()
 
 
 def test_shares_are_those_of_the_array():
