@@ -450,7 +450,6 @@ def _train(arguments: list[str]) -> int:
     _quiet()
     from avae_jax.training import loop
 
-    start = time.monotonic()
     try:
         loop.train(config, run_dir)
     except loop.Interrupted as stopped:
@@ -467,10 +466,10 @@ def _train(arguments: list[str]) -> int:
     from avae_jax.evaluation import evaluate_run
     from avae_jax.evaluation.show import print_evaluation
 
-    summary = evaluate_run(run_dir, quick=True)
+    summary = evaluate_run(run_dir, quick=True, say=_say)
     print_evaluation(summary, run_dir / "figures", run_dir / "summary.json")
     print(
-        f"{time.monotonic() - start:.0f} s in all; also: tensorboard --logdir {run_dir}, "
+        f"{time.monotonic() - _START:.0f} s in all; also: tensorboard --logdir {run_dir}, "
         f"avae evaluate {run_dir}"
     )
     return 0
