@@ -10,8 +10,6 @@ import os
 import shutil
 import signal
 import sys
-from types import SimpleNamespace
-from typing import Any, cast
 
 import jax
 import numpy as np
@@ -23,7 +21,6 @@ from avae_jax import cli
 from avae_jax.data import DATASETS, load_dataset
 from avae_jax.data.sprites_like import load_sprites_like
 from avae_jax.evaluation import evaluate_run
-from avae_jax.evaluation.likelihood import describe_likelihood
 from avae_jax.likelihoods import LIKELIHOODS, Bernoulli
 from avae_jax.methods import METHODS, Batch, vae
 from avae_jax.posteriors import POSTERIORS, Gaussian
@@ -484,16 +481,6 @@ def test_the_losses_take_the_loss(config):
     grid = np.linspace(-60, 60, 400_001)[:, None]
     nll = np.asarray(LIKELIHOODS["huber"]().nll(grid, np.zeros_like(grid)), np.float64)
     assert np.trapezoid(np.exp(-nll), grid[:, 0]) == pytest.approx(1, rel=1e-4)
-
-
-def test_what_needs_a_gaussian_posterior_is_left_out_in_words(config):
-    setup = make_setup(cfg.replace_fields(config, method="vae", posterior="uniform"))
-    run = SimpleNamespace(method=setup.method, prior=lambda: StandardNormal(2))
-    run.variables = setup.method.init(jax.random.key(0))
-    material = SimpleNamespace(run=run, x=np.zeros((3, 8, 8, 1), np.float32))
-    assert "not computed: its parts are those of Gaussian posteriors" in describe_likelihood(
-        cast(Any, material)
-    )
 
 
 def test_a_prior_without_what_a_method_needs_is_refused_in_words(config):
