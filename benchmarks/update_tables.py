@@ -47,8 +47,20 @@ def accelerator_tables() -> str:
     return "\n\n".join(reports) or "No GPU or TPU has been measured yet."
 
 
+def methods_table() -> str:
+    """Return a line for each method that can be trained, from its own words."""
+    from avae_jax.methods import METHODS
+
+    lines = ["| `--method` | |", "|--|--|"]
+    for name, options in METHODS.items():
+        words = (options.__doc__ or "").partition("\n")[0]
+        lines.append(f"| `{name}` | {words} |")
+    return "\n".join(lines)
+
+
 TABLES = {
     "README.md": {
+        "methods": methods_table,
         "kernel": kernel_tables,
         "step": step_table,
         "accelerators": accelerator_tables,

@@ -10,8 +10,6 @@ import os
 import shutil
 import signal
 import sys
-from types import SimpleNamespace
-from typing import Any, cast
 
 import jax
 import numpy as np

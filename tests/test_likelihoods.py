@@ -64,6 +64,8 @@ def test_the_mean_is_where_data_is_likeliest(name):
     likelihood = EXAMPLES[name]
     mean = likelihood.mean(jnp.asarray(OUTPUTS))
     assert mean.shape == OUTPUTS.shape
+    # Logits are of data in [0, 1], whatever they are.
+    assert likelihood.takes_logits == bool(np.all((mean >= 0) & (mean <= 1)))
     # The gradient in the outputs vanishes when the data is the mean.
     gradient = jax.grad(lambda outputs: likelihood.nll(mean, outputs).sum())(jnp.asarray(OUTPUTS))
     np.testing.assert_allclose(gradient, np.zeros_like(X), atol=1e-6)

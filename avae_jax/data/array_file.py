@@ -7,8 +7,7 @@ import numpy as np
 
 from avae_jax.data.checks import check_finite
 from avae_jax.data.errors import DataError
-from avae_jax.data.image_data import ImageData
-from avae_jax.data.splits import draw_splits
+from avae_jax.data.image_data import ImageData, with_drawn_splits
 
 IMAGE_KEYS = ("images", "imgs", "x", "x_train", "data")
 LABEL_KEYS = ("labels", "y", "y_train")
@@ -140,28 +139,16 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def load_array(
-    path,
-    *,
-    seed: int = 0,
-    validation_size: int | float | None = None,
-    test_size: int | float | None = None,
-) -> ImageData:
+def load_array(path, **sizes) -> ImageData:
     """Load the images of a .npy or .npz file, with splits that are drawn from them.
 
     Args:
       path: the file, as `read_array_file` takes it.
-      seed: seed of the validation draw.
-      validation_size: count or share; None is a tenth.
-      test_size: count or share; None is a fifth.
+      **sizes: `seed`, `validation_size` and `test_size`, as `load_dataset` takes them.
 
     Raises:
       FileNotFoundError: if there is nothing at `path`.
       DataError: if the images or the sizes cannot be used.
     """
     images, labels = read_array_file(path)
-    splits = draw_splits(
-        {"train": len(images)}, seed=seed, validation_size=validation_size, test_size=test_size
-    )
-    num_classes = None if labels is None else int(labels.max()) + 1
-    return ImageData("array", images, labels, splits, num_classes)
+    return with_drawn_splits("array", images, labels, **sizes)

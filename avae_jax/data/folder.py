@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from avae_jax.data.errors import DataError
-from avae_jax.data.image_data import ImageData
-from avae_jax.data.splits import draw_splits
+from avae_jax.data.image_data import ImageData, with_drawn_splits
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -187,27 +186,15 @@ def _describe(header: tuple[tuple[int, int], str]) -> str:
     return f"{width}x{height} {mode}"
 
 
-def load_folder(
-    path,
-    *,
-    seed: int = 0,
-    validation_size: int | float | None = None,
-    test_size: int | float | None = None,
-) -> ImageData:
+def load_folder(path, **sizes) -> ImageData:
     """Load a folder of images, with splits that are drawn from them.
 
     Args:
-      path: the folder, as `read_image_folder` takes it.
-      seed: seed of the validation draw.
-      validation_size: count or share; None is a tenth.
-      test_size: count or share; None is a fifth.
+      path: as `read_image_folder` takes it.
+      **sizes: as `load_array` takes them.
 
     Raises:
-      FileNotFoundError: if there is nothing at `path`.
-      DataError: if the images or the sizes cannot be used.
+      FileNotFoundError: no such folder.
+      DataError: images that differ or cannot be read, or sizes that do not fit.
     """
-    images = read_image_folder(path)
-    splits = draw_splits(
-        {"train": len(images)}, seed=seed, validation_size=validation_size, test_size=test_size
-    )
-    return ImageData("folder", images, None, splits)
+    return with_drawn_splits("folder", read_image_folder(path), **sizes)

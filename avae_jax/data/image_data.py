@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from avae_jax.data.errors import DataError
-from avae_jax.data.splits import SPLIT_NAMES, Splits
+from avae_jax.data.splits import SPLIT_NAMES, Splits, draw_splits
 
 _FINGERPRINT_ROWS = 256
 _ROWS_PER_CHUNK = 32
@@ -73,3 +73,22 @@ class ImageData:
         for start in range(0, num_rows, _ROWS_PER_CHUNK):
             value.update(np.asarray(self.images[rows[start : start + _ROWS_PER_CHUNK]]).tobytes())
         return value.hexdigest()
+
+
+def with_drawn_splits(
+    name: str, images: Any, labels: np.ndarray | None = None, **sizes: Any
+) -> ImageData:
+    """Make a dataset of images without splits of their own.
+
+    Args:
+      name: what it is called.
+      images: `[n, ...]`, as `ImageData` holds them.
+      labels: `[n]` integers, or None.
+      **sizes: `seed`, `validation_size` and `test_size`, as `draw_splits` takes them.
+
+    Raises:
+      DataError: sizes that do not fit.
+    """
+    splits = draw_splits({"train": len(images)}, **sizes)
+    num_classes = None if labels is None else int(labels.max()) + 1
+    return ImageData(name, images, labels, splits, num_classes)

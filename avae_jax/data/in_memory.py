@@ -6,8 +6,7 @@ import numpy as np
 
 from avae_jax.data.array_file import as_images, as_labels
 from avae_jax.data.errors import DataError
-from avae_jax.data.image_data import ImageData
-from avae_jax.data.splits import draw_splits
+from avae_jax.data.image_data import ImageData, with_drawn_splits
 
 
 def make_image_data(
@@ -47,8 +46,6 @@ def make_image_data(
     array = as_images(array, "the array of images")
     if labels is not None:
         labels = as_labels(np.asarray(labels), len(array), "the array of labels")
-    splits = draw_splits(
-        {"train": len(array)}, seed=seed, validation_size=validation_size, test_size=test_size
+    return with_drawn_splits(
+        name, array, labels, seed=seed, validation_size=validation_size, test_size=test_size
     )
-    num_classes = None if labels is None else int(labels.max()) + 1
-    return ImageData(name, array, labels, splits, num_classes)

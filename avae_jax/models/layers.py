@@ -63,7 +63,7 @@ class ConvTranspose(nn.Module):
 
     Attributes:
       features: number of output channels.
-      kernel_size: side of the square kernel.
+      kernel_size: as that of `Conv`.
       stride: factor by which height and width grow.
       kernel_init: initialiser of the kernel.
     """

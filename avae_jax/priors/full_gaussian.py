@@ -8,10 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from avae_jax.gaussians import standard_normal_log_prob
+from avae_jax.priors.diagonal_gaussian import MIN_VARIANCE_SHARE
 from avae_jax.priors.prior import BasePrior, check_codes_to_fit, check_width
-
-MIN_VARIANCE_SHARE = 1e-6
-"""A fitted variance, in any direction, is at least this share of the largest."""
 
 
 @jax.tree_util.register_dataclass
@@ -50,11 +48,7 @@ class FullGaussian(BasePrior):
         return self.loc.shape[-1]
 
     def log_prob(self, z: jax.Array) -> jax.Array:
-        """Return the log density of codes `[batch, latent_dim]`: `[batch]`, nats, normalized.
-
-        Raises:
-          ValueError: `z` has another width than `latent_dim`.
-        """
+        """Return the log density of codes, as `Prior.log_prob` says."""
         check_width(z, self.latent_dim)
         white = jnp.linalg.solve(self.root, (z - self.loc).T).T
         return standard_normal_log_prob(white) - jnp.linalg.slogdet(self.root)[1]
@@ -65,15 +59,7 @@ class FullGaussian(BasePrior):
         return self.loc + noise @ self.root.T
 
     def fit(self, z: Any, *, key: jax.Array) -> "FullGaussian":
-        """Return the Gaussian with the codes' mean and covariance.
-
-        Args:
-          z: codes, `[n, latent_dim]`, n >= 2.
-          key: not used.
-
-        Raises:
-          ValueError: `z` is not of that shape, not finite, or all rows are equal.
-        """
+        """Return the Gaussian with the codes' mean and covariance, as `Prior.fit` says; n >= 2."""
         del key
         z = check_codes_to_fit(z, self.latent_dim, minimum=2)
         return FullGaussian.of_moments(z.mean(axis=0), np.atleast_2d(np.cov(z, rowvar=False)))
