@@ -10,6 +10,8 @@ import os
 import shutil
 import signal
 import sys
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import numpy as np
