@@ -2,9 +2,10 @@
 
 The losses, priors, posteriors and likelihoods, the kernel density estimate and the pairwise
 log-sum-exp are plain JAX: importing this package loads neither Flax nor Orbax nor any data set
-library. `load_run`, which needs them, is imported on first use.
+library. `train` and `load_run`, which need them, are imported on first use.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 from avae_jax import likelihoods, losses, posteriors, priors
@@ -27,7 +28,10 @@ from avae_jax.kernels.pairwise_lse import (
 from avae_jax.version import __version__
 
 if TYPE_CHECKING:
+    from avae_jax.training.api import train
     from avae_jax.training.run import load_run
+
+_LAZY = {"load_run": "avae_jax.training.run", "train": "avae_jax.training.api"}
 
 __all__ = [
     "Bandwidth",
@@ -48,18 +52,17 @@ __all__ = [
     "priors",
     "sharded_pairwise_lse",
     "sharded_pairwise_lse_stats",
+    "train",
 ]
 
 
 def __dir__() -> list[str]:
-    """List the public names, `load_run` with them."""
+    """List the public names, those that are imported on first use with them."""
     return __all__
 
 
 def __getattr__(name: str):
-    """Import `load_run` on first use, so that the losses come without the trainer."""
-    if name == "load_run":
-        from avae_jax.training.run import load_run
-
-        return load_run
+    """Import what needs the trainer on first use, so that the losses come without it."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'avae_jax' has no attribute {name!r}")

@@ -3,17 +3,22 @@
 An error is one line on standard error and exit code 2; an interrupted run exits with 130.
 """
 
+import ast
 import contextlib
 import dataclasses
+import functools
 import importlib.resources
+import inspect
 import io
 import os
+import re
 import subprocess
 import sys
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -30,38 +35,21 @@ from avae_jax.training.config import (
     replace_fields,
 )
 
-COMMANDS = (
-    "train", "check", "evaluate", "classifier", "sample", "encode", "reconstruct", "bandwidth",
-    "prepare", "bench",
-)  # fmt: skip
-
 BENCHMARKS = {"kernel": "pairwise_lse.py"}
-
-USAGE = """usage: avae COMMAND ...
-
-commands:
-  train EXPERIMENT        train a model, or continue its training, and report on it
-  check EXPERIMENT        look for trouble before training, and time a step
-  evaluate RUN ...        judge trained models: latent space, samples, one report
-  classifier DATASET      train a classifier whose features samples are judged in
-  sample RUN              draw images from a trained model
-  encode RUN DATA         encode images to codes
-  reconstruct RUN DATA    encode and decode images
-  bandwidth DIM CENTERS   find the kernel bandwidth for a latent space
-  prepare DATASET         download and prepare a data set (needs the `prepare` extra)
-  bench kernel            time the kernel beside this machine's limits and other libraries
-
-`avae COMMAND --help` lists the arguments. Experiments: {experiments}.
-"""
 
 
 @dataclasses.dataclass(frozen=True)
-class _RunFolder:
-    """Where a run is kept."""
+class _Run:
+    """What is trained, and where it is kept."""
 
+    method: "Literal[tuple(METHODS)]" = DEFAULT.name  # pyright: ignore[reportInvalidTypeForm]
+    """How to train. Its own options are listed below; with another --method, --help lists that
+    one's."""
     run_dir: Path | None = None
     """The run folder; runs/EXPERIMENT when not given. One that holds the same configuration is
     continued."""
+    experiment: str = "unnamed"
+    """Name shown in the summary, and of the run folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +73,7 @@ class _Evaluate:
     classifier: Path | None = None
     """A classifier that `avae classifier` wrote, for distances in its features."""
     iwae_samples: int = 500
-    """Draws an image of the importance-weighted bound (stochastic encoders)."""
+    """Draws per image for the importance-weighted bound (stochastic encoders)."""
     factors: Literal["none", "scores", "dci"] = "scores"
     """Data with known factors: scores encodes most of their grid; dci adds DCI, minutes long."""
     output: Path | None = None
@@ -98,7 +86,7 @@ class _Classifier:
     """Train a classifier on a labelled data set, for its features."""
 
     dataset: Positional[str]
-    """A data set with labels: digits, mnist, cifar10, dsprites, shapes3d, array, ..."""
+    """A data set with labels."""
     data_path: str | None = None
     """The file of data set array."""
     data_dir: str | None = None
@@ -184,7 +172,7 @@ class _Prepare:
     """Download and prepare a data set."""
 
     dataset: Positional[str]
-    """digits, mnist, cifar10, celeb_a, dsprites or shapes3d."""
+    """What to prepare."""
     data_dir: str | None = None
     """Where to put it; TFDS_DATA_DIR, then tfds's own default, when not given."""
 
@@ -197,18 +185,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE.format(experiments=", ".join(experiment_names())), end="")
+        print(usage(), end="")
         return 0 if arguments else 2
     if arguments[0] == "--version":
         from avae_jax.version import __version__
 
         print(__version__)
         return 0
-    command, rest = arguments[0], list(arguments[1:])
+    name, rest = arguments[0], list(arguments[1:])
     try:
-        if command not in COMMANDS:
-            raise ConfigError(f"unknown command {command!r}{nearest(command, COMMANDS)}")
-        return globals()[f"_{command}"](rest)
+        if name not in COMMANDS:
+            raise ConfigError(f"unknown command {name!r}{nearest(name, COMMANDS)}")
+        command = COMMANDS[name]
+        if command.arguments is None:
+            return command.function(rest)
+        return command.function(_parse(command.arguments, name, rest))
     except KeyboardInterrupt:
         print("avae: interrupted", file=sys.stderr)
         return 130
@@ -218,54 +209,177 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     except (ValueError, TypeError, OSError, ImportError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
-        print(f"avae {command}: error: {message}", file=sys.stderr)
+        print(f"avae {name}: error: {message}", file=sys.stderr)
         return 2
 
 
-def _parse(kind, command: str, arguments: list[str], default=tyro.MISSING):
+def usage() -> str:
+    """Return what `avae --help` prints."""
+    lines = [f"  {f'{name} {it.operands}':<24}{it.does}" for name, it in COMMANDS.items()]
+    lists = {"Experiments": experiment_names(), "Methods": METHODS}
+    return "\n".join(
+        [
+            "usage: avae COMMAND ...",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`avae COMMAND --help` lists the arguments.",
+            *(f"{name}: {', '.join(entries)}." for name, entries in lists.items()),
+            "",
+        ]
+    )
+
+
+def _parse(kind: type, command: str, arguments: list[str]) -> Any:
+    """Read the arguments of a command into an object of its class."""
+    parsed = _read(_described(kind), command, arguments)
+    return kind(**vars(parsed))
+
+
+def _read(kind: type, command: str, arguments: list[str]) -> Any:
+    """Read arguments; refuse those that cannot be read in one line."""
     _check_field_names(kind, command, arguments)
-    options = {} if default is tyro.MISSING else {"default": default}
     boxed = io.StringIO()
     try:
         with contextlib.redirect_stderr(boxed):
-            return tyro.cli(kind, prog=f"avae {command}", args=arguments, **options)
+            return tyro.cli(kind, prog=f"avae {command}", args=arguments)
     except SystemExit as stopped:
         if not stopped.code:
             raise
-        raise ConfigError(_unboxed(boxed.getvalue())) from None
+        raise ConfigError(_unboxed(boxed.getvalue(), command)) from None
 
 
-def _unboxed(text: str) -> str:
+def _unboxed(text: str, command: str) -> str:
     """Return the message of one of tyro's boxed errors as one line."""
-    lines = [line.strip("│ ").strip() for line in text.splitlines()]
+    # The box is drawn with dashes where the terminal has no other lines; its title says nothing.
+    lines = [line.strip("│╭╮╰╯─- ") for line in text.splitlines()]
     kept = []
-    for line in lines:
+    for line in lines[1:]:
         if line.startswith(("For full helptext", "Argument helptext")) or "--help" in line:
             break
-        if line and line[0] not in "╭╰─":
-            kept.append(line)
-    return " ".join(kept) or "the arguments cannot be read"
+        kept.append(line)
+    message = " ".join(filter(None, kept)) or "the arguments cannot be read"
+    quoted = re.findall(r"'([^']*)'", message)
+    if message.startswith("Missing from"):
+        operands = COMMANDS[command.split()[0]].operands
+        return f"something is missing: give avae {command} {operands}"
+    if message.startswith("Missing value"):
+        return f"{quoted[0]} must have a value, got none: give one after it"
+    if message.startswith("Unrecognized options: "):
+        return f"{message.split(': ', 1)[1]} is no argument of avae {command}: leave it out"
+    if message.startswith("invalid choice"):
+        given, name, *choices = quoted
+        return f"{name} must be one of {', '.join(choices)}, got {given!r}: choose one of these"
+    found = re.match(r"Error parsing ([\w-]+): (.*)", message)
+    if found is None:
+        return message
+    name, problem = found.groups()
+    wanted = "a whole number" if "int()" in problem else "a number"
+    if "type matching" in problem:
+        # A choice of names, or a number.
+        (kinds,) = re.findall(r"type matching (\S+)", problem)
+        wanted = kinds.replace("{", "").replace("}", "").replace(",", ", ").replace("|", " or ")
+        wanted = wanted.replace("FLOAT", "a number").replace("INT", "a whole number")
+        quoted = re.findall(r"instantiated from \['(.*?)'\]", problem)
+    return f"{name} must be {wanted}, got {quoted[-1]!r}: give one"
+
+
+def _described(kind: type, values: Any = None) -> type:
+    """Return a class of the same arguments, described as a user reads them.
+
+    Args:
+      kind: a data class whose fields have docstrings.
+      values: an instance whose values are the defaults; the class's own where None.
+    """
+    hints, texts = get_type_hints(kind, include_extras=True), _field_texts(kind)
+    fields: list[Any] = []
+    for field in dataclasses.fields(kind):
+        hint, text = hints[field.name], texts.get(field.name, "")
+        names = _names_for(kind, field.name)
+        if names:
+            text = f"{text.removesuffix('.')}: {', '.join(names)}."
+        default = field.default if values is None else getattr(values, field.name)
+        options: dict[str, Any] = {"help": text}
+        if get_origin(hint) is Annotated:
+            # A positional one.
+            options["metavar"] = field.name.upper()
+        if type(None) in get_args(hint):
+            # That it may be left out goes without saying.
+            options["metavar"] = "|".join(map(_placeholder, _alternatives(hint)))
+            if default is None:
+                options["help_behavior_hint"] = ""
+        entry = (field.name, Annotated[hint, tyro.conf.arg(**options)])
+        has_default = default is not dataclasses.MISSING
+        fields.append((*entry, dataclasses.field(default=default)) if has_default else entry)
+    described = dataclasses.make_dataclass(kind.__name__, fields, frozen=True, kw_only=True)
+    described.__doc__ = kind.__doc__
+    return described
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    return [option for option in get_args(hint) if option is not type(None)]
+
+
+def _placeholder(hint: Any) -> str:
+    """Return what stands for a value in a list of arguments."""
+    if get_origin(hint) is Literal:
+        return "{" + ",".join(map(str, get_args(hint))) + "}"
+    return hint.__name__.upper()
+
+
+@functools.cache
+def _field_texts(kind: type) -> dict[str, str]:
+    """Return the docstrings of a data class's fields, its bases' among them, each as one line."""
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        body = tree.body if isinstance(tree, ast.ClassDef) else []
+        for pair in zip(body, body[1:], strict=False):
+            match pair:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    texts[name] = " ".join(text.split())
+    return texts
+
+
+def _names_for(kind: type, field: str) -> Collection[str]:
+    """Return the names that a field takes, where they are those of a table."""
+    if field == "dataset":
+        from avae_jax import data
+
+        return data.PREPARED if kind is _Prepare else data.DATASETS
+    if field == "architecture":
+        from avae_jax import models
+
+        return models.ARCHITECTURES
+    return ()
 
 
 def _check_field_names(kind, command: str, arguments: list[str]) -> None:
     """Refuse a misspelt field in one line, naming the nearest."""
-    fields = set()
+    fields: dict[str, None] = {}
     for field in dataclasses.fields(kind):
         # The fields of a part are arguments, not the part.
         part = get_args(field.type)[0] if get_origin(field.type) is Annotated else None
-        is_part = isinstance(part, type) and dataclasses.is_dataclass(part)
-        fields |= {own.name for own in dataclasses.fields(part)} if is_part else {field.name}
-    known = {name.replace("_", "-") for name in fields}
-    known |= {f"no-{name}" for name in known} | {"help"}
+        names = [field.name]
+        if isinstance(part, type) and dataclasses.is_dataclass(part):
+            names = [own.name for own in dataclasses.fields(part)]
+        fields |= {name.replace("_", "-"): None for name in names}
+    fields |= {"help": None}
     for argument in arguments:
         name = argument.removeprefix("--").split("=")[0].replace("_", "-")
-        if argument.startswith("--") and name not in known:
-            _refuse_field(name, {name for name in known if not name.startswith("no-")}, arguments)
+        if argument.startswith("--") and name.removeprefix("no-") not in fields:
+            _refuse_field(name, fields, command)
 
 
-def _refuse_field(name: str, known: set[str], arguments: list[str]) -> None:
+def _refuse_field(name: str, known: Collection[str], command: str) -> None:
     """Say that a field is unknown, or of which other methods it is."""
-    own = name.replace("-", "_")
+    own = name.removeprefix("no-").replace("-", "_")
     others = [
         method
         for method, kind in METHODS.items()
@@ -276,71 +390,66 @@ def _refuse_field(name: str, known: set[str], arguments: list[str]) -> None:
             f"--{name} has no effect with this method: leave it out, or use --method "
             f"{' or '.join(others)}"
         )
-    raise ConfigError(f"unknown field --{name}{nearest(name, known)}")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Method:
-    """How to train."""
-
-    method: "Literal[tuple(METHODS)]" = DEFAULT.name  # pyright: ignore[reportInvalidTypeForm]
-    """What is trained; its own options are listed below, and --help after it lists another's."""
+    hint = nearest(name, known)
+    if "did you mean" not in hint:
+        # There are too many to read in one line.
+        hint = f"; avae {command} --help lists them"
+    raise ConfigError(f"unknown field --{name}{hint}")
 
 
 def _method_of(arguments: list[str], default: str) -> str:
     """Return the method that arguments name: which others there are depends on it."""
+    name = default
     for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
         if argument == "--method":
-            return after
-        if argument.startswith("--method="):
-            return argument.removeprefix("--method=")
-    return default
+            if not after or after.startswith("-"):
+                raise ConfigError(
+                    f"--method must be one of {', '.join(METHODS)}, got none: name one"
+                )
+            name = after
+        elif argument.startswith("--method="):
+            name = argument.removeprefix("--method=")
+    return name
 
 
 def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
     """Read an experiment and the fields that replace its own."""
-    if not arguments or arguments[0].startswith("-"):
-        if {"-h", "--help"} & set(arguments):
-            default = Config()
-            arguments = ["help", *arguments]
-        else:
-            names = ", ".join(experiment_names())
-            raise ConfigError(f"no experiment given: name one of {names}, or a .py file")
+    wants_help = bool({"-h", "--help"} & {*arguments})
+    if arguments and not arguments[0].startswith("-"):
+        experiment, rest = arguments[0], arguments[1:]
+        default = load_experiment(experiment)
+    elif wants_help:
+        experiment, rest, default = "EXPERIMENT", arguments, Config()
     else:
-        default = load_experiment(arguments[0])
-    name = _method_of(arguments[1:], default.method.name)
+        names = ", ".join(experiment_names())
+        raise ConfigError(f"no experiment given: name one of {names}, or a .py file")
+    experiment_method = default.method.name
+    name = _method_of(rest, experiment_method)
     find_method(name)
     default = replace_fields(default, method=name)
     # One flat list of arguments: every part's own fields, those of the method among them.
-    kinds = {"folder": _RunFolder, "how": _Method}
-    values: dict[str, Any] = {"folder": _RunFolder(), "how": _Method(name)}
-    for section in SECTIONS:
-        values[section] = getattr(default, section)
-        kinds[section] = type(values[section])
-    fields: list[Any] = [(name, OmitArgPrefixes[kind]) for name, kind in kinds.items()]
-    kind = dataclasses.make_dataclass(
-        "Arguments", [*fields, ("experiment", str, dataclasses.field(default="unnamed"))],
-        frozen=True, kw_only=True,
-    )  # fmt: skip
+    parts = {"run": _Run(method=name, experiment=default.experiment)}
+    parts |= {section: getattr(default, section) for section in SECTIONS}
+    described = {part: _described(type(values), values) for part, values in parts.items()}
+    fields: list[Any] = [
+        (part, OmitArgPrefixes[kind], dataclasses.field(default=kind()))
+        for part, kind in described.items()
+    ]
+    kind = dataclasses.make_dataclass("Arguments", fields, frozen=True)
     kind.__doc__ = "Fields of the experiment can be replaced by name."
-    parsed = _parse(
-        kind,
-        f"{command} {arguments[0]}" if arguments[0] != "help" else f"{command} EXPERIMENT",
-        arguments[1:],
-        default=kind(experiment=default.experiment, **values),
-    )
-    parts = {section: getattr(parsed, section) for section in SECTIONS}
-    config = dataclasses.replace(default, experiment=parsed.experiment, **parts)
-    return config, parsed.folder.run_dir or Path("runs") / config.experiment
+    chosen = "" if name == experiment_method else f" --method {name}"
+    parsed = _read(kind, f"{command} {experiment}{chosen}", rest)
+    parts = {part: type(parts[part])(**vars(getattr(parsed, part))) for part in parts}
+    own = parts.pop("run")
+    config = dataclasses.replace(default, experiment=own.experiment, **parts)
+    return config, own.run_dir or Path("runs") / config.experiment
 
 
 def _train(arguments: list[str]) -> int:
     config, run_dir = _experiment("train", arguments)
     _quiet()
-    from avae_jax.training import loop, report
-    from avae_jax.training.table import print_summary
+    from avae_jax.training import loop
 
-    start = time.monotonic()
     try:
         loop.train(config, run_dir)
     except loop.Interrupted as stopped:
@@ -353,11 +462,15 @@ def _train(arguments: list[str]) -> int:
     except loop.TrainingError as error:
         print(f"avae train: {error}", file=sys.stderr)
         return 1
-    summary = report.write_report(run_dir)
-    print_summary(summary)
+    # What only an evaluation needs is read after training.
+    from avae_jax.evaluation import evaluate_run
+    from avae_jax.evaluation.show import print_evaluation
+
+    summary = evaluate_run(run_dir, quick=True, say=_say)
+    print_evaluation(summary, run_dir / "figures", run_dir / "summary.json")
     print(
-        f"\n{time.monotonic() - start:.0f} s; look at {run_dir / 'figures'}, "
-        f"{run_dir / 'summary.json'}, or tensorboard --logdir {run_dir}"
+        f"{time.monotonic() - _START:.0f} s in all; also: tensorboard --logdir {run_dir}, "
+        f"avae evaluate {run_dir}"
     )
     return 0
 
@@ -372,8 +485,7 @@ def _check(arguments: list[str]) -> int:
     return 0
 
 
-def _evaluate(arguments: list[str]) -> int:
-    wanted = _parse(_Evaluate, "evaluate", arguments)
+def _evaluate(wanted: _Evaluate) -> int:
     if not wanted.runs:
         raise ConfigError("no run given: name one or more run folders")
     if len({path.resolve() for path in wanted.runs}) < len(wanted.runs):
@@ -392,11 +504,6 @@ def _evaluate(arguments: list[str]) -> int:
     # All of them are read before the first is worked on.
     runs = [av.load_run(path) for path in wanted.runs]
     several = len(runs) > 1
-    start = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - start:4.0f} s] {line}", file=sys.stderr, flush=True)
-
     summaries = []
     for run in runs:
         output = wanted.output
@@ -414,17 +521,17 @@ def _evaluate(arguments: list[str]) -> int:
                 iwae_samples=wanted.iwae_samples,
                 factors=wanted.factors,
                 output=output,
-                say=say,
+                say=_say,
             )
         )
-        print_evaluation(summaries[-1], output or run.path / "evaluation")
+        folder = output or run.path / "evaluation"
+        print_evaluation(summaries[-1], folder / "report.html", folder / "summary.json")
     if several:
         print_comparison(summaries, wanted.output or Path("evaluation"))
     return 0
 
 
-def _classifier(arguments: list[str]) -> int:
-    wanted = _parse(_Classifier, "classifier", arguments)
+def _classifier(wanted: _Classifier) -> int:
     _quiet()
     from avae_jax import data
     from avae_jax.evaluation.classify import train_on
@@ -436,14 +543,13 @@ def _classifier(arguments: list[str]) -> int:
     dataset = data.load_dataset(
         wanted.dataset, path=wanted.data_path, data_dir=wanted.data_dir, seed=wanted.seed
     )
-    net = train_on(dataset, num_epochs=wanted.num_epochs, seed=wanted.seed)
+    net = train_on(dataset, num_epochs=wanted.num_epochs, seed=wanted.seed, say=_say)
     net.save(output)
     print(f"{net.name}: test accuracy {100 * net.test_accuracy:.2f}%, {net.hash[:16]}: {output}")
     return 0
 
 
-def _sample(arguments: list[str]) -> int:
-    wanted = _parse(_Sample, "sample", arguments)
+def _sample(wanted: _Sample) -> int:
     _quiet()
     import numpy as np
 
@@ -466,8 +572,7 @@ def _number_or_name(text: str) -> str | float:
         return text
 
 
-def _encode(arguments: list[str]) -> int:
-    wanted = _parse(_Encode, "encode", arguments)
+def _encode(wanted: _Encode) -> int:
     _quiet()
     import numpy as np
 
@@ -481,8 +586,7 @@ def _encode(arguments: list[str]) -> int:
     return 0
 
 
-def _reconstruct(arguments: list[str]) -> int:
-    wanted = _parse(_Reconstruct, "reconstruct", arguments)
+def _reconstruct(wanted: _Reconstruct) -> int:
     _quiet()
     import numpy as np
 
@@ -520,8 +624,7 @@ def _images_for(trained, name: str) -> Any:
     return data.read_images(name)
 
 
-def _bandwidth(arguments: list[str]) -> int:
-    wanted = _parse(_Bandwidth, "bandwidth", arguments)
+def _bandwidth(wanted: _Bandwidth) -> int:
     from avae_jax.density import find_bandwidth
     from avae_jax.training.table import print_summary
 
@@ -547,8 +650,7 @@ def _bandwidth(arguments: list[str]) -> int:
     return 0
 
 
-def _prepare(arguments: list[str]) -> int:
-    wanted = _parse(_Prepare, "prepare", arguments)
+def _prepare(wanted: _Prepare) -> int:
     from avae_jax.data import prepare_dataset
 
     prepare_dataset(wanted.dataset, wanted.data_dir)
@@ -584,6 +686,14 @@ def _outputs(wanted: Any, *suffixes: str) -> list[Path]:
     return files
 
 
+_START = time.monotonic()
+
+
+def _say(line: str) -> None:
+    """Print a line of progress, with the seconds since the command began."""
+    print(f"[{time.monotonic() - _START:4.0f} s] {line}", file=sys.stderr, flush=True)
+
+
 def _quiet() -> None:
     """Keep the chatter of libraries off the terminal."""
     import logging
@@ -592,3 +702,52 @@ def _quiet() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     for name in ("jax", "tensorboardX"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One of the commands.
+
+    Attributes:
+      function: does it with the arguments, and returns the exit code.
+      arguments: the class they are read into; None hands over the words as they are.
+      operands: what must be given.
+      does: what it does, for the list of commands.
+    """
+
+    function: Callable[[Any], int]
+    arguments: type | None
+    operands: str
+    does: str
+
+
+COMMANDS = {
+    "train": Command(
+        _train, None, "EXPERIMENT", "train a model, or continue its training, and report on it"
+    ),
+    "check": Command(
+        _check, None, "EXPERIMENT", "look for trouble before training, and time a step"
+    ),
+    "evaluate": Command(
+        _evaluate, _Evaluate, "RUN ...", "judge trained models: latent space, samples, one report"
+    ),
+    "classifier": Command(
+        _classifier,
+        _Classifier,
+        "DATASET",
+        "train a classifier whose features samples are judged in",
+    ),
+    "sample": Command(_sample, _Sample, "RUN", "draw images from a trained model"),
+    "encode": Command(_encode, _Encode, "RUN DATA", "encode images to codes"),
+    "reconstruct": Command(_reconstruct, _Reconstruct, "RUN DATA", "encode and decode images"),
+    "bandwidth": Command(
+        _bandwidth, _Bandwidth, "DIM CENTERS", "find the kernel bandwidth for a latent space"
+    ),
+    "prepare": Command(
+        _prepare, _Prepare, "DATASET", "download and prepare a data set (needs the `prepare` extra)"
+    ),
+    "bench": Command(
+        _bench, None, "kernel", "time the kernel beside this machine's limits and other libraries"
+    ),
+}
+"""The commands by name, in the order in which they are listed."""

@@ -67,6 +67,25 @@ def write_atomically(path, contents: str | bytes) -> None:
         file.write(contents)
 
 
+def check_folder(folder, *, name: str) -> None:
+    """Refuse a folder that cannot be written to, before the work whose result it is to hold.
+
+    Args:
+      folder: one that is there or is to be made.
+      name: what to call it in an error.
+
+    Raises:
+      ValueError: it, or where it would be made, is a file or cannot be written to.
+    """
+    place = Path(folder).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"{name}={folder}: {place} is a file, not a folder; choose another")
+    if not os.access(place, os.W_OK):
+        raise ValueError(f"{name}={folder}: no write permission in {place}; choose another")
+
+
 def cache_dir() -> Path:
     """Return the folder for what can be made again: $AVAE_CACHE_DIR, else the user's cache."""
     chosen = os.environ.get("AVAE_CACHE_DIR")

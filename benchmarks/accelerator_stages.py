@@ -664,7 +664,7 @@ def train(part: Part, options: argparse.Namespace) -> None:
             material.x, material.x_recon, value_range=value_range
         ),
     )
-    numbers, _ = describe_codes(material, slow=False)
+    numbers, _ = describe_codes(material, quick=True)
     part.set(latent=numbers)
 
 

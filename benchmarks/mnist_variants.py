@@ -17,9 +17,10 @@ from pathlib import Path
 
 from common import describe_machine, write_results
 
+from avae_jax.evaluation import evaluate_run
 from avae_jax.training.config import load_experiment, replace_fields
 from avae_jax.training.loop import train
-from avae_jax.training.report import write_report
+from avae_jax.training.run import load_run
 from avae_jax.training.writers import read_metrics
 
 NET = {"width": 0.125, "num_epochs": 10}
@@ -58,8 +59,11 @@ def run_variant(name: str, runs: Path) -> dict:
     start = time.monotonic()
     train(config, folder)
     seconds = time.monotonic() - start
-    summary, last = write_report(folder), read_metrics(folder)[-1]
-    codes = summary["codes"]
+    run, last = load_run(folder), read_metrics(folder)[-1]
+    summary = evaluate_run(run, quick=True)
+    density = summary["latent"]["density"]
+    codes = summary["latent"]["moments_against_standard_normal"]
+    has_fixed_point = "fixed_point" in run.prior_names
     fields = {**NET, **VARIANTS[name]}
     options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in fields.items())
     row = {
@@ -67,16 +71,16 @@ def run_variant(name: str, runs: Path) -> dict:
         "command": f"avae train mnist {options}",
         "seconds": seconds,
         "mse": summary["reconstruction"]["mse"],
-        "null_kl": codes["kde_kl_null"],
-        "kl": codes["kde_kl"],
-        "kl_stderr": codes["kde_kl_stderr"],
+        "null_kl": density["kde_kl_null"],
+        "kl": density["kde_kl"],
+        "kl_stderr": density["kde_kl_stderr"],
         "std": codes["std"],
-        "claimed_scale": summary["scale"]["claimed"],
-        "fixed_point": summary["scale"]["fixed_point"],
+        "claimed_scale": run.prior().std(),
+        "fixed_point": run.prior("fixed_point").std() if has_fixed_point else None,
         "eigenvalues": [codes["eig_min"], codes["eig_median"], codes["eig_max"]],
-        "whitened_entropy": codes["whitened_entropy"],
-        "whitened_entropy_null": codes["whitened_entropy_null"],
-        "tail_share": codes.get("tail_share"),
+        "whitened_entropy": density["whitened_entropy"],
+        "whitened_entropy_null": density["whitened_entropy_null"],
+        "tail_share": density["tail_share"],
         "staleness": last["train/staleness"],
         "last_train_kl": last["train/kl"],
         "last_validation_kl": last["validation/kl"],

@@ -1,6 +1,9 @@
 """The command line: what it prints, where it writes, and how it refuses."""
 
+import dataclasses
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +12,17 @@ import numpy as np
 import pytest
 
 from avae_jax import cli
+from avae_jax.data import DATASETS
+from avae_jax.methods import METHODS
+from avae_jax.models import ARCHITECTURES
+from avae_jax.training.config import (
+    Config,
+    experiment_names,
+    load_experiment,
+    replace_fields,
+    section_of_field,
+    sections_of,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -36,9 +50,11 @@ def refused(arguments, capsys) -> str:
 def test_help_and_version(capsys):
     assert cli.run(["--help"]) == 0
     text = capsys.readouterr().out
-    for command in cli.COMMANDS:
-        assert command in text
-    assert "mnist" in text
+    for name, command in cli.COMMANDS.items():
+        assert re.search(
+            rf"^  {name} {re.escape(command.operands)} +{re.escape(command.does)}$", text, re.M
+        )
+    assert {*experiment_names(), *METHODS} <= {*re.findall(r"\w+", text)}
     assert cli.run(["--version"]) == 0
     assert cli.run([]) == 2
 
@@ -51,18 +67,73 @@ def test_every_command_has_help(command, capsys):
     assert f"avae {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_help_shows_what_applies_to_the_method(method, capsys):
+    def options(*arguments):
+        with pytest.raises(SystemExit):
+            cli.main(["train", *arguments, "--help"])
+        text = capsys.readouterr().out
+        return {
+            name.replace("-", "_") for name in re.findall(r"^\W*--([a-z][\w-]*)", text, re.M)
+        }, text
+
+    shown, text = options("digits", "--method", method)
+    config = replace_fields(load_experiment("digits"), method=method)
+    assert shown == {*section_of_field(config), "method", "run_dir", "experiment"}
+    # That a field may be left out, and how the source breaks its lines, is nothing to look at.
+    assert "None" not in text
+    for name in (*DATASETS, *ARCHITECTURES):
+        assert name in text
+    assert options(f"--method={method}")[0] == shown
+
+
+@pytest.mark.parametrize(
+    "kind", [command.arguments for command in cli.COMMANDS.values() if command.arguments]
+)
+def test_arguments_are_described(kind):
+    texts = cli._field_texts(kind)
+    assert set(texts) == {field.name for field in dataclasses.fields(kind)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_field_of_a_configuration_is_described(method):
+    config = replace_fields(Config(), method=method)
+    for part in sections_of(config).values():
+        texts = cli._field_texts(type(part))
+        for field in dataclasses.fields(part):
+            assert texts[field.name].endswith("."), field.name
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["tarin", "digits"], "unknown command 'tarin'; did you mean 'train'?"),
         (["train"], "no experiment given"),
-        (["train", "digits", "--latent-dim", "x"], "--latent-dim: invalid literal for int()"),
-        (["train", "digits", "--tail", "foo"], "invalid choice 'foo' for argument '--tail'"),
-        (["train", "digits", "mnist"], "Unrecognized options: mnist"),
-        (["sample"], "Missing from avae sample: PATH"),
-        (["bandwidth", "8", "100", "3"], "Unrecognized options: 3"),
+        (["train", "digits", "--latent-dim", "x"], "--latent-dim must be a whole number, got 'x'"),
+        (["train", "digits", "--tail", "foo"], "--tail must be one of none, official, got 'foo'"),
+        (["train", "digits", "--weight", "foo"], "--weight must be nats, log10 or a number, got"),
+        (["train", "digits", "--width", "wide"], "--width must be a number, got 'wide'"),
+        (["train", "digits", "--width"], "--width must have a value, got none"),
+        (["train", "digits", "mnist"], "mnist is no argument of avae train digits: leave it out"),
+        (["sample"], "something is missing: give avae sample RUN"),
+        (["bandwidth", "8", "100", "3"], "3 is no argument of avae bandwidth"),
+        (["bandwidth", "x", "3"], "LATENT_DIM must be a whole number, got 'x'"),
         (["train", "digit"], "unknown experiment 'digit'; did you mean 'digits'?"),
         (["train", "digits", "--latent-dmi", "3"], "unknown field --latent-dmi; did you mean"),
+        (
+            ["train", "digits", "--no_such", "3"],
+            "field --no-such; avae train digits --help",
+        ),
+        (["train", "digits", "--method=vae", "--x", "3"], "digits --method vae --help lists them"),
+        (["train", "digits", "--method", "vea"], "unknown method 'vea'; did you mean 'vae'?"),
+        (["train", "digits", "--method", "--tail"], "--method must be one of avae, vae, beta_vae"),
+        (["train", "digits", "--labelled"], "use --method vae or beta_vae"),
+        (["train", "digits", "--no-labelled"], "no effect with this method: leave it out, or use"),
+        (
+            ["train", "digits", "--method", "vae", "--tail", "none"],
+            "--tail has no effect with this",
+        ),
+        (["train", "digits", "--method", "beta_vae"], "method beta_vae needs a number > 0"),
         (["train", "digits", "--latent-dim", "0"], "latent_dim=0: give at least 1"),
         (["train", "digits", "--num-centers", "5000"], "larger than the training split of 1259"),
         (["train", "digits", "--max-cdf", "2"], "max_cdf=2.0"),
@@ -303,7 +374,10 @@ def test_evaluate_puts_runs_side_by_side(run_dir, capsys, tmp_path):
         (["evaluate", "RUN", "RUN"], "a run is named twice"),
         (["evaluate", "RUN", "--inception-weights", "nowhere.npz"], "nowhere.npz"),
         (["evaluate", "RUN", "--classifier", "nowhere.npz"], "nowhere.npz does not exist"),
-        (["evaluate", "RUN", "--protocol", "mine"], "invalid choice 'mine'"),
+        (
+            ["evaluate", "RUN", "--protocol", "mine"],
+            "--protocol must be one of standard, paper, got 'mine'",
+        ),
         (["classifier", "digits", "--output", "net.pkl"], "must end in .npz"),
         (["classifier", "digits", "--output", "no/such/net.npz"], "there is no folder"),
         (["classifier", "digtis"], "did you mean 'digits'"),
@@ -319,3 +393,16 @@ def test_classifier_is_written_and_not_overwritten(tmp_path, capsys):
     assert cli.run(["classifier", "digits", "--num-epochs", "1", "--output", output]) == 0
     assert "lenet-digits: test accuracy" in capsys.readouterr().out
     assert "exists" in refused(["classifier", "digits", "--output", output], capsys)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_a_refusal_reads_alike_on_every_terminal(encoding, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert cli.run(["train", "digits", "--latent-dim", "x"]) == 2
+    err.flush()
+    message = err.buffer.getvalue().decode(encoding)
+    assert message == "avae train: error: --latent-dim must be a whole number, got 'x': give one\n"

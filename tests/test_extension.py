@@ -10,6 +10,8 @@ import os
 import shutil
 import signal
 import sys
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -21,6 +23,7 @@ from avae_jax import cli
 from avae_jax.data import DATASETS, load_dataset
 from avae_jax.data.sprites_like import load_sprites_like
 from avae_jax.evaluation import evaluate_run
+from avae_jax.evaluation.likelihood import NOT_GAUSSIAN, describe_likelihood
 from avae_jax.likelihoods import LIKELIHOODS, Bernoulli
 from avae_jax.methods import METHODS, Batch, vae
 from avae_jax.posteriors import POSTERIORS, Gaussian
@@ -393,7 +396,14 @@ def test_the_help_lists_what_was_added(folder, capsys):
         cli.main(["train", str(folder / "mine.py"), "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    for word in ("--pull", "Multiplies what the critic says", "huber", "uniform", "laplace"):
+    for word in (
+        "bars",
+        "--pull",
+        "Multiplies what the critic says",
+        "huber",
+        "uniform",
+        "laplace",
+    ):
         assert word in text, word
     assert "adversary" in text.split("--method", 1)[1]
     assert cli.run(["train", str(folder / "mine.py"), "--pull", "0"]) == 2
@@ -481,6 +491,16 @@ def test_the_losses_take_the_loss(config):
     grid = np.linspace(-60, 60, 400_001)[:, None]
     nll = np.asarray(LIKELIHOODS["huber"]().nll(grid, np.zeros_like(grid)), np.float64)
     assert np.trapezoid(np.exp(-nll), grid[:, 0]) == pytest.approx(1, rel=1e-4)
+
+
+def test_what_needs_a_gaussian_posterior_is_left_out_in_words(config):
+    setup = make_setup(cfg.replace_fields(config, method="vae", posterior="uniform"))
+    run = SimpleNamespace(method=setup.method, prior=lambda: StandardNormal(2))
+    run.variables = setup.method.init(jax.random.key(0))
+    x = np.zeros((3, 8, 8, 1), np.float32)
+    posterior, _ = setup.method.encode(run.variables, setup.method.prepare(x), train=False)
+    material = SimpleNamespace(run=run, x=x, posterior=posterior)
+    assert describe_likelihood(cast(Any, material)) == NOT_GAUSSIAN
 
 
 def test_a_prior_without_what_a_method_needs_is_refused_in_words(config):

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from avae_jax.files import cache_dir, describe_error, import_file, write_atomically, written_whole
+from avae_jax.files import (
+    cache_dir,
+    check_folder,
+    describe_error,
+    import_file,
+    write_atomically,
+    written_whole,
+)
 
 
 @pytest.mark.parametrize(
@@ -179,3 +186,22 @@ def test_a_file_that_is_none(tmp_path):
 
 def test_an_error_that_was_never_raised_has_no_place():
     assert describe_error(ValueError("x")) == "ValueError: x"
+
+
+def test_a_folder_that_can_be_made_passes_and_is_not_made(tmp_path):
+    check_folder(tmp_path, name="output")
+    check_folder(tmp_path / "some" / "where", name="output")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "mine").write_text("")
+    for folder in (tmp_path / "mine", tmp_path / "mine" / "deeper"):
+        with pytest.raises(ValueError, match=r"output=.*mine is a file, not a folder"):
+            check_folder(folder, name="output")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ValueError, match="run_dir=.*no write permission"):
+        check_folder(tmp_path / "new", name="run_dir")

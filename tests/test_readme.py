@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -12,11 +13,31 @@ TEXT = (ROOT / "README.md").read_text()
 def test_the_examples_run():
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     blocks = [block for block in blocks if "load_run" not in block]  # tests/training has that one.
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names: dict = {}
     exec("\n".join(blocks), names)  # noqa: S102
+    assert names["samples"].shape == (16, 8, 8, 1)
+    assert np.isfinite(names["kl"])
     assert names["lse"].shape == (64,)
     assert names["terms"]["kl"].shape == (64,)
+
+
+def test_the_example_of_an_experiment_is_one():
+    from avae_jax.training.config import Config, check_config
+
+    text = (ROOT / "experiments" / "README.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict = {}
+    exec(block, names)  # noqa: S102
+    assert isinstance(names["config"], Config)
+    check_config(names["config"])
+
+
+def test_every_experiment_and_method_is_named():
+    from avae_jax.methods import METHODS
+    from avae_jax.training.config import experiment_names
+
+    assert {*experiment_names(), *METHODS} <= {*re.findall(r"`(?:--method )?(\w+)`", TEXT)}
 
 
 def test_the_networks_of_the_example_fit(tmp_path, monkeypatch):

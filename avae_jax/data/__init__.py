@@ -5,6 +5,7 @@ from avae_jax.data.checks import check_images, check_value_range
 from avae_jax.data.errors import DataError
 from avae_jax.data.factors import FACTORS, load_factors
 from avae_jax.data.image_data import ImageData
+from avae_jax.data.in_memory import make_image_data
 from avae_jax.data.registry import DATASETS, PREPARED, load_dataset, prepare_dataset, read_images
 from avae_jax.data.splits import Splits, draw_splits
 
@@ -22,6 +23,7 @@ __all__ = [
     "epoch_indices",
     "load_dataset",
     "load_factors",
+    "make_image_data",
     "prepare_dataset",
     "read_images",
     "steps_per_epoch",

@@ -1,4 +1,4 @@
-"""Images from one .npy or .npz file."""
+"""Images from one .npy or .npz file, and what makes an array one of images."""
 
 import os
 import zipfile
@@ -41,7 +41,7 @@ def read_array_file(path) -> tuple[np.ndarray, np.ndarray | None]:
         raise DataError(f"{path} must end in .npy or .npz: save it with np.save or np.savez")
     try:
         if path.endswith(".npy"):
-            return _as_images(np.lib.format.open_memmap(path, mode="r"), path), None
+            return as_images(np.lib.format.open_memmap(path, mode="r"), path), None
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             if isinstance(stored, np.ndarray):
                 raise DataError(f"{path} holds one bare array: rename it to .npy")
@@ -58,9 +58,9 @@ def read_array_file(path) -> tuple[np.ndarray, np.ndarray | None]:
                 "save one array of uint8 or float32"
             ) from error
         raise DataError(f"{path} cannot be read: {_first_line(error)}") from error
-    images = _as_images(images, f"{path}['{image_key}']")
+    images = as_images(images, f"{path}['{image_key}']")
     if labels is not None:
-        labels = _as_labels(labels, len(images), f"{path}['{label_key}']")
+        labels = as_labels(labels, len(images), f"{path}['{label_key}']")
     return images, labels
 
 
@@ -76,7 +76,21 @@ def _image_key(keys: list[str], path: str) -> str:
     return found[0]
 
 
-def _as_images(images: np.ndarray, source: str) -> np.ndarray:
+def as_images(images: np.ndarray, source: str) -> np.ndarray:
+    """Return an array as images: of a shape and a dtype that can be trained on.
+
+    bool becomes 0 and 255; integers within 0..255 become uint8; other floats become float32.
+
+    Args:
+      images: `[n, height, width, channels]`, `[n, height, width]` or `[n, features]`.
+      source: where the array comes from, for the message.
+
+    Returns:
+      `[n, height, width, channels]` or `[n, features]`, uint8 or float32.
+
+    Raises:
+      DataError: another shape or dtype, or values that are not finite.
+    """
     if images.ndim not in (2, 3, 4):
         raise DataError(
             f"{source} has shape {images.shape}: expected [n, height, width, channels], "
@@ -89,7 +103,7 @@ def _as_images(images: np.ndarray, source: str) -> np.ndarray:
     elif images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3, 4):
         raise DataError(
             f"{source} has shape {images.shape}, channels first it seems: "
-            "save images.transpose(0, 2, 3, 1)"
+            "give images.transpose(0, 2, 3, 1)"
         )
     if images.dtype == np.uint8:
         return images
@@ -100,7 +114,7 @@ def _as_images(images: np.ndarray, source: str) -> np.ndarray:
         if low < 0 or high > 255:
             raise DataError(
                 f"{source} is {images.dtype} and spans [{low}, {high}]: integers must lie in "
-                "0..255; save it as float32 otherwise"
+                "0..255; convert it to float32 otherwise"
             )
         return images.astype(np.uint8)
     if np.issubdtype(images.dtype, np.floating):
@@ -109,10 +123,11 @@ def _as_images(images: np.ndarray, source: str) -> np.ndarray:
                 images = images.astype(np.float32)
         check_finite(images, source=source)
         return images
-    raise DataError(f"{source} has dtype {images.dtype}: save it as uint8 or float32")
+    raise DataError(f"{source} has dtype {images.dtype}: convert it to uint8 or float32")
 
 
-def _as_labels(labels: np.ndarray, count: int, source: str) -> np.ndarray:
+def as_labels(labels: np.ndarray, count: int, source: str) -> np.ndarray:
+    """Return labels as `[count]` int32, or raise a `DataError` if they are no integers."""
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
             f"{source} has shape {labels.shape} and dtype {labels.dtype}: "

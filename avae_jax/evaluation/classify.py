@@ -1,20 +1,31 @@
 """Trains the classifier in whose features the samples of a labelled data set are judged."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from avae_jax.data import DataError, ImageData
+from avae_jax.evaluation.material import thinned
 from avae_jax.features import Classifier, train_classifier
+from avae_jax.text import number
 
 _MOST_TRAIN, _MOST_OTHER = 60_000, 10_000
 
 
-def train_on(dataset: ImageData, *, num_epochs: int = 5, seed: int = 0) -> Classifier:
+def train_on(
+    dataset: ImageData,
+    *,
+    num_epochs: int = 5,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+) -> Classifier:
     """Train a classifier on a data set's training split and measure it on the test split.
 
     Args:
       dataset: with labels; uint8 images or floats in [0, 1].
       num_epochs: passes over at most 60,000 training images.
       seed: of initial weights and batches.
+      say: receives a line per epoch.
 
     Returns:
       The classifier, named after the data set.
@@ -28,30 +39,26 @@ def train_on(dataset: ImageData, *, num_epochs: int = 5, seed: int = 0) -> Class
         )
 
     def some(split, most):
-        rows = split[np.linspace(0, len(split) - 1, min(len(split), most)).astype(np.int64)]
+        rows = thinned(split, most)
         return np.asarray(dataset.images[rows]), np.asarray(dataset.labels)[rows]
 
     splits = dataset.splits
     validation_images, validation_labels = some(splits.validation, _MOST_OTHER)
     images, labels = some(splits.train, _MOST_TRAIN)
-    # Evaluation without a classifier needs no progress bar.
-    from tqdm import tqdm
 
-    with tqdm(total=num_epochs, unit="epoch") as bar:
+    def progress(epoch, values):
+        shown = "  ".join(f"{name} {number(value)}" for name, value in values.items())
+        say(f"epoch {epoch}/{num_epochs}  {shown}")
 
-        def progress(epoch, values):
-            bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
-            bar.update()
-
-        net = train_classifier(
-            images,
-            labels,
-            num_classes=dataset.num_classes,
-            dataset=dataset.name,
-            validation_images=validation_images,
-            validation_labels=validation_labels,
-            num_epochs=num_epochs,
-            seed=seed,
-            progress=progress,
-        )
+    net = train_classifier(
+        images,
+        labels,
+        num_classes=dataset.num_classes,
+        dataset=dataset.name,
+        validation_images=validation_images,
+        validation_labels=validation_labels,
+        num_epochs=num_epochs,
+        seed=seed,
+        progress=progress,
+    )
     return net.with_test_accuracy(*some(splits.test, _MOST_OTHER))

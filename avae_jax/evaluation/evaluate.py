@@ -7,23 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from avae_jax import metrics
+from avae_jax.checks import check_count
 from avae_jax.data import ImageData
 from avae_jax.evaluation import html, pictures
 from avae_jax.evaluation.disentangled import Factors, describe_disentanglement
 from avae_jax.evaluation.latent import describe_codes
 from avae_jax.evaluation.likelihood import describe_likelihood
 from avae_jax.evaluation.material import Material, Protocol, describe, gather
-from avae_jax.evaluation.samples import FeatureSpace, describe_samples, draw_priors, pixel_features
+from avae_jax.evaluation.record import SUMMARY_FILE, describe_training, keep
+from avae_jax.evaluation.samples import (
+    FeatureSpace,
+    describe_samples,
+    draw_samples,
+    pixel_features,
+)
 from avae_jax.evaluation.verdict import Finding, headline, judge
+from avae_jax.files import check_folder, write_atomically
 from avae_jax.training.run import Run, load_run
 from avae_jax.training.writers import strict_json
 
-SUMMARY_FILE, REPORT_FILE = "summary.json", "report.html"
+# Decoded draws that a picture shows.
+_SHOWN = 36
 
 
 def evaluate_run(
     run: str | os.PathLike | Run,
     *,
+    quick: bool = False,
     dataset: ImageData | None = None,
     protocol: Protocol = "standard",
     num_images: int = 10_000,
@@ -36,10 +46,14 @@ def evaluate_run(
     output: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Evaluate a trained model on images it has never seen and write the report.
+    """Evaluate a trained model on images it has never seen and write what is found.
 
     Args:
       run: a run folder, or a run that was loaded.
+      quick: whether to measure only what takes seconds: reconstruction, the codes as far as the
+        verdict needs them. It is what a training ends with, and leaves in the run folder
+        `summary.json`, `figures/*.png`, TensorBoard images, and the moments of the training codes
+        that `Run.prior("measured")` reads. A number it has is the one of the whole evaluation.
       dataset: the images of the run where its configuration does not name them.
       protocol: "standard" or "paper" (the authors' choices).
       num_images: the most images of a split to use.
@@ -47,76 +61,74 @@ def evaluate_run(
       seed: of every draw.
       inception_weights: file of the Inception weights for FID and KID in its features.
       classifier: file of a classifier that `avae classifier` wrote, for features of the data set.
-      iwae_samples: draws a image of the importance-weighted bound, for stochastic encoders.
+      iwae_samples: draws per image for the importance-weighted bound, for stochastic encoders.
       factors: for data with known factors: "scores" encodes most of their grid and computes the
-        disentanglement scores, "dci" adds DCI, which trains a classifier a factor, "none" skips.
-      output: folder to write to; None is `RUN/evaluation`.
+        disentanglement scores, "dci" adds DCI, which trains a classifier per factor, "none" skips.
+      output: folder to write `summary.json` and the page `report.html` to; None is
+        `RUN/evaluation`, with `quick` the run folder and no page.
       say: receives a line of progress.
 
     Returns:
-      The summary that `summary.json` holds: "about", "verdict", then a section a subject. Values
-      that are not defined are NaN here and null in the file.
+      The summary that `summary.json` holds: "about", "verdict", "training", "reconstruction",
+      "latent", and unless `quick` "likelihood", "samples", "disentanglement". Values that are not
+      defined are NaN here and null in the file.
 
     Raises:
       ValueError: no run folder, images that were trained on, a file of features that does not fit.
     """
     start = time.monotonic()
-    least = {"num_images": 20, "num_samples": 20, "iwae_samples": 1, "seed": 0}
-    given = {"num_images": num_images, "num_samples": num_samples, "iwae_samples": iwae_samples}
-    for name, value in {**given, "seed": seed}.items():
-        if value < least[name]:
-            raise ValueError(f"{name}={value}: give at least {least[name]}")
+    check_count("num_images", num_images, minimum=20)
+    check_count("num_samples", num_samples, minimum=20)
+    check_count("iwae_samples", iwae_samples, minimum=1)
+    check_count("seed", seed, minimum=0)
     if not isinstance(run, Run):
         run = load_run(run)
-    folder = Path(output) if output is not None else run.path / "evaluation"
-    _check_folder(folder)
+    if output is None:
+        output = run.path if quick else run.path / "evaluation"
+    folder = Path(output)
+    check_folder(folder, name="output")
     # Files are read before the work that needs them at its end.
     spaces = _file_spaces(inception_weights, classifier)
     say(f"encoding {run.path}")
     material = gather(run, dataset, protocol=protocol, num_images=num_images, seed=seed)
     _check_fit(spaces, material)
 
-    latent, arrays = describe_codes(material, say)
+    latent, arrays = describe_codes(material, say, quick=quick)
     findings = judge(latent)
     say("reconstructions")
-    reconstruction = {"n": len(material.x), **_reconstruction(material)}
-    likelihood = describe_likelihood(material, say, num_samples=iwae_samples)
-    say("decoding draws of the prior")
-    priors = draw_priors(material, min(num_samples, len(material.index), len(material.train_index)))
-    samples, curves = describe_samples(material, [*spaces, pixel_features(material)], priors, say)
-    disentanglement, directions = describe_disentanglement(material, say, factors=factors)
-
-    summary = {
-        "about": {**describe(material), "num_samples": len(next(iter(priors.values())))},
+    summary: dict[str, Any] = {
+        "about": describe(material),
         "verdict": {
             "headline": headline(findings),
             "findings": [finding._asdict() for finding in findings],
         },
-        "reconstruction": reconstruction,
+        "training": describe_training(run),
+        "reconstruction": {"n": len(material.x), **_reconstruction(material)},
         "latent": latent,
-        "likelihood": likelihood,
-        "samples": samples,
-        "disentanglement": disentanglement,
     }
-    say("figures")
-    drawn = pictures.draw(material, arrays, priors, curves, directions)
+    if quick:
+        say("figures")
+        samples = draw_samples(material, _SHOWN, quick=True)
+        drawn = pictures.draw_quick(material, arrays, samples)
+        keep(material, samples, [picture for group in drawn.values() for picture in group])
+    else:
+        summary["likelihood"] = describe_likelihood(material, say, num_samples=iwae_samples)
+        say("decoding draws of the prior")
+        num_samples = min(num_samples, len(material.index), len(material.train_index))
+        summary["about"]["num_samples"] = num_samples
+        samples = draw_samples(material, num_samples)
+        spaces.append(pixel_features(material))
+        summary["samples"], curves = describe_samples(material, spaces, samples, say)
+        scores, directions = describe_disentanglement(material, say, factors=factors)
+        summary["disentanglement"] = scores
+        say("figures")
+        drawn = pictures.draw(material, arrays, samples, curves, directions)
     summary["about"]["seconds"] = round(time.monotonic() - start, 1)
-    page = _page(summary, findings, drawn)
     folder.mkdir(parents=True, exist_ok=True)
-    html.write_text(folder / SUMMARY_FILE, strict_json(summary))
-    html.write_text(folder / REPORT_FILE, page)
+    write_atomically(folder / SUMMARY_FILE, strict_json(summary))
+    if not quick:
+        write_atomically(folder / "report.html", _page(summary, findings, drawn))
     return summary
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be written to before the work whose result it is to hold."""
-    place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise ValueError(f"output={folder}: {place} is a file, not a folder; choose another")
-    if not os.access(place, os.W_OK):
-        raise ValueError(f"output={folder}: no write permission in {place}; choose another")
 
 
 def _file_spaces(inception_weights, classifier) -> list[FeatureSpace]:
@@ -148,95 +160,87 @@ def _check_fit(spaces: list[FeatureSpace], material: Material) -> None:
 
 
 def _reconstruction(material: Material) -> dict[str, float]:
-    values = metrics.reconstruction_error(
-        material.x, material.x_recon, value_range=material.value_range
-    )
-    if material.is_images and material.value_range is not None:
-        values |= metrics.structural_similarity(
-            material.x, material.x_recon, value_range=material.value_range
-        )
+    x, x_recon, value_range = material.x, material.x_recon, material.value_range
+    values = metrics.reconstruction_error(x, x_recon, value_range=value_range)
+    if material.is_images and value_range is not None:
+        values |= metrics.structural_similarity(x, x_recon, value_range=value_range)
     return values
 
 
-_HEADINGS = {
-    "reconstruction": "Reconstruction",
-    "latent": "Latent space",
-    "likelihood": "Likelihood and ELBO surgery",
-    "samples": "Samples",
-    "disentanglement": "Disentanglement",
-    "about": "Where the numbers come from",
-}
-
-
-_NOTES = {
-    "reconstruction": "mse per pixel in [0, 1]; sse summed over an image in its own units; psnr in "
-    "dB; ssim 1 for equal images.",
-    "latent": "Moments and holes are in units of the prior's standard deviation. kde kl: held out, "
-    "nats; tail share: codes beyond the reach of the centers; knn kl detects rather than measures "
-    "in many dimensions; fill: codes in the emptiest cell of any plane over those expected; far "
-    "prior share and Henze-Zirkler mean little where their flag is 0; relevant directions carry "
-    "99% of the decoder's response; unevenness: spread of the log standard deviations.",
-    "samples": "Floor: training images in place of samples. FD and kid: 0 is best; precision, "
-    "recall and the others: 1 is best. copying z below -3 says that samples copy training images, "
-    "above 3 that they are farther from them than test images are.",
-    "disentanglement": "null: noise codes; ceiling: the factors themselves as codes. along: in "
-    "directions found with labels, on other draws than those scored.",
+# Name in the summary -> heading on the page and how to read it.
+_SECTIONS = {
+    "training": ("Training", "What the run reported last, of the epoch it ended with."),
+    "reconstruction": (
+        "Reconstruction",
+        "mse per pixel in [0, 1]; sse summed over an image in its own units; psnr in dB; ssim 1 "
+        "for equal images.",
+    ),
+    "latent": (
+        "Latent space",
+        "In units of the prior, where its mean is 0 and its covariance I, but for the density and "
+        "the active units. kde kl: held out, nats; tail share: codes beyond the reach of the "
+        "centers; knn kl detects rather than measures in many dimensions; fill: codes in the "
+        "emptiest cell of any plane over those expected; far prior share and Henze-Zirkler mean "
+        "little where their flag is 0; relevant directions carry 99% of the decoder's response; "
+        "unevenness: spread of the log standard deviations.",
+    ),
+    "likelihood": (
+        "Likelihood and ELBO surgery",
+        "q(z) is the mixture over all images evaluated: over a minibatch of B the mutual "
+        "information is bounded by log B.",
+    ),
+    "samples": (
+        "Samples",
+        "Floor: training images in place of samples. FD and kid: 0 is best; precision, recall and "
+        "the others: 1 is best. copying z below -3 says that samples copy training images, above 3 "
+        "that they are farther from them than test images are.",
+    ),
+    "disentanglement": (
+        "Disentanglement",
+        "null: noise codes; ceiling: the factors themselves as codes. along: in directions found "
+        "with labels, on other draws than those scored.",
+    ),
+    "about": ("Where the numbers come from", ""),
 }
 
 
 def _page(summary: Mapping[str, Any], findings: list[Finding], drawn) -> str:
     about = summary["about"]
-    line = (
-        f"{about['method']} on {about['dataset']}, {about['latent_dim']} latent dimensions, step "
-        f"{about['checkpoint_step']:,}; {about['num_images']:,} {about['split']} images, "
-        f"{about['num_samples']:,} samples, seed {about['seed']}, protocol {about['protocol']}"
-    )
-    tables: dict[str, Any] = {}
-    notes: dict[str, str] = {}
-    for name, heading in _HEADINGS.items():
-        section = summary[name]
-        if not isinstance(section, Mapping):
-            notes[heading], section = str(section), {}
-        elif "note" in section:
-            notes[heading] = section["note"]
-            section = {key: value for key, value in section.items() if key != "note"}
-        elif name in _NOTES:
-            notes[heading] = _NOTES[name]
-        tables[heading] = section
+    sections = []
+    for name, (heading, note) in _SECTIONS.items():
+        numbers = summary[name]
+        computed = isinstance(numbers, Mapping)
+        sections.append(html.Section(heading, note, numbers) if computed else
+                        html.Section(heading, numbers, {}))  # fmt: skip
     return html.make_page(
         title=f"{about['experiment']}: {about['method']} evaluated",
-        about=line,
+        about=f"{about['method']} on {about['dataset']}, {about['latent_dim']} latent dimensions, "
+        f"step {about['checkpoint_step']:,}; {about['num_images']:,} {about['split']} images, "
+        f"{about['num_samples']:,} samples, seed {about['seed']}, protocol {about['protocol']}",
         findings=findings,
         cards=_cards(summary),
         pictures=drawn,
-        tables=tables,
-        notes=notes,
+        sections=sections,
     )
 
 
 def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    reconstruction, latent = summary["reconstruction"], summary["latent"]
-    cards = [
-        (
-            "Reconstruction error",
-            html.number(reconstruction["mse"]),
-            f"mean image {html.number(reconstruction['mse_null'])}",
-        )
+    """Return the numbers that matter most: what, value, what to compare it with."""
+    density, collapse = summary["latent"]["density"], summary["latent"]["collapse"]
+    name, unit = ("kde_kl", "nats") if "kde_kl" in density else ("kde_kl_log10", "base 10")
+    mse, mse_null = (summary["reconstruction"][f"mse{end}"] for end in ("", "_null"))
+    used = f"{collapse['dims'] - collapse['num_collapsed_means']} of {collapse['dims']}"
+    compared = [
+        ("Reconstruction error", mse, "mean image", mse_null),
+        (f"KL to the prior (KDE), {unit}", density[name], "null", density[f"{name}_null"]),
+        ("Directions in use", used, "of the latent space", ""),
     ]
-    density = latent["density"]
-    name = "kde_kl" if "kde_kl" in density else "kde_kl_log10"
-    cards.append(
-        (
-            "KL to the prior (KDE), " + ("nats" if name == "kde_kl" else "base 10"),
-            html.number(density[name]),
-            f"null {html.number(density[f'{name}_null'])}",
-        )
-    )
-    collapse = latent["collapse"]
-    used = collapse["dims"] - collapse["num_collapsed_means"]
-    cards.append(("Directions in use", f"{used} of {collapse['dims']}", "of the latent space"))
     for space, section in summary["samples"].items():
         if isinstance(section, Mapping) and space in section.get("claimed", {}):
-            value, floor = section["claimed"][space], section["floor"][space]
-            cards.append((space, html.number(value), f"real images {html.number(floor)}"))
-    return cards
+            compared.append(
+                (space, section["claimed"][space], "real images", section["floor"][space])
+            )
+    return [
+        (what, html.number(value), f"{beside} {html.number(null)}".strip())
+        for what, value, beside, null in compared
+    ]

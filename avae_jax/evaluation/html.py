@@ -1,12 +1,12 @@
 """One self-contained page: verdict in words, then figures, then every number."""
 
 import base64
+import functools
 import html
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from avae_jax import text
 from avae_jax.evaluation.verdict import Finding, headline
 
 
@@ -19,6 +19,7 @@ class Picture(NamedTuple):
       data: the bytes of a PNG or GIF.
       kind: "png" or "gif".
       width: CSS pixels it is shown at; None is its own width, at most the page's.
+      file: its name in the run's `figures/`, without suffix; empty where it is not kept there.
     """
 
     title: str
@@ -26,7 +27,26 @@ class Picture(NamedTuple):
     data: bytes
     kind: str = "png"
     width: int | None = None
+    file: str = ""
 
+
+class Section(NamedTuple):
+    """A table of the page.
+
+    Attributes:
+      heading: what its numbers are about.
+      note: how to read them; empty for none.
+      numbers: nested mappings become parts of the table; `name_null`, `name_null_std` and
+        `name_stderr` stand in the columns of `name`.
+    """
+
+    heading: str
+    note: str
+    numbers: Mapping[str, Any]
+
+
+number = functools.partial(text.number, typographic=True)
+"""Write a value for a person: three significant digits, a dash for what is not defined."""
 
 _STYLE = """
 :root { --ink:#23272e; --quiet:#69717d; --line:#e2e5ea; --paper:#fff; --soft:#f6f7f9;
@@ -75,8 +95,7 @@ def make_page(
     findings: Sequence[Finding],
     cards: Sequence[tuple[str, str, str]],
     pictures: Mapping[str, Sequence[Picture]],
-    tables: Mapping[str, Mapping[str, Any]],
-    notes: Mapping[str, str],
+    sections: Sequence[Section],
 ) -> str:
     """Return the page as text: no script, no font and no picture from elsewhere.
 
@@ -86,9 +105,7 @@ def make_page(
       findings: the verdict, the gravest finding first.
       cards: (label, value, what to compare it with) of the few numbers that matter most.
       pictures: heading -> figures under it.
-      tables: heading -> numbers, nested mappings become sections of a table; `name_null`,
-        `name_null_std` and `name_stderr` stand in the columns of `name`.
-      notes: heading -> a sentence above its table.
+      sections: the tables of all numbers.
     """
     level = findings[0].level if findings else "good"
     parts = [
@@ -99,26 +116,26 @@ def make_page(
     if cards:
         parts.append('<ul class="cards">')
         for label, value, beside in cards:
-            shown = (html.escape(text) for text in (label, value, beside))
+            shown = (html.escape(part) for part in (label, value, beside))
             parts.append("<li><span>{}</span><b>{}</b><span>{}</span></li>".format(*shown))
         parts.append("</ul>")
     for heading, group in pictures.items():
         if group:
             parts.append(f"<h2>{html.escape(heading)}</h2>")
             parts += [_figure(picture) for picture in group]
-    if tables:
+    if sections:
         parts.append("<h2>All numbers</h2>")
         parts.append(
             '<p class="note">null: what the same estimator gives for as many draws of the prior '
             "or of noise codes, with its standard deviation; for reconstructions the mean image. "
             "Floor: training images in place of samples. A dash: not defined here.</p>"
         )
-    for heading, numbers in tables.items():
-        parts.append(f"<h3>{html.escape(heading)}</h3>")
-        if heading in notes:
-            parts.append(f'<p class="note">{html.escape(notes[heading])}</p>')
-        if numbers:
-            parts.append(_table(numbers))
+    for section in sections:
+        parts.append(f"<h3>{html.escape(section.heading)}</h3>")
+        if section.note:
+            parts.append(f'<p class="note">{html.escape(section.note)}</p>')
+        if section.numbers:
+            parts.append(_table(section.numbers))
     parts.append("</main></body></html>")
     return "\n".join(parts) + "\n"
 
@@ -136,9 +153,7 @@ def make_comparison(
       rows: (quantity, one cell a column); a row without cells is a heading.
       verdicts: (run, its findings).
     """
-    parts = [
-        *_head(title, about),
-    ]
+    parts = _head(title, about)
     for name, findings in verdicts:
         level = findings[0].level if findings else "good"
         said = html.escape(headline(list(findings)))
@@ -154,34 +169,6 @@ def make_comparison(
         parts.append(f"<tr><td>{html.escape(name)}</td>{shown}</tr>")
     parts.append("</table></div></main></body></html>")
     return "\n".join(parts) + "\n"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
-
-
-def number(value: Any) -> str:
-    """Write a value for a person: three significant digits, a dash for what is not defined."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if not isinstance(value, float):
-        return str(value)
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    if value != 0.0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        text = f"{value:.2e}"
-    elif abs(value) >= 999.5:
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:#.3g}".rstrip(".")
-    return text.replace("-", "−")
 
 
 def _head(title: str, about: str) -> list[str]:
@@ -203,8 +190,8 @@ def _listed(findings: Sequence[Finding]) -> str:
     return f"<ul>{''.join(items)}</ul>"
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 
 def _figure(picture: Picture) -> str:
@@ -236,8 +223,8 @@ def _table(numbers: Mapping[str, Any]) -> str:
             lines.append(f'<tr><th colspan="{len(kept)}">{html.escape(row[0])}</th></tr>')
             continue
         if len(row[1]) > _LONGEST_NUMBER:
-            text = f'<td colspan="{len(kept) - 1}">{html.escape(row[1])}</td>'
-            lines.append(f"<tr><td>{html.escape(row[0])}</td>{text}</tr>")
+            cell = f'<td colspan="{len(kept) - 1}">{html.escape(row[1])}</td>'
+            lines.append(f"<tr><td>{html.escape(row[0])}</td>{cell}</tr>")
             continue
         cells = (f"<td{' class=n' if c else ''}>{html.escape(row[c] or '')}</td>" for c in kept)
         lines.append(f"<tr>{''.join(cells)}</tr>")

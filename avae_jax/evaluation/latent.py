@@ -1,4 +1,8 @@
-"""The latent space of a run: does the aggregate posterior match the prior, and where not."""
+"""The latent space of a run: does the aggregate posterior match the prior, and where not.
+
+All but the density is measured in units of the prior, where its mean is 0 and its covariance I. A
+Gaussian prior is N(0, I) there, and estimators know their null; another stands for itself by draws.
+"""
 
 import dataclasses
 import math
@@ -12,6 +16,10 @@ from avae_jax.density import find_bandwidth, null_kl
 from avae_jax.evaluation.material import Material
 from avae_jax.evaluation.verdict import COLLAPSED_SHARE, IGNORED_SHARE, LOCATION_NOTICE
 from avae_jax.metrics.checks import prior_generator
+from avae_jax.priors import PriorUnits
+
+# Draws of a prior without a known null that the density of others like them is taken at.
+_NULL_QUERIES = 2000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,127 +27,142 @@ class LatentArrays:
     """What the figures of the latent space are drawn from.
 
     Attributes:
-      eigenvalues: `[latent_dim]` of the covariance of the codes, ascending.
+      z: `[n, latent_dim]`, the codes as they are shown: in their own units where the prior is
+        N(0, s^2 I), else in those of the prior.
+      prior_std: s in these units.
+      units: of the prior.
+      eigenvalues: `[latent_dim]` of the covariance of `z`, ascending.
       vectors: `[latent_dim, latent_dim]`, their eigenvectors in columns.
       relevance: `[latent_dim]` the decoder's response by direction, descending, or None.
-      directions: `[<= latent_dim, latent_dim]`, those directions in rows, unit length.
-      worst_plane: `[2, latent_dim]`, the plane with the least even codes.
-      far_points: `[k, latent_dim]` draws of the prior farthest from all codes.
-      far_ratios: `[k]`, their distance to the codes over that to as many draws of the prior.
+      directions: `[<= latent_dim, latent_dim]`, those directions in rows, unit length, of the codes
+        in their own units.
+      worst_plane: `[2, latent_dim]`, the plane with the least even `z`.
     """
 
+    z: np.ndarray
+    prior_std: float
+    units: PriorUnits
     eigenvalues: np.ndarray
     vectors: np.ndarray
     relevance: np.ndarray | None
     directions: np.ndarray
     worst_plane: np.ndarray | None
-    far_points: np.ndarray
-    far_ratios: np.ndarray
 
 
 def describe_codes(
-    material: Material, say: Callable[[str], None] = lambda line: None, *, slow: bool = True
+    material: Material, say: Callable[[str], None] = lambda line: None, *, quick: bool = False
 ) -> tuple[dict[str, Any], LatentArrays]:
     """Measure how far the codes are from the prior, each number beside its null.
 
     Args:
       material: what is evaluated.
       say: receives a line of progress.
-      slow: whether to train the classifier of the two-sample test.
+      quick: whether to leave out what the verdict does not need.
 
     Returns:
       (numbers by section, arrays for the figures). Sections "scale", "collapse", "holes" and
-      "shape" are what the verdict is made of.
+      "shape" are what the verdict is made of. A section that the prior does not have says so.
     """
-    run, seed = material.run, material.seed
-    z = material.z.astype(np.float64)
-    n, d = z.shape
-    scale = run.prior().std()
-    mean = z.mean(axis=0)
-    eigenvalues, vectors = np.linalg.eigh(np.atleast_2d(np.cov(material.z, rowvar=False)))
-    eigenvalues = np.maximum(eigenvalues.astype(np.float64), 0.0)
-    numbers: dict[str, Any] = {"n": n, "prior_scale": scale}
+    prior, seed = material.run.prior(), material.seed
+    units = PriorUnits.of(prior, seed=seed)
+    u = units.to(material.z)
+    n, d = u.shape
+    mean, (eigenvalues, vectors) = u.mean(axis=0), _spectrum(u)
+    numbers: dict[str, Any] = {"n": n, "prior": prior.describe(), "prior_std": prior.std()}
+    none = f"not computed: it is defined for one Gaussian as prior, not for {prior.describe()}"
 
     say("moments, radius, density")
-    numbers["density"] = _density(material)
-    numbers["moments"] = metrics.code_moments(z / scale) | metrics.radial_ks(z, scale=scale)
-    if scale != 1.0:
+    numbers["density"] = _density(material, units)
+    numbers["moments"] = metrics.code_moments(u) | metrics.radial_ks(u)
+    if not units.is_gaussian:
+        numbers["moments"] = none
+    elif not units.is_standard:
+        z = material.z.astype(np.float64)
         numbers["moments_against_standard_normal"] = metrics.code_moments(z) | metrics.radial_ks(z)
-
-    say("distances from the prior")
-    numbers["distances"] = {
-        **metrics.sliced_w2(z, scale=scale, seed=seed),
-        **metrics.max_sliced_w2(z, scale=scale, seed=seed),
-        **_mmd(z, "rbf", scale, seed),
-        **_mmd(z, "imq", scale, seed),
-        **metrics.energy_distance(z, scale=scale, seed=seed),
-        **metrics.knn_kl(z, scale=scale, seed=seed),
-    }
-    if slow:
-        say("two-sample classifier")
-        numbers["distances"] |= metrics.c2st(z, scale=scale, seed=seed)
-
-    say("normality and dependence")
-    numbers["normality"] = metrics.mardia(z) | metrics.henze_zirkler(z)
-    numbers["dependence"] = metrics.total_correlation(z)
-    numbers["dependence"] |= metrics.dimension_kl(z / scale)
+    if not quick:
+        say("distances from the prior, normality and dependence")
+        numbers["distances"] = _distances(u, units)
+        numbers["normality"] = metrics.mardia(u) | metrics.henze_zirkler(u)
+        numbers["dependence"] = metrics.total_correlation(u)
+        if units.is_gaussian:
+            numbers["dependence"] |= metrics.dimension_kl(u)
+        else:
+            numbers["normality"] = none
 
     say("collapse")
-    loc = material.loc.astype(np.float64)
-    loc_eigenvalues = np.linalg.eigvalsh(np.atleast_2d(np.cov(loc, rowvar=False)))
-    dead = COLLAPSED_SHARE * scale**2
-    num_unused = int(np.count_nonzero(loc_eigenvalues < dead))
-    collapse: dict[str, Any] = {
+    loc_eigenvalues, _ = _spectrum(units.to(material.loc))
+    spectrum = metrics.relevance_spectrum(material.run.decode_batch, material.z, seed=seed)
+    num_unused = int(np.count_nonzero(loc_eigenvalues < COLLAPSED_SHARE))
+    numbers["collapse"] = collapse = {
         "dims": d,
-        "num_collapsed": int(np.count_nonzero(eigenvalues < dead)),
+        "num_collapsed": int(np.count_nonzero(eigenvalues < COLLAPSED_SHARE)),
         # Beyond those: draws of a posterior fill directions in which its mean does not move.
         "num_collapsed_means": num_unused,
-        **metrics.active_units(loc),
+        **metrics.active_units(material.loc),
+        **metrics.count_relevant(spectrum),
     }
-    collapse |= metrics.relevance(run.decode_batch, material.z, seed=seed)
-    spectrum = metrics.relevance_spectrum(run.decode_batch, material.z, seed=seed)
-    if np.all(np.isfinite(spectrum.directions)):
-        ignored = spectrum.directions < IGNORED_SHARE * spectrum.directions.mean()
-        collapse["num_ignored"] = max(int(np.count_nonzero(ignored)) - num_unused, 0)
-    numbers["collapse"] = collapse
+    relevance = spectrum.directions if np.all(np.isfinite(spectrum.directions)) else None
+    if relevance is not None:
+        ignored = np.count_nonzero(relevance < IGNORED_SHARE * relevance.mean())
+        collapse["num_ignored"] = max(int(ignored) - num_unused, 0)
 
     say("holes")
-    live = eigenvalues >= dead
-    numbers["scale"] = _scale(mean, eigenvalues, live, n, scale, seed)
-    white, back = _whiten(z, mean, eigenvalues, vectors, live)
-    ratio = numbers["scale"]["live_std_ratio"]
-    # A hole moves the mean a little; taking that out would smear its edges over other cells.
-    moved = numbers["scale"]["shift"] ** 2 - d / n > LOCATION_NOTICE**2
-    rescaled = (z - mean if moved else z) / (scale * (ratio if ratio > 0.0 else 1.0))
-    numbers["holes"], plane = _holes(rescaled, white, back, seed)
-    numbers["shape"] = _shape(white, seed)
-    far = metrics.hole_points(z, scale=scale, seed=seed, k=min(5, n))
+    live = eigenvalues >= COLLAPSED_SHARE
+    numbers["scale"] = _scale(mean, eigenvalues, live, n, units)
+    white, back = _whiten(u, mean, eigenvalues, vectors, live)
+    if units.is_gaussian:
+        ratio = numbers["scale"]["live_std_ratio"]
+        # A hole moves the mean a little; taking that out would smear its edges over other cells.
+        moved = numbers["scale"]["shift"] ** 2 - d / n > LOCATION_NOTICE**2
+        rescaled = (u - mean if moved else u) / (ratio if ratio > 0.0 else 1.0)
+        numbers["holes"], plane = _holes(rescaled, white, back, units)
+    else:
+        # Codes with fewer directions than the prior cannot be compared with its draws.
+        plane, holes = None, _uncovered(white, units) if live.all() else {}
+        numbers["holes"] = {"n": n, **holes}
+    numbers["shape"] = _shape(white, units)
+
+    factor = prior.std() if units.is_isotropic else 1.0
     lengths = np.linalg.norm(spectrum.displacements, axis=1, keepdims=True)
     walked = lengths[:, 0] > 0.0
     return numbers, LatentArrays(
-        eigenvalues=eigenvalues,
+        z=material.z if units.is_isotropic else u,
+        prior_std=factor,
+        units=units,
+        eigenvalues=factor**2 * eigenvalues,
         vectors=vectors,
-        relevance=spectrum.directions if np.all(np.isfinite(spectrum.directions)) else None,
+        relevance=relevance,
         directions=spectrum.displacements[walked] / lengths[walked],
         worst_plane=plane,
-        far_points=far.points,
-        far_ratios=far.ratios,
     )
 
 
-def _density(material: Material) -> dict[str, Any]:
-    """Return the KDE's numbers: KL to the prior beside its null, and the paper's entropy."""
+def _spectrum(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the eigenvalues of the codes' covariance, ascending, and its eigenvectors."""
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(z, rowvar=False)))
+    return np.maximum(values, 0.0), vectors
+
+
+def _density(material: Material, units: PriorUnits) -> dict[str, Any]:
+    """Return the KDE's numbers: KL to the trained prior beside its null, the paper's entropy."""
     run, z, centers = material.run, material.z, material.z_train
     d = run.method.latent_dim
-    # The bandwidth is that for the centers evaluated with, whatever the run was trained with; the
-    # null is that of codes at the scale the run claims.
-    bandwidth = find_bandwidth(d, len(centers), seed=material.seed)
-    null = null_kl(d, len(centers), bandwidth=bandwidth.h_corr, scale=run.prior().std())
-    kl = metrics.kde_kl(z, centers, bandwidth=bandwidth.h_corr)
+    # The bandwidth is that for the centers evaluated with, whatever the run was trained with. What
+    # was trained is the density of the smoothed codes; codes that match are draws of `units.prior`.
+    target = run.method.prior(run.variables)
+    found = find_bandwidth(d, len(centers), seed=material.seed)
+    bandwidth = found.h_corr * target.std()
+    log_prob = None if PriorUnits.of(target, seed=0).is_standard else target.log_prob
+    kl = metrics.kde_kl(z, centers, bandwidth=bandwidth, log_prob=log_prob)
+    if units.is_isotropic and log_prob is None:
+        null = null_kl(d, len(centers), bandwidth=bandwidth, scale=units.prior.std())
+    else:
+        draws = units.back(units.sampler(1)(_NULL_QUERIES + len(centers)))
+        queries, others = draws[:_NULL_QUERIES], draws[_NULL_QUERIES:]
+        null = metrics.kde_kl(queries, others, bandwidth=bandwidth, log_prob=log_prob)["kl"]
     unit = math.log(10.0) if material.protocol == "paper" else 1.0
     name = "kde_kl_log10" if material.protocol == "paper" else "kde_kl"
-    entropy = metrics.whitened_entropy(z, h_opt=bandwidth.h_opt, seed=material.seed)
-    return {
+    numbers = {
         name: kl["kl"] / unit,
         f"{name}_stderr": kl["stderr"] / unit,
         f"{name}_null": null / unit,
@@ -147,56 +170,64 @@ def _density(material: Material) -> dict[str, Any]:
         "kl_excess_nats": kl["kl"] - null,
         "kl_excess_nats_stderr": kl["stderr"],
         "num_centers": len(centers),
-        "bandwidth": bandwidth.h_corr,
-        "whitened_entropy": entropy["entropy"],
-        "whitened_entropy_null": entropy["null"],
-        "whitened_entropy_cap": entropy["cap"],
-        "tail_share": entropy["tail_share"],
+        "bandwidth": bandwidth,
     }
+    if units.is_gaussian:
+        entropy = metrics.whitened_entropy(z, h_opt=found.h_opt, seed=material.seed)
+        names = {"entropy": "whitened_entropy", "null": "whitened_entropy_null"}
+        names |= {"cap": "whitened_entropy_cap", "tail_share": "tail_share"}
+        numbers |= {name: entropy[key] for key, name in names.items()}
+    return numbers
 
 
-def _mmd(z, kernel: str, scale: float, seed: int) -> dict[str, float]:
-    found = metrics.mmd(z, kernel=kernel, scale=scale, seed=seed)
-    return {key.replace("mmd", f"mmd_{kernel}", 1): value for key, value in found.items()}
+def _distances(u: np.ndarray, units: PriorUnits) -> dict[str, float]:
+    """Return the two-sample metrics of the codes, against N(0, I) or draws of the prior."""
+    sample = units.stand_in(2)
+    options = {"reference": sample and sample(len(u)), "seed": units.seed}
+    found = metrics.sliced_w2(u, **options) | metrics.max_sliced_w2(u, **options)
+    for kernel in ("rbf", "imq"):
+        values = metrics.mmd(u, kernel=kernel, **options)
+        found |= {f"mmd_{kernel}{key.removeprefix('mmd')}": x for key, x in values.items()}
+    found |= metrics.energy_distance(u, **options) | metrics.knn_kl(u, **options)
+    return found | metrics.c2st(u, **options)
 
 
-def _whiten(z, mean, eigenvalues, vectors, live) -> tuple[np.ndarray, np.ndarray]:
+def _whiten(u, mean, eigenvalues, vectors, live) -> tuple[np.ndarray, np.ndarray]:
     """Return the codes with unit covariance in the directions in use, and how they lie.
 
     Where all are in use the axes are kept as they are (the symmetric root), so that a hole along
     two axes stays there.
     """
-    root = (z - mean) @ (vectors[:, live] / np.sqrt(eigenvalues[live]))
+    root = (u - mean) @ (vectors[:, live] / np.sqrt(eigenvalues[live]))
     if live.all():
         return root @ vectors.T, np.eye(len(live))
     return root, vectors[:, live]
 
 
-def _scale(mean, eigenvalues, live, n, scale, seed) -> dict[str, Any]:
+def _draws_like(n: int, d: int, units: PriorUnits, stream: int) -> np.ndarray:
+    """Return n draws of the prior in `d` of its dimensions."""
+    if units.is_gaussian:
+        return prior_generator(units.seed, stream=stream).standard_normal((n, d))
+    return units.sampler(stream)(n)[:, :d]
+
+
+def _scale(mean, eigenvalues, live, n: int, units: PriorUnits) -> dict[str, Any]:
     """Return the codes' standard deviations relative to the prior's, directions in use only."""
     d, num_live = len(eigenvalues), int(live.sum())
-    values: dict[str, Any] = {
+    stds = np.sqrt(eigenvalues[live]) if num_live else np.array([math.nan])
+    null, _ = _spectrum(_draws_like(n, len(stds), units, 17))
+    return {
         "n": n,
-        "claimed": scale,
+        "claimed": units.prior.std(),
         "dims": d,
         "live_dims": num_live,
-        "live_std_ratio": math.nan,
-        "live_std_ratio_null": 1.0,
-        # The mean of n draws lies sqrt(d / n) from the centre.
-        "shift": math.sqrt(float(mean @ mean)) / scale,
-        "shift_null": math.sqrt(d / n),
-        "unevenness": math.nan,
-        "unevenness_null": math.nan,
-    }
-    if not num_live:
-        return values
-    stds = np.sqrt(eigenvalues[live]) / scale
-    rng = prior_generator(seed, stream=17)
-    null = np.linalg.eigvalsh(np.atleast_2d(np.cov(rng.standard_normal((n, num_live)).T)))
-    return values | {
         "live_std_ratio": float(np.sqrt(np.mean(np.square(stds)))),
+        "live_std_ratio_null": 1.0,
         "live_std_min": float(stds.min()),
         "live_std_max": float(stds.max()),
+        # The mean of n draws lies sqrt(d / n) from the center.
+        "shift": float(np.linalg.norm(mean)),
+        "shift_null": math.sqrt(d / n),
         "unevenness": _spread(stds),
         "unevenness_null": _spread(np.sqrt(np.maximum(null, 1e-12))),
     }
@@ -207,60 +238,62 @@ def _spread(stds: np.ndarray) -> float:
     return float(np.std(np.log(stds)))
 
 
-def _shape(white: np.ndarray, seed: int) -> dict[str, Any]:
+def _shape(white: np.ndarray, units: PriorUnits) -> dict[str, Any]:
     """Compare codes without location and scale with draws that were whitened like them."""
     n, d = white.shape
-    if not d or n <= 2 * d:
+    if not d or n <= 2 * d or (not units.is_gaussian and d < len(units.loc)):
         return {}
-    draws = prior_generator(seed, stream=18).standard_normal((n, d))
-    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(draws, rowvar=False)))
-    draws, _ = _whiten(draws, draws.mean(axis=0), values, vectors, np.ones(d, bool))
+    draws = _draws_like(n, d, units, 18)
+    draws, _ = _whiten(draws, draws.mean(axis=0), *_spectrum(draws), np.ones(d, bool))
+    sample = units.stand_in(19)
+    options = {"reference": sample and sample(n), "num_null": 1, "seed": units.seed}
+    measures: dict[str, Callable] = {
+        "max_sliced_w2": lambda x: metrics.max_sliced_w2(x, **options),
+        **({"radial_ks": metrics.radial_ks} if units.is_gaussian else {}),
+    }
     shape: dict[str, Any] = {"n": n, "dims": d}
-    for name, measure in (
-        ("max_sliced_w2", lambda x: metrics.max_sliced_w2(x, num_null=1, seed=seed)),
-        ("radial_ks", metrics.radial_ks),
-    ):
-        shape[name] = measure(white)[name]
-        shape[f"{name}_null"] = measure(draws)[name]
+    for name, measure in measures.items():
+        shape[name], shape[f"{name}_null"] = measure(white)[name], measure(draws)[name]
     return shape
 
 
-def _holes(rescaled, white, back, seed) -> tuple[dict[str, Any], np.ndarray | None]:
+def _uncovered(white: np.ndarray, units: PriorUnits) -> dict[str, float]:
+    """Return which part of the prior has no code near it."""
+    covered = metrics.prior_coverage(white, sample=units.stand_in(20), seed=units.seed)
+    return covered | metrics.far_prior_share(white, sample=units.stand_in(21), seed=units.seed)
+
+
+def _holes(rescaled, white, back, units: PriorUnits) -> tuple[dict[str, Any], np.ndarray | None]:
     """Search codes for holes: rescaled by one number, and with unit covariance.
 
-    A wrong scale is told by itself. A hole changes the covariance too, so that it can vanish in
+    A wrong scale is named by itself. A hole changes the covariance too, so that it can vanish in
     whitened codes; without whitening a narrow direction looks like one.
     """
     n, d = white.shape
     holes: dict[str, Any] = {"n": n}
-    plane = None
     if d >= 1:
-        holes |= metrics.prior_coverage(white, seed=seed)
-        holes |= metrics.far_prior_share(white, seed=seed)
-    if d >= 2:
-        rings, sectors = _cells(n)
-        cells: dict[str, Any] = {"num_rings": rings, "num_sectors": sectors, "seed": seed}
-        holes |= metrics.plane_holes(white, **cells)
-        holes["plane_num_cells"] = rings * sectors
-        raw = metrics.plane_holes(rescaled, **cells)
-        holes["plane_min_fill_rescaled"] = raw["plane_min_fill"]
-        holes["plane_min_fill_rescaled_null"] = raw["plane_min_fill_null"]
-        holes["plane_min_fill_rescaled_null_std"] = raw["plane_min_fill_null_std"]
-        if math.isfinite(holes["plane_min_fill"]):
-            if raw["plane_min_fill"] < holes["plane_min_fill"]:
-                plane = _orthonormal(metrics.worst_plane(rescaled, **cells).directions)
-            else:
-                plane = _orthonormal(metrics.worst_plane(white, **cells).directions @ back.T)
-    return holes, plane
+        holes |= _uncovered(white, units)
+    if d < 2:
+        return holes, None
+    rings, sectors = _cells(n)
+    cells: dict[str, Any] = {"num_rings": rings, "num_sectors": sectors, "seed": units.seed}
+    holes |= metrics.plane_holes(white, **cells)
+    holes["plane_num_cells"] = rings * sectors
+    raw = metrics.plane_holes(rescaled, **cells)
+    for end in ("", "_null", "_null_std"):
+        holes[f"plane_min_fill_rescaled{end}"] = raw[f"plane_min_fill{end}"]
+    if not math.isfinite(holes["plane_min_fill"]):
+        return holes, None
+    if raw["plane_min_fill"] < holes["plane_min_fill"]:
+        plane = metrics.worst_plane(rescaled, **cells).directions
+    else:
+        plane = metrics.worst_plane(white, **cells).directions @ back.T
+    return holes, np.linalg.qr(plane.T)[0].T
 
 
 def _cells(n: int) -> tuple[int, int]:
-    """Return rings and sectors, for about 30 codes a cell: of fewer, one is empty by chance."""
+    """Return rings and sectors, for about 30 codes per cell: of fewer, one is empty by chance."""
     for rings, sectors in ((6, 8), (4, 6), (3, 4)):
         if n >= 28 * rings * sectors:
             return rings, sectors
     return 2, 4
-
-
-def _orthonormal(plane: np.ndarray) -> np.ndarray:
-    return np.linalg.qr(plane.T)[0].T

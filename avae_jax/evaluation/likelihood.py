@@ -4,18 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from avae_jax import metrics
-from avae_jax.evaluation.material import Material, evenly
-from avae_jax.priors import StandardNormal
+from avae_jax.evaluation.material import Material, thinned
+from avae_jax.posteriors import DiagonalGaussian
+from avae_jax.priors import PriorUnits
 
 NOT_COMPUTED = (
     "not computed: a deterministic encoder has no posterior, and I(x; z) is the logarithm of the "
     "number of images whatever the codes are"
 )
+NOT_GAUSSIAN = "not computed: it is taken apart for posteriors of one Gaussian only"
 
-# The bound costs as many decodings an image as it has draws.
+# The bound costs as many decodings per image as it has draws.
 _BOUND_IMAGES = 200
 
 
@@ -27,51 +28,47 @@ def describe_likelihood(
     Args:
       material: what is evaluated.
       say: receives a line of progress.
-      num_samples: draws an image of the importance-weighted bound, 200 images.
+      num_samples: draws per image for the importance-weighted bound, 200 images.
 
     Returns:
       "surgery" over all images of the split and "bound"; or why there are none.
     """
-    run, method = material.run, material.run.method
+    run, method, posterior = material.run, material.run.method, material.posterior
     if not method.is_stochastic:
         return NOT_COMPUTED
-    if not isinstance(run.prior(), StandardNormal):
-        return (
-            f"not computed: its parts are those of the prior N(0, I), not {run.prior().describe()}"
-        )
-    say("ELBO surgery")
+    if not isinstance(posterior, DiagonalGaussian):
+        return NOT_GAUSSIAN
+    prior = method.prior(run.variables)
+    log_prior = None if PriorUnits.of(prior, seed=0).is_standard else prior.log_prob
 
-    def posterior(x):
-        found, _ = method.encode(run.variables, x, train=False)
+    def encode(x):
+        found: Any
+        found, _ = method.encode(run.variables, method.prepare(x), train=False)
         return found.loc, found.log_var
 
     def log_likelihood(x, z):
         outputs, _ = method.decode(run.variables, z, train=False)
         return -method.likelihood(run.variables).nll(x, outputs)
 
-    rows = range(0, len(material.x), 256)
-    heads = [jax.jit(posterior)(material.x[start : start + 256]) for start in rows]
-    loc, log_var = (np.concatenate([np.asarray(head[k]) for head in heads]) for k in (0, 1))
-    scored = jax.jit(log_likelihood)
-    recon = np.concatenate(
-        [
-            np.asarray(scored(material.x[start : start + 256], material.z[start : start + 256]))
-            for start in rows
-        ]
+    say("ELBO surgery")
+    surgery = metrics.elbo_surgery(
+        posterior.loc,
+        posterior.log_var,
+        recon_log_prob=run.map_rows(jax.jit(log_likelihood), material.x, material.z),
+        log_prior=log_prior,
+        seed=material.seed,
     )
-    surgery = metrics.elbo_surgery(loc, log_var, recon_log_prob=recon, seed=material.seed)
-    say(f"importance-weighted bound, {num_samples} draws an image")
-    images = material.x[evenly(len(material.x), _BOUND_IMAGES)]
+    say(f"importance-weighted bound, {num_samples} draws per image")
+    images = thinned(material.x, _BOUND_IMAGES)
     bound = metrics.iwae_bound(
         images,
-        encode=posterior,
+        encode=encode,
         log_likelihood=log_likelihood,
+        log_prior=log_prior,
         num_samples=num_samples,
         seed=material.seed,
     )
     return {
         "surgery": {"n": len(material.x), **surgery},
         "bound": {"n": len(images), "num_samples": num_samples, **bound},
-        "note": "q(z) is the mixture over all images evaluated: over a minibatch of B the mutual "
-        "information is bounded by log B",
     }

@@ -12,6 +12,7 @@ import numpy as np
 
 from avae_jax.data import ImageData
 from avae_jax.metrics.checks import check_codes
+from avae_jax.posteriors import Distribution
 from avae_jax.training.config import to_dict
 from avae_jax.training.run import Run, run_data
 from avae_jax.version import __version__
@@ -39,6 +40,7 @@ class Material:
       train_index: `[m]`, training images the codes are compared with.
       x: `[n, ...]` images, float32 in the decoder's range.
       x_train: `[m, ...]`, likewise.
+      posterior: of each image.
       loc: `[n, latent_dim]`, the codes; posterior means of a stochastic encoder.
       z: `[n, latent_dim]`, codes drawn from the posterior; `loc` of a deterministic encoder.
       z_train: `[m, latent_dim]`, likewise drawn.
@@ -55,6 +57,7 @@ class Material:
     train_index: np.ndarray
     x: np.ndarray
     x_train: np.ndarray
+    posterior: Distribution
     loc: np.ndarray
     z: np.ndarray
     z_train: np.ndarray
@@ -70,6 +73,11 @@ class Material:
     def is_images(self) -> bool:
         """Whether the data are `[n, h, w, c]` and not plain features."""
         return self.x.ndim == 4
+
+    def train_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean `[latent_dim]` and covariance of the training codes, float64."""
+        z = self.z_train.astype(np.float64)
+        return z.mean(axis=0), np.atleast_2d(np.cov(z, rowvar=False))
 
     def to_unit(self, x: np.ndarray) -> np.ndarray:
         """Scale images of the decoder's range to [0, 1]; data without bounds stay as they are."""
@@ -103,10 +111,11 @@ def gather(
     dataset = run_data(run, dataset)
     split = "validation" if protocol == "paper" else "test"
     check_no_leak(dataset, split)
-    index = _some(getattr(dataset.splits, split), num_images)
-    train_index = _some(dataset.splits.train, num_images)
+    index = thinned(getattr(dataset.splits, split), num_images)
+    train_index = thinned(dataset.splits.train, num_images)
     images, train_images = dataset.images[index], dataset.images[train_index]
-    loc = run.encode(images)
+    posterior = run.posterior(images)
+    loc = np.asarray(posterior.mean())
     check_codes(loc, name="codes of the run", min_codes=2)
     return Material(
         run=run,
@@ -118,8 +127,9 @@ def gather(
         train_index=train_index,
         x=np.asarray(run.method.to_float(np.asarray(images))),
         x_train=np.asarray(run.method.to_float(np.asarray(train_images))),
+        posterior=posterior,
         loc=loc,
-        z=run.draw_codes(images, seed=seed) if run.method.is_stochastic else loc,
+        z=np.asarray(posterior.sample(jax.random.key(seed))),
         z_train=run.draw_codes(train_images, seed=seed + 1),
         x_recon=run.decode(loc),
         labels=None if dataset.labels is None else np.asarray(dataset.labels)[index],
@@ -142,7 +152,7 @@ def check_no_leak(dataset: ImageData, split: str) -> None:
         if shared.size:
             raise LeakError(
                 f"{split} and {name} share {shared.size} images (the first is {shared[0]}): "
-                "numbers on them would be too good; draw the splits anew and train again"
+                "numbers on them would be too good; draw the splits again and train again"
             )
 
 
@@ -178,14 +188,10 @@ def describe(material: Material) -> dict[str, Any]:
     }
 
 
-def _some(index: np.ndarray, most: int) -> np.ndarray:
-    """Return at most `most` entries, evenly spaced."""
-    return index[evenly(len(index), most)]
-
-
-def evenly(n: int, most: int) -> np.ndarray:
-    """Return at most `most` of the rows 0..n-1, evenly spaced.
+def thinned(rows: np.ndarray, most: int) -> np.ndarray:
+    """Return at most `most` rows of an array, evenly spaced.
 
     The first rows would not do: splits are sorted, and many data sets by class.
     """
-    return np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)
+    n = len(rows)
+    return rows[np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)]

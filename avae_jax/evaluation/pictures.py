@@ -8,18 +8,37 @@ import numpy as np
 from avae_jax import figures
 from avae_jax.evaluation.html import Picture
 from avae_jax.evaluation.latent import LatentArrays
-from avae_jax.evaluation.material import Material, evenly
-from avae_jax.metrics import nearest_training_neighbor, radial_ks
+from avae_jax.evaluation.material import Material, thinned
+from avae_jax.evaluation.record import metrics_of
+from avae_jax.metrics import hole_points, nearest_training_neighbor, radial_ks
+from avae_jax.training.terms import terms_of
 
 _MOST_WALKS = 10
 # A walk spans so many standard deviations of the codes either way, in so many images.
 _REACH, _NUM_FRAMES = 2.5, 24
 
 
+def draw_quick(
+    material: Material, arrays: LatentArrays, samples: Mapping[str, np.ndarray]
+) -> dict[str, list[Picture]]:
+    """Draw what every run keeps in its folder: heading -> pictures.
+
+    Args:
+      material: what was evaluated.
+      arrays: of the latent space.
+      samples: name -> decoded draws.
+    """
+    return {
+        "Samples and reconstructions": _images(material, samples),
+        "The latent space against the prior": _latent(material, arrays),
+        "Training": _training(material),
+    }
+
+
 def draw(
     material: Material,
     arrays: LatentArrays,
-    priors: Mapping[str, np.ndarray],
+    samples: Mapping[str, np.ndarray],
     curves: Mapping[str, Any],
     directions: Mapping[str, np.ndarray],
 ) -> dict[str, list[Picture]]:
@@ -28,124 +47,122 @@ def draw(
     Args:
       material: what was evaluated.
       arrays: of the latent space.
-      priors: name -> decoded draws.
+      samples: name -> decoded draws.
       curves: name -> (precision, recall).
       directions: factor -> direction `[latent_dim]` found for it; empty without factors.
     """
-    drawn = {
-        "Samples and reconstructions": _images(material, priors, curves),
-        "The latent space against the prior": _latent(material, arrays),
-    }
+    images, latent, training = draw_quick(material, arrays, samples).items()
+    if curves:
+        caption = (
+            "Upper right is perfect. Precision: samples that look like data; recall: data the "
+            "samples cover. The dashed floor is what training images reach."
+        )
+        figure = figures.make_prd(curves)
+        images[1].append(_png("Precision and recall of the samples", caption, figure, width=460))
+    latent[1].extend(_directions(arrays))
+    drawn = dict([images, latent])
     if material.is_images:
         drawn["Holes: draws of the prior farthest from all codes"] = _holes(material, arrays)
         drawn["Walks through the latent space"] = _walks(material, arrays, directions)
-    return drawn
+    return {**drawn, training[0]: training[1]}
 
 
-def _images(material: Material, priors, curves) -> list[Picture]:
-    value_range = material.value_range
-    shown = evenly(len(material.x), 24)
-    beside = [name for name in ("standard_normal", "gaussian") if name in priors][:1]
-    groups = {name.replace("_", " "): priors[name][:36] for name in ("claimed", *beside)}
-    other = {
-        "standard_normal": ", beside N(0, I); the same noise in both",
-        "gaussian": ", beside a Gaussian with the codes' mean and covariance; the same noise",
-    }
-    pictures = [
-        Picture(
-            "Samples",
-            "Decoded draws of the prior at the scale the method claims"
-            + "".join(other[name] for name in beside)
-            + ".",
-            figures.to_png(figures.make_samples(groups, value_range=value_range)),
-        ),
-        Picture(
-            "Reconstructions",
-            f"Images of the {material.split} split over what the model makes of them.",
-            figures.to_png(
-                figures.make_reconstructions(
-                    material.x[shown], material.x_recon[shown], value_range=value_range
-                )
-            ),
-        ),
+def _png(title: str, caption: str, figure, **options) -> Picture:
+    return Picture(title, caption, figures.to_png(figure), **options)
+
+
+def _images(material: Material, samples) -> list[Picture]:
+    value_range, prior = material.value_range, material.run.prior()
+    groups = {f"claimed: {prior.describe()}": samples["claimed"][:36]}
+    caption = f"Decoded draws of {prior.describe()}, the prior the run claims"
+    if "standard_normal" in samples:
+        groups["N(0, I)"] = samples["standard_normal"][:36]
+        caption += ", beside N(0, I); the same noise in both"
+    elif "gaussian" in samples and prior.is_gaussian:
+        groups["the codes' mean and covariance"] = samples["gaussian"][:36]
+        caption += ", beside a Gaussian with the codes' mean and covariance; the same noise"
+    drawn = figures.make_samples(groups, value_range=value_range)
+    x, x_recon = thinned(material.x, 48), thinned(material.x_recon, 48)
+    beside = figures.make_reconstructions(x, x_recon, value_range=value_range)
+    of_split = f"Images of the {material.split} split over what the model makes of them."
+    return [
+        _png("Samples", f"{caption}.", drawn, file="samples"),
+        _png("Reconstructions", of_split, beside, file="reconstructions"),
     ]
-    if curves:
-        pictures.append(
-            Picture(
-                "Precision and recall of the samples",
-                "Upper right is perfect. Precision: samples that look like data; recall: data the "
-                "samples cover. The dashed floor is what training images reach.",
-                figures.to_png(figures.make_prd(curves)),
-                width=460,
-            )
-        )
-    return pictures
 
 
 def _latent(material: Material, arrays: LatentArrays) -> list[Picture]:
-    z, scale = material.z, material.run.prior().std()
-    d = z.shape[1]
-    ks = radial_ks(z, scale=scale)
+    units, std = arrays.units, arrays.prior_std
+    note = "" if units.is_isotropic else f" In units of {material.run.prior().describe()}."
+    circle = std if units.is_gaussian else None
+    over = " over the circles that hold 50, 90 and 99% of the prior" if circle else ""
+    scatter = figures.make_latent_scatter(arrays.z, labels=material.labels, prior_std=circle)
+    covariance = figures.make_covariance(arrays.z, prior_std=std)
+    caption = f"Of the codes, and its eigenvalues over the range of chance.{note}"
     pictures = [
-        Picture(
-            "Plane of largest variance",
-            "Codes over the circles that hold 50, 90 and 99% of the prior.",
-            figures.to_png(figures.make_latent_scatter(z, labels=material.labels, prior_std=scale)),
-            width=640,
-        ),
-        Picture(
-            "Radius",
-            "In many dimensions the prior lies in a thin shell; codes elsewhere are never sampled.",
-            figures.to_png(
-                figures.make_radius_histogram(
-                    z, prior_std=scale, distance=(ks["radial_ks"], ks["radial_ks_null"])
-                )
-            ),
-            width=600,
-        ),
-        Picture(
-            "Spectrum",
-            "Variance of the codes by direction, and how many directions the decoder listens to.",
-            figures.to_png(
-                figures.make_spectrum(
-                    arrays.eigenvalues, prior_std=scale, relevance=arrays.relevance
-                )
-            ),
-        ),
-    ]
-    planes: dict[str, Any] = {}
-    if d >= 2:
-        planes["axes 1 and 2"] = np.eye(d)[:2]
-        planes["least variance"] = arrays.vectors.T[:2]
-    if arrays.worst_plane is not None:
-        planes["least like the prior"] = arrays.worst_plane
-    if planes:
-        pictures.insert(
-            1,
-            Picture(
-                "Other planes",
-                "The last one is the plane in which the codes, rescaled, are least even: a hole "
-                "would show there.",
-                figures.to_png(figures.make_planes(z, planes, prior_std=scale)),
-            ),
+        _png("Plane of largest variance", f"Codes{over}.{note}", scatter, width=640,
+             file="latent_scatter"),
+        _png("Covariance", caption, covariance, file="covariance"),
+    ]  # fmt: skip
+    if circle:
+        ks = radial_ks(arrays.z, scale=std)
+        distance = (ks["radial_ks"], ks["radial_ks_null"])
+        figure = figures.make_radius_histogram(arrays.z, prior_std=std, distance=distance)
+        caption = (
+            "In many dimensions the prior lies in a thin shell; codes elsewhere are never sampled."
         )
+        pictures.append(_png("Radius", caption + note, figure, width=600, file="radius"))
     return pictures
 
 
-def _holes(material: Material, arrays: LatentArrays) -> list[Picture]:
-    most = min(12, len(arrays.far_points))
-    decoded = material.run.decode(arrays.far_points[:most].astype(np.float32))
-    _, nearest = nearest_training_neighbor(arrays.far_points[:most], material.z)
-    rows = {"decoded": decoded, "nearest code": material.x_recon[nearest[:, 0]]}
-    distances = ", ".join(f"{ratio:.2f}" for ratio in arrays.far_ratios[:most])
-    return [
-        Picture(
-            "Where no code is near",
-            "Draws of the prior with the fewest codes around them, and the reconstruction nearest "
-            f"to each. Distance relative to that between draws of the prior: {distances}.",
-            figures.to_png(figures.make_gallery(rows, value_range=material.value_range)),
+def _directions(arrays: LatentArrays) -> list[Picture]:
+    spectrum = figures.make_spectrum(
+        arrays.eigenvalues, prior_std=arrays.prior_std, relevance=arrays.relevance
+    )
+    caption = "Variance of the codes by direction, and how many directions the decoder listens to."
+    pictures = [_png("Spectrum", caption, spectrum)]
+    d = arrays.z.shape[1]
+    if d < 2:
+        return pictures
+    planes: dict[str, Any] = {"axes 1 and 2": np.eye(d)[:2], "least variance": arrays.vectors.T[:2]}
+    caption = "Two axes, and the directions of least variance."
+    if arrays.worst_plane is not None:
+        planes["least like the prior"] = arrays.worst_plane
+        caption = (
+            "The last one is the plane in which the codes, rescaled, are least even: a hole would "
+            "show there."
         )
-    ]
+    circle = arrays.prior_std if arrays.units.is_gaussian else None
+    figure = figures.make_planes(arrays.z, planes, prior_std=circle)
+    return [_png("Other planes", caption, figure), *pictures]
+
+
+def _training(material: Material) -> list[Picture]:
+    rows = metrics_of(material.run)
+    if len(rows) < 2:
+        return []
+    # How fast it ran is no property of the model.
+    terms = {**terms_of(material.run.method), "images_per_second": None}
+    curves = figures.make_training_curves(rows, terms=terms)
+    caption = "What was reported after each epoch; null values dashed."
+    return [_png("Training curves", caption, curves, file="training_curves")]
+
+
+def _holes(material: Material, arrays: LatentArrays) -> list[Picture]:
+    units = arrays.units
+    z = units.to(material.z)
+    k, sample = min(5, len(z)), units.stand_in(22)
+    far = hole_points(z, sample=sample, seed=material.seed, k=k, num_points=12)
+    decoded = material.run.decode(units.back(far.points))
+    _, nearest = nearest_training_neighbor(far.points, z)
+    rows = {"decoded": decoded, "nearest code": material.x_recon[nearest[:, 0]]}
+    distances = ", ".join(f"{ratio:.2f}" for ratio in far.ratios)
+    caption = (
+        "Draws of the prior with the fewest codes around them, and the reconstruction nearest to "
+        f"each. Distance relative to that between draws of the prior: {distances}."
+    )
+    gallery = figures.make_gallery(rows, value_range=material.value_range)
+    return [_png("Where no code is near", caption, gallery)]
 
 
 def _walks(material: Material, arrays: LatentArrays, directions) -> list[Picture]:
@@ -173,15 +190,10 @@ def _walks(material: Material, arrays: LatentArrays, directions) -> list[Picture
         images = dict(zip(group, np.split(decoded, len(group)), strict=True))
         strips = figures.make_strips(images, value_range=material.value_range)
         moving = figures.to_gif(images, value_range=material.value_range)
-        listed = ", ".join(group)
+        caption = f"All at once, 2.5 standard deviations either way: {', '.join(group)}."
         pictures += [
-            Picture(
-                f"Along {name}, moving",
-                f"All at once, 2.5 standard deviations either way: {listed}.",
-                moving,
-                kind="gif",
-            ),
-            Picture(f"Along {name}", "The same walks as strips.", figures.to_png(strips)),
+            Picture(f"Along {name}, moving", caption, moving, kind="gif"),
+            _png(f"Along {name}", "The same walks as strips.", strips),
         ]
     return pictures
 

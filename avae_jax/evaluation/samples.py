@@ -5,10 +5,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from avae_jax import metrics
-from avae_jax.evaluation.material import Material, evenly
+from avae_jax.evaluation.material import Material, thinned
+from avae_jax.priors import FullGaussian, Prior, PriorUnits, StandardNormal
 
 NOT_COMPUTED = "not computed: give the Inception weights as --inception-weights FILE"
 
@@ -40,33 +42,40 @@ def pixel_features(material: Material) -> FeatureSpace:
     )
 
 
-def draw_priors(material: Material, num_samples: int) -> dict[str, np.ndarray]:
+def draw_samples(
+    material: Material, num_samples: int, *, quick: bool = False
+) -> dict[str, np.ndarray]:
     """Decode draws of several latent distributions.
 
+    Args:
+      material: what is evaluated.
+      num_samples: how many of each.
+      quick: whether to leave out what takes a fit.
+
     Returns:
-      name -> images `[num_samples, ...]` in the decoder's range. "claimed": the prior at the scale
-      the method claims; "standard_normal": N(0, I), where that is another; "gaussian": mean and
+      name -> images `[num_samples, ...]` in the decoder's range. "claimed": the run's own prior;
+      "standard_normal": N(0, I), where the prior is another Gaussian; "gaussian": mean and
       covariance of the training codes; "mixture_10": ten Gaussians fitted to them. With the paper's
-      protocol "claimed" alone.
+      protocol "claimed" alone. Gaussians share their noise.
     """
-    run, d = material.run, material.run.method.latent_dim
-    noise = np.random.default_rng(material.seed + 10).standard_normal((num_samples, d))
-    scale = run.prior().std()
-    codes = {"claimed": scale * noise}
+    run, seed = material.run, material.seed
+    prior, d = run.prior(), run.method.latent_dim
+    priors: dict[str, Prior] = {"claimed": prior}
     if material.protocol == "standard":
-        if scale != 1.0:
-            codes["standard_normal"] = noise
-        z = material.z_train.astype(np.float64)
-        values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(z, rowvar=False)))
-        codes["gaussian"] = z.mean(axis=0) + noise * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
-        codes["mixture_10"] = _mixture_draws(z, num_samples, material.seed)
-    return {name: run.decode(z.astype(np.float32)) for name, z in codes.items()}
+        if prior.is_gaussian and not PriorUnits.of(prior, seed=seed).is_standard:
+            priors["standard_normal"] = StandardNormal(d)
+        priors["gaussian"] = FullGaussian.of_moments(*material.train_moments())
+    key = jax.random.key(seed + 10)
+    codes: dict[str, Any] = {name: p.sample(key, num_samples) for name, p in priors.items()}
+    if material.protocol == "standard" and not quick:
+        codes["mixture_10"] = _mixture_draws(material.z_train.astype(np.float64), num_samples, seed)
+    return {name: run.decode(np.asarray(z)) for name, z in codes.items()}
 
 
 def _mixture_draws(z: np.ndarray, num_samples: int, seed: int) -> np.ndarray:
     from sklearn.mixture import GaussianMixture
 
-    # A singular component would have no density.
+    # Full covariances, which the prior `Mixture` does not have. A singular one has no density.
     ridge = 1e-6 * max(float(z.var()), 1e-12)
     mixture = GaussianMixture(min(10, len(z)), reg_covar=ridge, random_state=seed, max_iter=200)
     with warnings.catch_warnings():
@@ -78,14 +87,14 @@ def _mixture_draws(z: np.ndarray, num_samples: int, seed: int) -> np.ndarray:
 
 
 def describe_samples(
-    material: Material, spaces: list[FeatureSpace], priors: Mapping[str, np.ndarray], say
+    material: Material, spaces: list[FeatureSpace], samples: Mapping[str, np.ndarray], say
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compare decoded draws with real images in every feature space.
 
     Args:
       material: what is evaluated.
       spaces: the feature spaces.
-      priors: name -> decoded draws, as `draw_priors` returns them.
+      samples: name -> decoded draws, as `draw_samples` returns them.
       say: receives a line of progress.
 
     Returns:
@@ -94,10 +103,12 @@ def describe_samples(
     """
     real = material.to_unit(material.x)
     train = material.to_unit(material.x_train)
-    most = min(len(real), len(train), *(len(x) for x in priors.values()))
-    real = real[evenly(len(real), most)]
-    groups = {"floor": train[evenly(len(train), most)]}
-    groups |= {name: _as_shown(material, x[:most]) for name, x in priors.items()}
+    most = min(len(real), len(train), *(len(x) for x in samples.values()))
+    real = thinned(real, most)
+    groups = {"floor": thinned(train, most)}
+    groups |= {name: _as_shown(material, x[:most]) for name, x in samples.items()}
+    # The paper's 20 clusters, fewer where they would hold single images.
+    num_clusters = max(2, min(20, most // 2))
     numbers: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     for space in spaces:
@@ -107,7 +118,7 @@ def describe_samples(
         for name, images in groups.items():
             features = space.extract(images)
             curve = metrics.prd_curve(
-                features, reference, num_clusters=_num_clusters(most), seed=material.seed
+                features, reference, num_clusters=num_clusters, seed=material.seed
             )
             section[name] = {
                 **_compare(space.name, features, reference, material.seed),
@@ -135,11 +146,6 @@ def _compare(name: str, features, reference, seed: int) -> dict[str, float]:
     values |= metrics.kid(features, reference, seed=seed, subset_size=min(1000, n))
     values |= metrics.precision_recall(features, reference, k=3 if n > 3 else n - 1)
     return values
-
-
-def _num_clusters(n: int) -> int:
-    """Return the paper's 20 clusters, fewer where they would hold single images."""
-    return max(2, min(20, n // 2))
 
 
 def _pixels(material: Material, groups, real, train) -> dict[str, Any]:

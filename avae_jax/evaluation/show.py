@@ -1,34 +1,48 @@
-"""What `avae evaluate` prints."""
+"""What `avae train` and `avae evaluate` print."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from avae_jax.evaluation import html
 from avae_jax.evaluation.compare import compare, comparison_page, comparison_table
-from avae_jax.evaluation.evaluate import REPORT_FILE, SUMMARY_FILE
+from avae_jax.files import write_atomically
 from avae_jax.training.table import format_summary
 
+# The numbers that are printed, by section; the rest is in the summary.
+_SHOWN = {
+    "reconstruction": ("mse", "psnr", "ssim"),
+    "density": ("kde_kl", "kde_kl_log10", "whitened_entropy"),
+    "moments": ("std", "moment_kl", "radial_ks", "eig_min", "eig_max"),
+    "distances": (
+        "sliced_w2", "max_sliced_w2", "mmd_rbf", "energy_distance", "knn_kl", "c2st_auc",
+    ),
+    "holes": ("prior_coverage", "far_prior_share", "plane_max_chi2"),
+    "surgery": ("elbo", "mutual_information", "marginal_kl"),
+    "bound": ("iwae",),
+}  # fmt: skip
 
-def print_evaluation(summary: Mapping[str, Any], folder: Path) -> None:
-    """Print the numbers that matter most, the verdict and where the rest is."""
-    latent = summary["latent"]
-    shown = {
-        "reconstruction": _plain(summary["reconstruction"], ("mse", "psnr", "ssim")),
-        "density": _plain(latent["density"], ("kde_kl", "kde_kl_log10", "whitened_entropy")),
-        "moments": _plain(
-            latent["moments"], ("std", "moment_kl", "radial_ks", "eig_min", "eig_max")
-        ),
-        "distances": _plain(
-            latent["distances"],
-            ("sliced_w2", "max_sliced_w2", "mmd_rbf", "energy_distance", "knn_kl", "c2st_auc"),
-        ),
-        "holes": _plain(latent["holes"], ("prior_coverage", "far_prior_share", "plane_max_chi2")),
-        "likelihood": _likelihood(summary["likelihood"]),
-        "samples of the claimed prior (null: training images)": _samples(summary["samples"]),
+
+def print_evaluation(summary: Mapping[str, Any], *places: Path) -> None:
+    """Print the numbers that matter most, the verdict and where the rest is.
+
+    Args:
+      summary: as `evaluate_run` returns it, quick or not.
+      *places: what to look at.
+    """
+    sections = {**summary, **summary["latent"]}
+    if isinstance(summary.get("likelihood"), Mapping):
+        sections |= summary["likelihood"]
+    training = summary["training"]
+    facts = ("epochs", "skipped_steps", "images_per_second", "validation")
+    shown: dict[str, Any] = {
+        "training": {name: training[name] for name in facts if name in training}
     }
-    if isinstance(summary["disentanglement"], Mapping):
-        scores = summary["disentanglement"]
+    shown |= {name: _plain(sections.get(name), names) for name, names in _SHOWN.items()}
+    shown["samples of the claimed prior (null: training images)"] = _samples(
+        summary.get("samples", {})
+    )
+    scores = summary.get("disentanglement")
+    if isinstance(scores, Mapping):
         names = [name.removesuffix("_ceiling") for name in scores if name.endswith("_ceiling")]
         shown["disentanglement (null: noise)"] = _plain(scores, names)
     print(format_summary({name: values for name, values in shown.items() if values}))
@@ -39,7 +53,7 @@ def print_evaluation(summary: Mapping[str, Any], folder: Path) -> None:
     about = summary["about"]
     print(
         f"\n{about['num_images']:,} {about['split']} images, seed {about['seed']}, "
-        f"{about['seconds']:.0f} s; look at {folder / REPORT_FILE}, {folder / SUMMARY_FILE}",
+        f"{about['seconds']:.0f} s; look at {', '.join(map(str, places))}",
         flush=True,
     )
 
@@ -50,25 +64,16 @@ def print_comparison(summaries: Sequence[Mapping[str, Any]], folder: Path) -> No
     print("\n" + comparison_table(columns, rows))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "comparison.html"
-    html.write_text(path, comparison_page(summaries))
+    write_atomically(path, comparison_page(summaries))
     print(f"\nside by side: {path}", flush=True)
 
 
-def _plain(section: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    kept = {}
-    for name in names:
-        if name in section:
-            kept[name] = section[name]
-            if f"{name}_null" in section:
-                kept[f"{name}_null"] = section[f"{name}_null"]
-    return kept
-
-
-def _likelihood(section: Mapping[str, Any] | str) -> dict[str, Any]:
-    if isinstance(section, str):
+def _plain(section: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return some numbers of a section with their nulls; nothing of one that is not computed."""
+    if not isinstance(section, Mapping):
         return {}
-    surgery = _plain(section["surgery"], ("elbo", "mutual_information", "marginal_kl"))
-    return {**surgery, "iwae": section["bound"]["iwae"]}
+    kept = [end for name in names for end in (name, f"{name}_null")]
+    return {name: section[name] for name in kept if name in section}
 
 
 def _samples(samples: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ SCALE_NOTICE, SCALE_FAULT = 0.05, 0.2
 # The same for how much directions differ from each other: spread of the log standard deviations.
 UNEVEN_NOTICE, UNEVEN_FAULT = 0.15, 0.4
 
-# Distances of the mean from the centre, in the prior's standard deviations.
+# Distances of the mean from the center, in the prior's standard deviations.
 LOCATION_NOTICE, LOCATION_FAULT = 0.3, 0.8
 
 # A cell of a plane is empty below this share of the codes the prior would put there.
@@ -32,7 +32,7 @@ FAR_SHARE, UNCOVERED_NOTICE, UNCOVERED_FAULT = 0.1, 0.05, 0.12
 # The shape's distance from a Gaussian beyond its null, relative to the null; and nats of KL.
 SHAPE_EXCESS, KL_NOTICE = 3.0, 0.25
 
-# Fewer codes a dimension have collapsed directions by chance.
+# Fewer codes per dimension have collapsed directions by chance.
 LEAST_CODES_A_DIMENSION = 2
 
 _NULLED = ("", "_null", "_null_std")
@@ -82,7 +82,7 @@ def judge(latent: Mapping[str, Any]) -> list[Finding]:
 
 
 _ADJECTIVES = {
-    "location": "off centre",
+    "location": "off center",
     "scale": "wrongly scaled",
     "collapse": "partly collapsed",
     "holes": "holed",
@@ -112,7 +112,7 @@ def _location(scale: Mapping[str, Any]) -> list[Finding]:
         return []
     text = (
         f"location: the mean of the codes lies {shift:.2g} standard deviations of the prior from "
-        "its centre"
+        "its center"
     )
     return [Finding("location", "fault" if shift > LOCATION_FAULT else "notice", text)]
 
@@ -131,14 +131,14 @@ def _scale(scale: Mapping[str, Any]) -> list[Finding]:
         f"deviation {ratio * claimed:.3g}, sampled at {claimed:.3g})"
     )
     apart = (
-        f"directions of the codes are {scale.get('live_std_min', math.nan):.2f} to "
-        f"{scale.get('live_std_max', math.nan):.2f} times as wide as the prior"
+        f"directions of the codes are {scale['live_std_min']:.2f} to {scale['live_std_max']:.2f} "
+        "times as wide as the prior"
     )
     if off > max(math.log1p(SCALE_FAULT), chance):
-        text = f"wrong scale: {said}; sample with --scale measured or mend the training"
+        text = f"wrong scale: {said}; train on, or sample with --scale measured"
         return [Finding("scale", "fault", text)]
     if uneven > UNEVEN_FAULT:
-        text = f"wrong scale: {apart}; sample with --scale covariance or mend the training"
+        text = f"wrong scale: {apart}; train on, or sample with --scale covariance"
         return [Finding("scale", "fault", text)]
     noticed = []
     if off > max(math.log1p(SCALE_NOTICE), chance):
@@ -223,7 +223,7 @@ def _shape(shape: Mapping[str, Any], density: Mapping[str, Any]) -> list[Finding
     ]
     if ratios and max(ratios) > 1.0 + SHAPE_EXCESS:
         noticed.append(
-            f"rescaled, the codes are {max(ratios):.1f} times as far from a Gaussian as its own "
+            f"rescaled, the codes are {max(ratios):.1f} times as far from the prior as its own "
             "draws are"
         )
     excess = density["kl_excess_nats"]
@@ -233,4 +233,4 @@ def _shape(shape: Mapping[str, Any], density: Mapping[str, Any]) -> list[Finding
         return [Finding("shape", "notice", "shape: " + "; ".join(noticed))]
     if not ratios:
         return []
-    return [Finding("shape", "good", "shape: rescaled, the codes look Gaussian")]
+    return [Finding("shape", "good", "shape: rescaled, the codes look like draws of the prior")]

@@ -41,7 +41,7 @@ _MOST_CLASSES = 20
 
 
 @styled
-def make_latent_scatter(z, *, labels=None, prior_std: float = 1.0) -> Figure:
+def make_latent_scatter(z, *, labels=None, prior_std: float | None = 1.0) -> Figure:
     """Draw the codes over the prior's 50, 90 and 99% circles.
 
     More than two dimensions are projected on the two directions of largest second moment, without
@@ -52,7 +52,7 @@ def make_latent_scatter(z, *, labels=None, prior_std: float = 1.0) -> Figure:
       z: `[n, latent_dim]` codes; 8,000 of them at most are drawn, all are counted.
       labels: `[n]` classes (integers or strings), colored with a legend, or, when they take more
         than 20 values, numbers with a color bar; None draws all codes alike.
-      prior_std: standard deviation s of the prior N(0, s^2 I), > 0.
+      prior_std: standard deviation s of the prior N(0, s^2 I), > 0; None draws no prior.
 
     Returns:
       The figure; its title says which share of the codes lies inside the 90% circle.
@@ -61,7 +61,8 @@ def make_latent_scatter(z, *, labels=None, prior_std: float = 1.0) -> Figure:
       ValueError: wrong shapes, no finite code, or a `prior_std` that is not positive.
     """
     z, keep, dropped = _codes(z)
-    prior_std = check_positive("prior_std", prior_std)
+    if prior_std is not None:
+        prior_std = check_positive("prior_std", prior_std)
     if labels is not None:
         labels = np.asarray(labels)
         if labels.shape != keep.shape:
@@ -72,8 +73,11 @@ def make_latent_scatter(z, *, labels=None, prior_std: float = 1.0) -> Figure:
     if z.shape[1] == 1:
         return _latent_histogram(z[:, 0], labels, prior_std, dropped)
     points, names, notes = _largest_plane(z)
-    radii = {mass: prior_std * _radius_of(mass) for mass in _MASSES}
-    inside = 100.0 * float(np.mean(np.hypot(*points.T) <= radii[0.9]))
+    title, radii = f"{len(z):,} codes", {}
+    if prior_std is not None:
+        radii = {mass: prior_std * _radius_of(mass) for mass in _MASSES}
+        inside = 100.0 * float(np.mean(np.hypot(*points.T) <= radii[0.9]))
+        title = f"{inside:.0f}% of {title} inside the 90% circle of the prior {_normal(prior_std)}"
 
     figure = new_figure(6.4, 5.6)
     axes = figure.add_subplot()
@@ -92,27 +96,23 @@ def make_latent_scatter(z, *, labels=None, prior_std: float = 1.0) -> Figure:
         )
     # A few far codes must not shrink the rest to a dot.
     farthest, most = float(np.abs(points).max()), float(np.quantile(np.abs(points), 0.995))
-    reach = 1.06 * max(radii[0.99], min(farthest, 1.3 * max(most, radii[0.99])))
+    largest = max(radii.values(), default=0.0)
+    reach = 1.06 * max(largest, min(farthest, 1.3 * max(most, largest))) or 1.0
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel=names[0], ylabel=names[1])
     axes.set_aspect("equal")
     outside = int(np.count_nonzero(np.abs(points).max(axis=1) > reach))
-    set_title(
-        axes,
-        f"{inside:.0f}% of {len(z):,} codes inside the 90% circle of the prior "
-        f"{_normal(prior_std)}",
-        notes + _beyond(outside) + dropped,
-    )
+    set_title(axes, title, notes + _beyond(outside) + dropped)
     return figure
 
 
 @styled
-def make_planes(z, planes: Mapping[str, Any], *, prior_std: float) -> Figure:
+def make_planes(z, planes: Mapping[str, Any], *, prior_std: float | None) -> Figure:
     """Draw the codes in several planes over the prior's 50, 90 and 99% circles.
 
     Args:
       z: `[n, latent_dim]` codes; 6,000 of them at most are drawn.
       planes: name -> two orthonormal directions `[2, latent_dim]`.
-      prior_std: standard deviation s of the prior N(0, s^2 I), > 0.
+      prior_std: standard deviation s of the prior N(0, s^2 I), > 0; None draws no prior.
 
     Returns:
       The figure, one panel per plane, each under its name.
@@ -121,12 +121,13 @@ def make_planes(z, planes: Mapping[str, Any], *, prior_std: float) -> Figure:
       ValueError: wrong shapes, no plane, no finite code, or a `prior_std` that is not positive.
     """
     z, _, dropped = _codes(z)
-    prior_std = check_positive("prior_std", prior_std)
+    if prior_std is not None:
+        prior_std = check_positive("prior_std", prior_std)
     if not planes:
         raise ValueError("planes must hold at least one plane, got none: add one")
     shown = z[np.random.default_rng(0).permutation(len(z))[:_SCATTERED_PER_PLANE]]
     size = float(np.clip(9000.0 / len(shown), 2.0, 12.0))
-    radii = [prior_std * _radius_of(mass) for mass in _MASSES]
+    radii = [] if prior_std is None else [prior_std * _radius_of(mass) for mass in _MASSES]
 
     figure = new_figure(3.6 * len(planes), 3.9)
     grid = figure.subplots(1, len(planes), squeeze=False)[0]
@@ -141,7 +142,7 @@ def make_planes(z, planes: Mapping[str, Any], *, prior_std: float) -> Figure:
         axes.scatter(*points.T, s=size, linewidths=0.0, alpha=0.5, color=BLUE)
         _circles(axes, radii)
         most = float(np.quantile(np.abs(points), 0.995))
-        reach = 1.06 * max(radii[-1], min(most, 2.5 * radii[-1]))
+        reach = 1.06 * (max(radii[-1], min(most, 2.5 * radii[-1])) if radii else most or 1.0)
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         set_title(axes, name, dropped if index == 0 else [""] * len(dropped))
     return figure
@@ -221,8 +222,7 @@ def make_covariance(z, *, prior_std: float | None = None) -> Figure:
 
     Args:
       z: `[n, latent_dim]` codes, n >= 2.
-      prior_std: standard deviation s of the prior, > 0; s^2 = 1 - h^2 is the variance that the bias
-        correction claims. None compares with 1.
+      prior_std: standard deviation s of the prior, > 0. None compares with 1.
 
     Returns:
       The figure.
@@ -259,9 +259,8 @@ def make_covariance(z, *, prior_std: float | None = None) -> Figure:
     # Its eigenvalues over the band of chance.
     edge = math.sqrt(d / n)
     low, high = variance * max(1.0 - edge, 0.0) ** 2, variance * (1.0 + edge) ** 2
-    name = "1" if prior_std is None else f"1 − h² = {variance:.3g}"
     right.axhspan(low, high, color=QUIET, alpha=0.16, lw=0, label="sampling range of the prior")
-    right.axhline(variance, color=INK, lw=1.0, ls="--", label=f"prior's variance, {name}")
+    right.axhline(variance, color=INK, lw=1.0, ls="--", label=f"prior's variance, {variance:.3g}")
     order = np.arange(1, d + 1)
     marker = "o" if d <= 64 else ""
     right.plot(order, eigenvalues, color=BLUE, marker=marker, ms=3.5, lw=1.3, label="codes")
@@ -395,11 +394,13 @@ def _scatter(figure: Figure, axes: Axes, z: np.ndarray, labels, size: float) -> 
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, handlelength=1.0)
 
 
-def _latent_histogram(z: np.ndarray, labels, prior_std: float, dropped: list[str]) -> Figure:
+def _latent_histogram(z: np.ndarray, labels, prior_std: float | None, dropped: list[str]) -> Figure:
     """Draw codes of one dimension, classes stacked, under the prior's density."""
     figure = new_figure(6.0, 3.7)
     axes = figure.add_subplot()
-    reach = max(3.5 * prior_std, min(float(np.abs(z).max()), 12.0 * prior_std))
+    reach = float(np.abs(z).max()) or 1.0
+    if prior_std is not None:
+        reach = max(3.5 * prior_std, min(reach, 12.0 * prior_std))
     edges = np.linspace(-reach, reach, int(np.clip(2.0 * len(z) ** (1 / 3), 16, 80)) + 1)
     classes = [] if labels is None else np.unique(labels)
     if 0 < len(classes) <= _MOST_CLASSES:
@@ -412,17 +413,15 @@ def _latent_histogram(z: np.ndarray, labels, prior_std: float, dropped: list[str
         top = floor + np.histogram(group, edges)[0] / (len(z) * np.diff(edges))
         axes.stairs(top, edges, baseline=floor, fill=True, color=color, alpha=0.6, label=name)
         floor = top
-    grid = np.linspace(-reach, reach, 400)
-    density = np.exp(-0.5 * (grid / prior_std) ** 2) / (prior_std * math.sqrt(2.0 * math.pi))
-    axes.plot(grid, density, color=INK, label=f"prior {_normal(prior_std)}")
+    title = f"{len(z):,} codes"
+    if prior_std is not None:
+        grid = np.linspace(-reach, reach, 400)
+        density = np.exp(-0.5 * (grid / prior_std) ** 2) / (prior_std * math.sqrt(2.0 * math.pi))
+        axes.plot(grid, density, color=INK, label=f"prior {_normal(prior_std)}")
+        inside = 100.0 * float(np.mean(np.abs(z) <= _CENTRAL_90 * prior_std))
+        title = f"{inside:.0f}% of {title} inside the central 90% of the prior {_normal(prior_std)}"
     axes.set(xlabel="z", ylabel="density", xlim=(-reach, reach))
     axes.set_ylim(bottom=0.0)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
-    inside = 100.0 * float(np.mean(np.abs(z) <= _CENTRAL_90 * prior_std))
-    set_title(
-        axes,
-        f"{inside:.0f}% of {len(z):,} codes inside the central 90% of the prior "
-        f"{_normal(prior_std)}",
-        _beyond(int(np.count_nonzero(np.abs(z) > reach))) + dropped,
-    )
+    set_title(axes, title, _beyond(int(np.count_nonzero(np.abs(z) > reach))) + dropped)
     return figure

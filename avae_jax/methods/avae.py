@@ -118,6 +118,13 @@ class Options(method.Options):
             "reencode",
         )  # fmt: skip
 
+    def fitted(self, *, num_train, batch_size):
+        """Return as many centers as there is room for, where there are fewer than asked for."""
+        most = num_train
+        if self.refresh == "queue":
+            most = num_train // batch_size * batch_size
+        return {"num_centers": most} if 2 <= most < self.num_centers else {}
+
     def make(self, setting, facts=None):
         """Find the bandwidth, unless `facts` hold it, and build the method."""
         coder = make_coder(setting, posterior="deterministic", likelihood=self.likelihood)

@@ -151,6 +151,16 @@ class Options:
     def check_setting(self, setting: Setting) -> None:
         """Refuse values that do not fit the data, with an `OptionsError`."""
 
+    def fitted(self, *, num_train: int, batch_size: int) -> Mapping[str, Any]:
+        """Return other values for fields that do not fit the data, for a user who gave none.
+
+        Args:
+          num_train: examples in the training split.
+          batch_size: examples in a step.
+        """
+        del num_train, batch_size
+        return {}
+
     def make(self, setting: Setting, facts: Mapping[str, Any] | None = None) -> "Method":
         """Build the method.
 

@@ -12,6 +12,7 @@ from avae_jax.metrics.code_moments import code_moments
 from avae_jax.metrics.collapse import (
     RelevanceSpectrum,
     active_units,
+    count_relevant,
     relevance,
     relevance_spectrum,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "active_units",
     "c2st",
     "code_moments",
+    "count_relevant",
     "dimension_kl",
     "dimension_kl_values",
     "disentanglement",

@@ -131,6 +131,29 @@ def relevance(
     """
     share = check_between("share", share, 0.0, 1.0)
     spectrum = relevance_spectrum(decode, z, num_codes=num_codes, seed=seed)
+    return count_relevant(spectrum, share=share)
+
+
+def count_relevant(spectrum: RelevanceSpectrum, *, share: float = 0.99) -> dict[str, float]:
+    """Count the directions of a spectrum that carry a share of the decoder's response.
+
+    Args:
+      spectrum: of `relevance_spectrum`.
+      share: of the total, in (0, 1).
+
+    Returns:
+      What `relevance` returns.
+
+    Raises:
+      ValueError: `share` outside (0, 1).
+
+    Example:
+      >>> z = np.random.default_rng(1).standard_normal((50, 3))
+      >>> spectrum = relevance_spectrum(lambda codes: codes[:, :2], z)
+      >>> count_relevant(spectrum)["relevant_directions"]
+      2.0
+    """
+    share = check_between("share", share, 0.0, 1.0)
     prior = np.maximum(np.linalg.eigvalsh(spectrum.sensitivity), 0.0)
     return {
         "relevant_directions": _count(spectrum.directions, share),

@@ -1,6 +1,7 @@
 """What the KL term of a VAE is made of: information, marginal KL, total correlation."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +20,12 @@ def elbo_surgery(
     log_var,
     *,
     recon_log_prob=None,
+    log_prior: Callable | None = None,
     num_samples: int = 1,
     num_queries: int | None = 1000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Take the KL term of a VAE apart, against the prior N(0, I).
+    """Take the KL term of a VAE apart, against the prior N(0, I) or another.
 
     With the posteriors `q(z|x_i) = N(loc_i, diag exp(log_var_i))` of a whole data set and their
     mixture `q(z) = 1/n sum_i q(z|x_i)`,
@@ -47,6 +49,9 @@ def elbo_surgery(
       log_var: `[n, latent_dim]` posterior log-variances.
       recon_log_prob: `[n]` log p(x_i|z) in nats, averaged over draws of z; None leaves out the
         ELBO.
+      log_prior: maps float32 z `[rows, latent_dim]` to log p(z) `[rows]` in nats; None is N(0, I).
+        With it, `cross_entropy` and `average_kl` are estimates too, and `dimension_kl` and its
+        residual are left out: they need the prior's marginals.
       num_samples: draws from each posterior.
       num_queries: rows, chosen at random, at which the marginals q(z_j) are evaluated, which costs
         n * latent_dim exponentials each; None is all rows.
@@ -96,26 +101,31 @@ def elbo_surgery(
 
     rng = prior_generator(seed)
     chosen = np.arange(n) if num_queries >= n else rng.choice(n, num_queries, replace=False)
-    log_q, log_joint, log_prior = np.zeros((3, num_samples, n))
+    log_q, log_joint, log_p = np.zeros((3, num_samples, n))
     queries = loc[chosen]
     for draw in range(num_samples):
         noise = rng.standard_normal((n, d))
         z = loc + np.exp(0.5 * log_var) * noise
         log_q[draw] = -0.5 * np.sum(noise**2 + log_var, axis=1) - 0.5 * d * _LOG_2PI
-        log_prior[draw] = -0.5 * np.sum(z**2, axis=1) - 0.5 * d * _LOG_2PI
+        if log_prior is None:
+            log_p[draw] = -0.5 * np.sum(z**2, axis=1) - 0.5 * d * _LOG_2PI
+        else:
+            log_p[draw] = np.asarray(log_prior(z.astype(np.float32)), np.float64)
         log_joint[draw] = _log_mixture(z, loc, log_var)
         if draw == 0:
             queries = z[chosen]
     log_marginals = _log_marginals(queries, loc, log_var).sum(axis=1)
     total_correlation = log_joint[0, chosen] - log_marginals
-    dimension_kl = log_marginals - log_prior[0, chosen]
+    dimension_kl = log_marginals - log_p[0, chosen]
 
     variance = np.exp(log_var)
-    cross_entropy = 0.5 * np.sum(loc**2 + variance, axis=1) + 0.5 * d * _LOG_2PI
+    cross_entropy = -log_p.mean(axis=0)
+    if log_prior is None:
+        cross_entropy = 0.5 * np.sum(loc**2 + variance, axis=1) + 0.5 * d * _LOG_2PI
     conditional_entropy = 0.5 * np.sum(log_var, axis=1) + 0.5 * d * (1.0 + _LOG_2PI)
     average_kl = cross_entropy - conditional_entropy
     information = (log_q - log_joint).mean(axis=0)
-    marginal_kl = (log_joint - log_prior).mean(axis=0)
+    marginal_kl = (log_joint - log_p).mean(axis=0)
 
     dimension_residual = marginal_kl.mean() - total_correlation.mean() - dimension_kl.mean()
     values = {
@@ -127,11 +137,14 @@ def elbo_surgery(
         "mutual_information_max": math.log(n),
         **_estimate("marginal_kl", marginal_kl, null=0.0),
         **_estimate("total_correlation", total_correlation, null=0.0),
-        **_estimate("dimension_kl", dimension_kl, null=0.0),
         **_estimate("identity_residual", average_kl - information - marginal_kl),
-        "dimension_residual": float(dimension_residual),
-        "dimension_residual_stderr": _subset_stderr(marginal_kl, log_joint, log_prior, chosen),
     }
+    if log_prior is None:
+        values |= {
+            **_estimate("dimension_kl", dimension_kl, null=0.0),
+            "dimension_residual": float(dimension_residual),
+            "dimension_residual_stderr": _subset_stderr(marginal_kl, log_joint, log_p, chosen),
+        }
     if recon_log_prob is not None:
         recon = np.asarray(recon_log_prob, dtype=np.float64)
         if recon.shape != (n,):

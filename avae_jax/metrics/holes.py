@@ -1,12 +1,13 @@
 """Parts of the prior that the codes leave empty."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from avae_jax.checks import check_count, check_positive
-from avae_jax.metrics.checks import check_codes, prior_generator
+from avae_jax.metrics.checks import check_codes, check_matching, prior_generator
 from avae_jax.metrics.neighbors import nearest_distances
 
 # Beyond this many dimensions all draws of the prior are about equally far from all codes.
@@ -18,6 +19,10 @@ _NULL_SIZE = 1000
 _POINTS = 2**16
 # Codes a cell must expect for its chi-square term to behave.
 _LEAST_EXPECTED = 5.0
+
+
+Sampler = Callable[[int], np.ndarray]
+"""Draws so many codes of a prior, `[num, latent_dim]`, others at each call."""
 
 
 class HolePoints(NamedTuple):
@@ -66,6 +71,7 @@ def prior_coverage(
     z,
     *,
     scale: float = 1.0,
+    sample: Sampler | None = None,
     k: int = 5,
     num_draws: int | None = None,
     num_null: int = 20,
@@ -80,6 +86,7 @@ def prior_coverage(
     Args:
       z: `[n, latent_dim]` codes.
       scale: standard deviation of the prior.
+      sample: draws so many codes of another prior, which `scale` multiplies; None is N(0, I).
       k: which neighbour sets the ball, >= 1.
       num_draws: number m of prior draws, above k; None for as many as there are codes.
       num_null: simulations behind the null's standard deviation, >= 2.
@@ -118,15 +125,17 @@ def prior_coverage(
         keys = ("prior_coverage", "prior_coverage_null", "prior_coverage_null_std")
         return dict.fromkeys(keys, math.nan)
 
+    draw = _drawer(z, sample)
+
     def cover(codes, draws):
         radius = nearest_distances(draws, draws, k=k, exclude_own=True)
         return float(np.mean(nearest_distances(draws, codes, k=1) < radius))
 
     i = np.arange(1, k + 1)
     return {
-        "prior_coverage": cover(z, scale * prior_generator(seed, stream=1).standard_normal((m, d))),
+        "prior_coverage": cover(z, scale * draw(prior_generator(seed, stream=1), m)),
         "prior_coverage_null": float(1.0 - np.prod((m - i) / (m + n - i))),
-        "prior_coverage_null_std": _null_std(cover, n, m, d, k, seed, num_null),
+        "prior_coverage_null_std": _null_std(cover, draw, n, m, k, seed, num_null),
     }
 
 
@@ -134,6 +143,7 @@ def far_prior_share(
     z,
     *,
     scale: float = 1.0,
+    sample: Sampler | None = None,
     k: int = 5,
     num_draws: int | None = None,
     num_null: int = 20,
@@ -147,6 +157,7 @@ def far_prior_share(
     Args:
       z: `[n, latent_dim]` codes, n >= k.
       scale: standard deviation of the prior `N(0, scale^2 I)`.
+      sample: draws so many codes of another prior, which `scale` multiplies; None is N(0, I).
       k: which neighbour, >= 1.
       num_draws: number of prior draws; None for as many as there are codes.
       num_null: simulations behind the null's standard deviation, >= 2.
@@ -187,15 +198,15 @@ def far_prior_share(
         return float(np.mean(to_codes > np.quantile(to_prior, _FAR_QUANTILE, method="weibull")))
 
     def null_share(codes, draws):
-        others = null_rng.standard_normal(codes.shape)
+        others = draw(null_rng, len(codes))
         return share(nearest_distances(draws, codes, k=k), nearest_distances(draws, others, k=k))
 
-    null_rng = prior_generator(seed, stream=5)
-    draws, to_codes, to_prior = _prior_distances(z, scale, k, num_draws, seed)
+    draw, null_rng = _drawer(z, sample), prior_generator(seed, stream=5)
+    draws, to_codes, to_prior = _prior_distances(z, draw, scale, k, num_draws, seed)
     return {
         "far_prior_share": share(to_codes, to_prior),
         "far_prior_share_null": round(1.0 - _FAR_QUANTILE, 12),
-        "far_prior_share_null_std": _null_std(null_share, n, len(draws), d, k, seed, num_null),
+        "far_prior_share_null_std": _null_std(null_share, draw, n, len(draws), k, seed, num_null),
         **flag,
     }
 
@@ -204,6 +215,7 @@ def hole_points(
     z,
     *,
     scale: float = 1.0,
+    sample: Sampler | None = None,
     k: int = 5,
     num_points: int = 64,
     num_draws: int | None = None,
@@ -217,6 +229,7 @@ def hole_points(
     Args:
       z: `[n, latent_dim]` codes, n >= k.
       scale: standard deviation of the prior `N(0, scale^2 I)`.
+      sample: draws so many codes of another prior, which `scale` multiplies; None is N(0, I).
       k: which neighbour, >= 1.
       num_points: how many draws to return; all of them if there are fewer.
       num_draws: number of prior draws to choose from; None for as many as there are codes.
@@ -237,7 +250,8 @@ def hole_points(
     """
     z = check_codes(z, min_codes=check_count("k", k, minimum=1))
     num_points = check_count("num_points", num_points, minimum=1)
-    draws, to_codes, to_prior = _prior_distances(z, scale, k, num_draws, seed)
+    draw = _drawer(z, sample)
+    draws, to_codes, to_prior = _prior_distances(z, draw, scale, k, num_draws, seed)
     ratios = to_codes / to_prior
     order = np.argsort(-ratios, kind="stable")[:num_points]
     return HolePoints(draws[order], to_codes[order], ratios[order])
@@ -402,7 +416,14 @@ def worst_plane(
     )
 
 
-def _null_std(statistic, n: int, m: int, d: int, k: int, seed: int, num_null: int) -> float:
+def _drawer(z: np.ndarray, sample: Sampler | None):
+    """Return what draws so many codes of the prior, `(generator, num)`, that of unit scale."""
+    if sample is None:
+        return lambda rng, num: rng.standard_normal((num, z.shape[1]))
+    return lambda rng, num: check_matching(z, sample(num), name="draws of sample")
+
+
+def _null_std(statistic, draw, n: int, m: int, k: int, seed: int, num_null: int) -> float:
     """Return the standard deviation of `statistic(codes, draws)` when both come from the prior.
 
     It falls as the root of the sizes, so small repetitions stand for large ones.
@@ -410,21 +431,17 @@ def _null_std(statistic, n: int, m: int, d: int, k: int, seed: int, num_null: in
     shrink = min(1.0, _NULL_SIZE / (n + m))
     small_n, small_m = (min(size, max(round(shrink * size), 10 * k)) for size in (n, m))
     rng = prior_generator(seed, stream=4)
-    values = [
-        statistic(rng.standard_normal((small_n, d)), rng.standard_normal((small_m, d)))
-        for _ in range(num_null)
-    ]
+    values = [statistic(draw(rng, small_n), draw(rng, small_m)) for _ in range(num_null)]
     return float(np.std(values, ddof=1) * math.sqrt((1 / n + 1 / m) / (1 / small_n + 1 / small_m)))
 
 
-def _prior_distances(z, scale, k, num_draws, seed):
+def _prior_distances(z, draw, scale, k, num_draws, seed):
     """Return prior draws and their k-th neighbour distances to codes and to n other draws."""
     scale = check_positive("scale", scale)
-    n, d = z.shape
+    n = len(z)
     m = n if num_draws is None else check_count("num_draws", num_draws, minimum=1)
     rng = prior_generator(seed, stream=1)
-    draws = scale * rng.standard_normal((m, d))
-    others = scale * rng.standard_normal((n, d))
+    draws, others = scale * draw(rng, m), scale * draw(rng, n)
     return draws, nearest_distances(draws, z, k=k), nearest_distances(draws, others, k=k)
 
 

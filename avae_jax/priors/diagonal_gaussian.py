@@ -97,7 +97,11 @@ class DiagonalGaussianPrior(BasePrior):
         return dataclasses.replace(self, log_var=log_var)
 
     def describe(self) -> str:
-        """Return what it is called in a caption."""
+        """Return what it is called in a caption, "N(0, 0.81^2 I)" where it is isotropic."""
+        loc, log_var = np.asarray(self.loc), np.asarray(self.log_var)
+        if not loc.any() and np.ptp(log_var) == 0.0:
+            std = math.exp(0.5 * float(log_var[0]))
+            return "N(0, I)" if std == 1.0 else f"N(0, {std:.2g}^2 I)"
         return "a Gaussian with its own mean and variance per dimension"
 
     def std(self) -> float:

@@ -26,8 +26,7 @@ class DataConfig:
     """The images and how they are split."""
 
     dataset: str = "digits"
-    """digits, mnist, cifar10, celeb_a, dsprites, shapes3d, sprites_like, shapes3d_like, folder or
-    array."""
+    """Name of the data set."""
     data_path: str | None = None
     """The folder of images (dataset folder) or the .npy/.npz file (dataset array)."""
     data_dir: str | None = None
@@ -43,7 +42,7 @@ class ModelConfig:
     """The networks."""
 
     architecture: str = "mlp"
-    """digits, mnist, cifar10, celeb_a, factors or mlp."""
+    """Name of the networks' design."""
     latent_dim: int = 8
     """Dimensions of the latent space."""
     width: float = 1.0

@@ -68,7 +68,7 @@ def train(
       mesh: the devices; all local ones when not given.
 
     Returns:
-      The run folder. Figures and the summary are made by `avae_jax.training.report.write_report`.
+      The run folder. Figures and the summary are made by `evaluation.evaluate_run(quick=True)`.
 
     Raises:
       ConfigError: the configuration does not fit the data, the devices or the folder's.

@@ -18,11 +18,13 @@ from avae_jax import data as datasets
 from avae_jax.mesh import make_mesh
 from avae_jax.methods import Method
 from avae_jax.methods.networks import Variables
+from avae_jax.posteriors import Distribution
 from avae_jax.priors import DiagonalGaussianPrior, FullGaussian, Prior
 from avae_jax.training.checkpoint import CheckpointError, Checkpoints
 from avae_jax.training.config import Config, ConfigError, load_config
 from avae_jax.training.run_folder import read_facts
 from avae_jax.training.setup import load_data, make_setting
+from avae_jax.training.writers import read_metrics
 
 CODES_FILE = "codes.npz"
 """Mean and covariance of a finished run's training codes."""
@@ -33,7 +35,7 @@ MEASURED = ("measured", "covariance")
 _ROWS = 256
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A trained model.
 
@@ -43,6 +45,8 @@ class Run:
       method: its networks and what they mean.
       variables: parameters and batch statistics, as they were evaluated.
       step: steps trained.
+      dataset: the images it was trained on, where its configuration does not name them.
+      keeper: deletes a temporary run folder when nothing refers to it any more.
     """
 
     path: Path
@@ -50,17 +54,45 @@ class Run:
     method: Method
     variables: Variables
     step: int
+    dataset: datasets.ImageData | None = None
+    keeper: Any = None
+
+    def __repr__(self) -> str:
+        """Name the run, without its arrays."""
+        about = f"{self.config.method.name}, latent_dim={self.method.latent_dim}, step={self.step}"
+        return f"Run({str(self.path)!r}, {about})"
 
     @property
     def params(self) -> Any:
         """Parameters by the name of their network, and those of the prior."""
         return self.variables["params"]
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was logged, one dict per epoch: `step`, `epoch`, `train/...`, `validation/...`."""
+        return read_metrics(self.path)
+
+    def evaluate(self, *, quick: bool = True, **options: Any) -> dict[str, Any]:
+        """Measure the model on images it has never seen, with a verdict in words.
+
+        Args:
+          quick: whether to measure only what takes seconds, reconstruction and codes; otherwise the
+            likelihood, samples and directions too, and a page to read in `RUN/evaluation`.
+          **options: as `avae_jax.evaluation.evaluate_run` takes them.
+
+        Returns:
+          The summary: "verdict", then a section per subject.
+        """
+        from avae_jax.evaluation import evaluate_run
+
+        return evaluate_run(self, quick=quick, **options)
+
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Encode images.
 
         Args:
-          x: `[n, ...]` uint8 or float32 images, floats in the decoder's range.
+          x: `[n, ...]` uint8 or float32 images, floats in the decoder's range; those of one channel
+            may lack it.
 
         Returns:
           Codes `[n, latent_dim]` float32; posterior means for a stochastic encoder.
@@ -69,17 +101,30 @@ class Run:
           ValueError: images of another shape than the model's, or values it cannot have learned:
             not finite, or outside the decoder's range.
         """
-        return self._in_chunks(lambda x: self._encode(x).mean(), self._checked(x))
+        return np.asarray(self.posterior(x).mean())
 
-    def _checked(self, x: np.ndarray) -> np.ndarray:
+    def posterior(self, x: np.ndarray) -> Distribution:
+        """Return the distributions of codes that images stand for, one per image.
+
+        Args:
+          x: `[n, ...]` images, as `encode` takes them.
+
+        Returns:
+          What `avae_jax.posteriors` makes of the encoder's output, NumPy arrays in it.
+
+        Raises:
+          ValueError: as `encode`.
+        """
         x = x if hasattr(x, "shape") else np.asarray(x)
+        if (*x.shape[1:], 1) == self.method.image_shape:
+            x = np.asarray(x)[..., None]
         if tuple(x.shape[1:]) != self.method.image_shape:
             raise ValueError(
                 f"images have shape {x.shape}: this model takes [n, "
                 f"{', '.join(map(str, self.method.image_shape))}]"
             )
         datasets.check_images(x, self.method.value_range, self.method.activation)
-        return x
+        return self.map_rows(self._encode, x)
 
     def draw_codes(self, x: np.ndarray, *, seed: int = 0) -> np.ndarray:
         """Draw one code of each image from the posterior: the aggregate posterior is made of these.
@@ -91,10 +136,7 @@ class Run:
         Returns:
           Codes `[n, latent_dim]` float32; those of `encode` for a deterministic encoder.
         """
-        if not self.method.is_stochastic:
-            return self.encode(x)
-        keys = iter(jax.random.split(jax.random.key(seed), -(-max(len(x), 1) // _ROWS)))
-        return self._in_chunks(lambda x: self._encode(x).sample(next(keys)), self._checked(x))
+        return np.asarray(self.posterior(x).sample(jax.random.key(seed)))
 
     def decode(self, z: np.ndarray | jax.Array) -> np.ndarray:
         """Decode codes `[n, latent_dim]` to images `[n, ...]` float32 in the decoder's range.
@@ -107,7 +149,7 @@ class Run:
             raise ValueError(
                 f"codes have shape {z.shape}: this model takes [n, {self.method.latent_dim}]"
             )
-        return self._in_chunks(self.decode_batch, z)
+        return self.map_rows(self.decode_batch, z)
 
     def reconstruct(self, x: np.ndarray) -> np.ndarray:
         """Encode and decode images `[n, ...]`."""
@@ -131,7 +173,8 @@ class Run:
         """
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples}: give at least 1")
-        return self.decode(self.prior(scale).sample(jax.random.key(seed), num_samples))
+        z = self.prior(scale).sample(jax.random.key(seed), num_samples)
+        return self.decode(np.asarray(z))
 
     def prior(self, scale: str | float = "claimed") -> Prior:
         """Return a distribution of codes.
@@ -197,16 +240,31 @@ class Run:
 
         return jax.jit(decode)
 
-    def _in_chunks(self, function, rows: np.ndarray) -> np.ndarray:
-        if not len(rows):
+    def map_rows(self, function: Callable[..., Any], *arrays: Any) -> Any:
+        """Apply a compiled function to the rows of arrays, 256 at a time, on the host's memory.
+
+        Args:
+          function: maps `[k, ...]` of each array to a tree of arrays `[k, ...]`.
+          *arrays: `[n, ...]` each, n >= 1.
+
+        Returns:
+          The tree, of NumPy arrays `[n, ...]`.
+
+        Raises:
+          ValueError: no rows.
+        """
+        num = len(arrays[0])
+        if not num:
             raise ValueError("no rows given: give at least one")
         results = []
-        for start in range(0, len(rows), _ROWS):
-            chunk = np.asarray(rows[start : start + _ROWS])
+        for start in range(0, num, _ROWS):
+            chunks = [np.asarray(array[start : start + _ROWS]) for array in arrays]
+            rows = len(chunks[0])
             # One shape, one compilation: a short chunk is filled up with its own rows.
-            padded = np.resize(chunk, (min(_ROWS, max(len(rows), 1)), *rows.shape[1:]))
-            results.append(np.asarray(function(padded))[: len(chunk)])
-        return np.concatenate(results)
+            padded = (np.resize(chunk, (min(_ROWS, num), *chunk.shape[1:])) for chunk in chunks)
+            result = jax.device_get(function(*padded))
+            results.append(jax.tree.map(lambda leaf, rows=rows: leaf[:rows], result))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
 
 
 def run_data(run: Run, dataset: datasets.ImageData | None = None) -> datasets.ImageData:
@@ -214,11 +272,12 @@ def run_data(run: Run, dataset: datasets.ImageData | None = None) -> datasets.Im
 
     Args:
       run: the run.
-      dataset: the images, where its configuration does not name them.
+      dataset: the images, where neither the run nor its configuration knows them.
 
     Raises:
       ConfigError: the images are not those the run was trained on.
     """
+    dataset = run.dataset if dataset is None else dataset
     dataset = load_data(run.config) if dataset is None else dataset
     facts = read_facts(run.path)
     if dataset.fingerprint() != facts.get("fingerprint"):

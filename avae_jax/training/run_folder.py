@@ -1,7 +1,6 @@
 """A run's folder: what it must hold before training, and whether it is the run asked for."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 
 from avae_jax import data as datasets
-from avae_jax.files import write_atomically
+from avae_jax.files import check_folder, write_atomically
 from avae_jax.training.config import Config, ConfigError, differences, load_config, to_dict
 from avae_jax.training.setup import Setup, num_classes
 from avae_jax.version import __version__
@@ -50,14 +49,7 @@ def check_run_dir(config: Config, run_dir: Path) -> None:
                 f"run_dir={run_dir} holds a run with another configuration "
                 f"({'; '.join(changed)}): choose another --run-dir"
             )
-        if not os.access(run_dir, os.W_OK):
-            raise ConfigError(f"run_dir={run_dir} is not writable: choose another")
-        return
-    if run_dir.exists() and not run_dir.is_dir():
-        raise ConfigError(f"run_dir={run_dir} is a file: choose another")
-    parent = next(folder for folder in run_dir.absolute().parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ConfigError(f"run_dir={run_dir} cannot be made: no write permission in {parent}")
+    check_folder(run_dir, name="run_dir")
 
 
 def describe_data(setup: Setup) -> dict[str, Any]:

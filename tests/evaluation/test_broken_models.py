@@ -16,7 +16,7 @@ from .conftest import gaussianised, open_hole, train, with_codes
 
 
 def findings_of(run):
-    numbers, _ = describe_codes(gather(run), slow=False)
+    numbers, _ = describe_codes(gather(run), quick=True)
     return judge(numbers)
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import re
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,14 +16,14 @@ from avae_jax.evaluation.classify import train_on
 from avae_jax.evaluation.compare import compare, comparison_page, flatten
 from avae_jax.evaluation.latent import describe_codes
 from avae_jax.evaluation.material import gather
+from avae_jax.evaluation.samples import draw_samples
 from avae_jax.features import InceptionWeights, inception_shapes, save_inception_npz
 from avae_jax.training import config as cfg
 
 from .conftest import train
 
-SECTIONS = {
-    "about", "verdict", "reconstruction", "latent", "likelihood", "samples", "disentanglement",
-}  # fmt: skip
+QUICK = {"about", "verdict", "training", "reconstruction", "latent"}
+SECTIONS = QUICK | {"likelihood", "samples", "disentanglement"}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,73 @@ def test_every_section_is_there_and_the_file_is_strict_json(evaluated):
     assert stored["latent"]["moments"]["std"] == summary["latent"]["moments"]["std"]
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "summary.json"]
     assert len(lines) > 5
+
+
+def check_subset(quick, whole, path=""):
+    """Check that every entry of a summary is in another, with the same value."""
+    for name, value in quick.items():
+        at = f"{path}/{name}"
+        if at == "/about/seconds":
+            continue
+        assert name in whole, at
+        if isinstance(value, dict):
+            check_subset(value, whole[name], at)
+        elif isinstance(value, float):
+            np.testing.assert_allclose(whole[name], value, rtol=1e-5, atol=1e-7, err_msg=at)
+        else:
+            assert whole[name] == value, at
+
+
+def test_the_quick_part_is_a_part_of_the_whole(evaluated, digits_run, tmp_path):
+    quick = evaluate_run(digits_run, quick=True, output=tmp_path)
+    assert set(quick) == QUICK
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+    check_subset(quick, evaluated[0])
+
+
+def test_an_image_is_encoded_once(vae_run, tmp_path, monkeypatch):
+    """A stochastic encoder's mean, draw and density are of one pass."""
+    seen = []
+    original = type(vae_run).map_rows
+
+    def map_rows(self, function, *arrays):
+        if function is self._encode:
+            seen.append(len(arrays[0]))
+        return original(self, function, *arrays)
+
+    monkeypatch.setattr(type(vae_run), "map_rows", map_rows)
+    summary = evaluate_run(vae_run, output=tmp_path, num_samples=50, iwae_samples=5)
+    about = summary["about"]
+    assert seen == [about["num_images"], about["num_train_images"]]
+
+
+@pytest.mark.slow
+def test_a_run_with_a_learned_mixture_is_compared_with_its_mixture(tmp_path):
+    config = cfg.replace_fields(
+        cfg.load_experiment("digits"), num_epochs=3, batch_size=96, width=1.0, method="vae",
+        prior="mixture", num_components=3, latent_dim=4,
+    )  # fmt: skip
+    run = train(tmp_path / "run", config)
+    quick = evaluate_run(run, quick=True)
+    assert {path.name for path in (run.path / "figures").iterdir()} == {
+        "samples.png", "reconstructions.png", "latent_scatter.png", "covariance.png",
+        "training_curves.png",
+    }  # fmt: skip
+    whole = evaluate_run(run, num_samples=60, iwae_samples=5)
+    check_subset(quick, whole)
+    assert whole["latent"]["prior"] == "a mixture of 3 Gaussians"
+    assert whole["latent"]["moments"].startswith("not computed")
+    surgery, bound = whole["likelihood"]["surgery"], whole["likelihood"]["bound"]
+    parts = surgery["mutual_information"] + surgery["marginal_kl"]
+    assert abs(surgery["average_kl"] - parts) <= 5 * surgery["identity_residual_stderr"]
+    assert abs(bound["elbo"] - surgery["elbo"]) < 5 * bound["elbo_stderr"] + 1.0
+    assert {"floor", "claimed", "gaussian", "mixture_10"} <= set(whole["samples"]["FD-pca50"])
+    assert "standard_normal" not in whole["samples"]["FD-pca50"]
+    # What is decoded are draws of the mixture.
+    expected = run.decode(np.asarray(run.prior().sample(jax.random.key(10), 7)))
+    np.testing.assert_array_equal(draw_samples(gather(run), 7, quick=True)["claimed"], expected)
+    text = (run.path / "evaluation" / "report.html").read_text()
+    assert "a mixture of 3 Gaussians" in text
 
 
 def test_numbers_say_where_they_come_from(evaluated, digits_run):
@@ -254,10 +322,10 @@ def test_another_configuration_is_another_group(evaluated):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_images": 1}, "num_images=1: give at least 20"),
-        ({"num_samples": 5}, "num_samples=5: give at least 20"),
-        ({"iwae_samples": 0}, "iwae_samples=0: give at least 1"),
-        ({"seed": -1}, "seed=-1: give at least 0"),
+        ({"num_images": 1}, "num_images must be .* at least 20, got 1"),
+        ({"num_samples": 5}, "num_samples must be .* at least 20, got 5"),
+        ({"iwae_samples": 0}, "iwae_samples must be .* at least 1, got 0"),
+        ({"seed": -1}, "seed must be .* at least 0, got -1"),
         ({"classifier": "nowhere.npz"}, "nowhere.npz does not exist"),
         ({"inception_weights": "nowhere.npz"}, "nowhere.npz"),
     ],

@@ -47,8 +47,14 @@ def make(**changes):
         ],
         "cards": [("Error", "0.01", "mean image 0.1")],
         "pictures": {"Figures": [page_of.Picture("one", "how to read it", b"\x89PNG")], "None": []},
-        "tables": {"Latent": {"n": 10, "moments": {"std": 0.9, "std_null": 1.0}, "odd": math.nan}},
-        "notes": {"Samples": "not computed"},
+        "sections": [
+            page_of.Section(
+                "Latent",
+                "",
+                {"n": 10, "moments": {"std": 0.9, "std_null": 1.0}, "odd": math.nan},
+            ),
+            page_of.Section("Samples", "not computed", {}),
+        ],
     }
     return page_of.make_page(**{**options, **changes})
 
@@ -93,11 +99,3 @@ def test_numbers_for_people():
         assert page_of.number(value) == text
     assert page_of.number(None) == page_of.number(math.nan) == "–"
     assert page_of.number(math.inf) == "∞"
-
-
-def test_a_file_is_written_whole(tmp_path):
-    path = tmp_path / "report.html"
-    page_of.write_text(path, "ü")
-    page_of.write_text(path, "é")
-    assert path.read_text(encoding="utf-8") == "é"
-    assert list(tmp_path.iterdir()) == [path]

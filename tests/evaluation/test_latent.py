@@ -3,21 +3,37 @@
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from avae_jax.evaluation.latent import describe_codes
 from avae_jax.evaluation.verdict import judge
+from avae_jax.priors import DiagonalGaussianPrior, Mixture, StandardNormal
 
 
-def material(z, z_train, *, scale=1.0, loc=None) -> Any:
-    """Stand for a run with a linear decoder whose codes are given."""
+def material(z, z_train, *, scale: Any = 1.0, loc=None) -> Any:
+    """Stand for a run with a linear decoder whose codes are given.
+
+    Args:
+      z: codes.
+      z_train: those of other images.
+      scale: of the run's prior, which is trained as N(0, I), or the prior it trains and claims.
+      loc: means of the codes.
+    """
     d = z.shape[1]
     mix = jnp.eye(d, 2 * d)
+    trained, claimed = StandardNormal(d), scale
+    if isinstance(scale, float):
+        zeros = jnp.zeros(d)
+        claimed = DiagonalGaussianPrior(zeros, zeros + 2 * np.log(scale)) if scale != 1 else trained
+    else:
+        trained = claimed
     run = SimpleNamespace(
-        method=SimpleNamespace(latent_dim=d),
-        prior=lambda: SimpleNamespace(std=lambda: scale),
+        method=SimpleNamespace(latent_dim=d, prior=lambda variables: trained),
+        variables=None,
+        prior=lambda: claimed,
         decode_batch=lambda z: z @ mix,
     )
     z, z_train = z.astype(np.float32), z_train.astype(np.float32)
@@ -31,7 +47,7 @@ def normal(n, d, seed, num_train=2000):
 
 
 def judged(*codes, **options):
-    return judge(describe_codes(material(*codes, **options), slow=False)[0])
+    return judge(describe_codes(material(*codes, **options), quick=True)[0])
 
 
 def levels(findings):
@@ -123,3 +139,52 @@ def test_constant_codes_are_collapsed_and_the_rest_is_undefined():
     findings = judged(z, z)
     assert levels(findings)["collapse"] == "fault"
     assert {"scale", "holes"}.isdisjoint(levels(findings))
+
+
+def clustered(d: int) -> Mixture:
+    """A mixture far from any Gaussian, neither centered nor alike in all directions."""
+    prior = Mixture.make(d, jax.random.key(1), num_components=6, spread=0.95)
+    return Mixture(prior.log_weights, 1.0 + jnp.linspace(0.5, 2.0, d) * prior.loc, prior.log_var)
+
+
+LEARNED = DiagonalGaussianPrior(jnp.linspace(-2.0, 2.0, 8), jnp.linspace(-2.0, 1.0, 8))
+
+
+@pytest.mark.parametrize("prior", [clustered(8), clustered(2), LEARNED], ids=lambda p: p.describe())
+@pytest.mark.parametrize("n", [359, 2000])
+def test_draws_of_a_learned_prior_raise_no_alarm(prior, n):
+    codes = (np.asarray(prior.sample(jax.random.key(seed), m)) for seed, m in ((2, n), (3, 2000)))
+    assert levels(judged(*codes, scale=prior)) == {}
+
+
+def test_codes_are_judged_by_the_prior_and_not_by_a_gaussian():
+    prior = clustered(8)
+    draws, train = (np.asarray(prior.sample(jax.random.key(seed), 2000)) for seed in (2, 3))
+    names = {"location", "scale", "holes", "shape"}
+    # Against N(0, I) they are off; and so are draws of N(0, I) against them.
+    assert names & set(levels(judged(draws, train)))
+    gaussian = (
+        z @ np.linalg.cholesky(np.cov(draws.T)).T + draws.mean(0) for z in normal(2000, 8, 1)
+    )
+    assert levels(judged(*gaussian, scale=prior)).keys() & {"holes", "shape"}
+    for broken, name in ((1.6 * draws, "scale"), (draws + 2.0, "location")):
+        assert levels(judged(broken, train, scale=prior))[name] == "fault"
+    narrow = draws.mean(0) + (draws - draws.mean(0)) * np.where(np.arange(8) < 2, 0.1, 1.0)
+    assert levels(judged(narrow, train, scale=prior))["collapse"] == "fault"
+
+
+def test_what_only_a_gaussian_has_says_so():
+    prior = clustered(3)
+    codes = (np.asarray(prior.sample(jax.random.key(seed), 300)) for seed in (2, 3))
+    numbers, arrays = describe_codes(material(*codes, scale=prior))
+    assert numbers["prior"] == "a mixture of 6 Gaussians"
+    for name in ("moments", "normality"):
+        assert numbers[name].startswith("not computed"), name
+    for name in ("sliced_w2", "mmd_rbf", "energy_distance", "knn_kl"):
+        value, null = (numbers["distances"][f"{name}{end}"] for end in ("", "_null"))
+        std = numbers["distances"].get(f"{name}_null_std", 0.0)
+        assert abs(value - null) < 5 * std, name
+    assert "whitened_entropy" not in numbers["density"]
+    assert "plane_min_fill" not in numbers["holes"]
+    assert not arrays.units.is_gaussian
+    np.testing.assert_allclose(arrays.z.std(axis=0), 1.0, atol=0.2)

@@ -52,7 +52,7 @@ def test_codes_like_the_prior_are_called_so():
     [
         ({"scale__live_std_ratio": 1.5}, "scale", "wrongly scaled"),
         ({"scale__live_std_ratio": 0.6}, "scale", "wrongly scaled"),
-        ({"scale__shift": 1.4}, "location", "off centre"),
+        ({"scale__shift": 1.4}, "location", "off center"),
         ({"scale__unevenness": 0.6}, "scale", "wrongly scaled"),
         ({"collapse__num_collapsed": 2, "collapse__num_collapsed_means": 2}, "collapse", "partly"),
         ({"holes__plane_min_fill_rescaled": 0.05}, "holes", "holed"),

@@ -36,6 +36,20 @@ def test_scatter_draws_the_codes_and_the_prior_s_circles(rng):
     assert axes.get_title("left") == title
 
 
+@pytest.mark.parametrize("d", [1, 2])
+def test_codes_of_a_prior_without_circles_are_drawn_alone(rng, d):
+    z = rng.standard_normal((300, d))
+    axes = figures.make_latent_scatter(z, prior_std=None).axes[0]
+    assert not axes.lines
+    assert axes.get_title("left") == "300 codes"
+    reach = axes.get_xlim()[1]
+    assert np.abs(z).max() <= reach < 2 * np.abs(z).max()
+    if d == 2:
+        axes = figures.make_planes(z, {"both": np.eye(2)}, prior_std=None).axes[0]
+        assert not axes.lines
+        assert np.quantile(np.abs(z), 0.99) < axes.get_xlim()[1] < 2 * np.abs(z).max()
+
+
 def test_scatter_takes_the_plane_of_largest_variance(rng):
     z = rng.standard_normal((500, 5)) * [0.1, 3.0, 0.1, 1.0, 0.1] + 0.2
     rotation = np.linalg.qr(rng.standard_normal((5, 5)))[0]
@@ -133,7 +147,7 @@ def test_covariance_colors_are_centered_and_the_claim_is_drawn(d):
     assert high == pytest.approx(np.abs(covariance).max())
     eigenvalues = np.linalg.eigvalsh(covariance)[::-1]
     np.testing.assert_allclose(_label(right, "codes").get_ydata(), eigenvalues)
-    line = _label(right, "prior's variance, 1 − h² = 0.656")
+    line = _label(right, "prior's variance, 0.656")
     np.testing.assert_allclose(line.get_ydata(), 0.81**2)
 
 

@@ -1,5 +1,7 @@
 """What every method must hold, whichever it is: parameterized over the registry."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -121,3 +123,18 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
 def test_refused(fields, message, build):
     with pytest.raises(OptionsError, match=message):
         build(**fields)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("num_train", "batch_size"), [(64, 16), (50, 16), (16, 16)])
+def test_what_a_method_fits_to_few_examples_is_accepted(name, num_train, batch_size, build):
+    """Defaults are replaced where they do not fit, by what fits, and stay where they do."""
+    own = {"beta": 4.0} if name == "beta_vae" else {}
+    options = METHODS[name](**own)
+    fitted = options.fitted(num_train=num_train, batch_size=batch_size)
+    setting = dataclasses.replace(build(method="ae").setting, num_train=num_train)
+    dataclasses.replace(options, **fitted).check_setting(setting)
+    assert not options.fitted(num_train=100_000, batch_size=100)
+    if fitted:
+        with pytest.raises(OptionsError):
+            options.check_setting(setting)

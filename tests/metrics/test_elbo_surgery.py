@@ -29,6 +29,31 @@ def test_densities_equal_the_dense_mixture(n, d):
     np.testing.assert_allclose(_log_marginals(z, loc, log_var), marginals, atol=2e-4)
 
 
+def test_another_prior_takes_the_place_of_the_standard_normal():
+    loc, log_var = posteriors(500, 3)
+    standard = elbo_surgery(loc, log_var, num_samples=4)
+    # The same prior as a function: estimates in place of closed forms.
+    same = elbo_surgery(
+        loc, log_var, num_samples=4, log_prior=lambda z: stats.norm.logpdf(z).sum(axis=1)
+    )
+    assert standard.keys() - same.keys() == {
+        "dimension_kl", "dimension_kl_stderr", "dimension_kl_null", "dimension_residual",
+        "dimension_residual_stderr",
+    }  # fmt: skip
+    assert same["marginal_kl"] == pytest.approx(standard["marginal_kl"], rel=1e-5)
+    for name in ("average_kl", "cross_entropy"):
+        error = same[f"{name}_stderr"] + standard[f"{name}_stderr"]
+        assert abs(same[name] - standard[name]) < 5 * error, name
+        assert same[name] != standard[name]
+    # Moved with the codes, a prior gives the same parts.
+    moved = elbo_surgery(
+        2.0 * loc + 1.0, log_var + 2.0 * np.log(2.0), num_samples=4,
+        log_prior=lambda z: stats.norm(1.0, 2.0).logpdf(z).sum(axis=1),
+    )  # fmt: skip
+    for name in ("average_kl", "marginal_kl", "mutual_information", "total_correlation"):
+        assert moved[name] == pytest.approx(same[name], abs=1e-4), name
+
+
 def test_equals_dense_numpy():
     n, d = 60, 4
     loc, log_var = posteriors(n, d)

@@ -72,6 +72,46 @@ def test_coverage_null(n, m, d):
     assert np.mean(stds) == pytest.approx(values.std(ddof=1), rel=0.4)
 
 
+def _two_clusters(rng, n, d):
+    """Draw from two Gaussians six standard deviations apart."""
+    return rng.standard_normal((n, d)) + 3.0 * rng.choice([-1.0, 1.0], (n, 1))
+
+
+def _sampler(seed, d):
+    rng = np.random.default_rng(seed)
+    return lambda n: _two_clusters(rng, n, d)
+
+
+@pytest.mark.parametrize("measure", [prior_coverage, far_prior_share])
+def test_codes_are_compared_with_draws_of_another_prior(measure):
+    rng, name, d = np.random.default_rng(0), measure.__name__, 3
+    runs = [
+        measure(_two_clusters(rng, 400, d), sample=_sampler(seed, d), seed=seed)
+        for seed in range(20)
+    ]
+    values = np.array([run[name] for run in runs])
+    stderr = values.std(ddof=1) / np.sqrt(len(values))
+    assert abs(values.mean() - runs[0][f"{name}_null"]) < 5 * stderr
+    # 20 repetitions on either side: five standard errors of the ratio of their spreads are 1.1.
+    assert runs[0][f"{name}_null_std"] == pytest.approx(values.std(ddof=1), rel=1.1)
+    # One cluster leaves the other empty.
+    one = np.abs(_two_clusters(rng, 400, d))
+    assert abs(_zscore(measure(one, sample=_sampler(1, d)), name)) > 10
+    # Draws of the clusters do not follow N(0, I) either.
+    assert abs(_zscore(measure(_two_clusters(rng, 400, d)), name)) > 10
+
+
+def test_holes_of_another_prior_lie_where_it_is():
+    one = np.abs(_two_clusters(np.random.default_rng(0), 400, 3))
+    points = hole_points(one, sample=_sampler(1, 3), num_points=20).points
+    assert (points.mean(axis=1) < 0.0).all()
+
+
+def test_draws_of_another_width_are_refused():
+    with pytest.raises(ValueError, match="draws of sample"):
+        prior_coverage(np.zeros((20, 3)), sample=_sampler(0, 2))
+
+
 def test_coverage_null_for_equal_sizes():
     z = np.random.default_rng(0).standard_normal((2000, 2))
     i = np.arange(1, 6)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import special, stats
 from sklearn.neighbors import KernelDensity
 
 from avae_jax.metrics import kde_kl
@@ -18,6 +19,22 @@ def test_equals_scikit_learn():
     result = kde_kl(z, centers, bandwidth=0.6)
     assert result["kl"] == pytest.approx(ratio.mean(), abs=1e-5)
     assert result["stderr"] == pytest.approx(ratio.std(ddof=1) / np.sqrt(40), rel=1e-4)
+
+
+def test_another_prior_takes_the_place_of_the_standard_normal():
+    z, centers = np.random.default_rng(3).standard_normal((2, 200, 3))
+    weights = np.array([0.3, 0.7])
+    loc, scale = np.array([[-1.0, 0.0, 2.0], [1.0, 1.0, 1.0]]), np.array([0.5, 2.0])
+
+    def log_prob(x):
+        logs = stats.norm(loc[:, None], scale[:, None, None]).logpdf(x).sum(axis=2)
+        return special.logsumexp(logs + np.log(weights)[:, None], axis=0)
+
+    values = kde_kl(z, centers, bandwidth=0.6, log_prob=log_prob)
+    standard = kde_kl(z, centers, bandwidth=0.6)
+    shift = stats.norm.logpdf(z).sum(axis=1).mean() - log_prob(z).mean()
+    assert values["kl"] == pytest.approx(standard["kl"] + shift, abs=1e-4)
+    assert values["stderr"] != standard["stderr"]
 
 
 def test_leave_one_out_equals_scikit_learn():

@@ -28,3 +28,11 @@ def test_a_dead_dimension_keeps_a_density():
     prior = DiagonalGaussianPrior.make(2, jax.random.key(0)).fit(z, key=jax.random.key(0))
     np.testing.assert_allclose(np.exp(prior.log_var[1]), 1e-6 * z[:, 0].var(), rtol=1e-4)
     assert np.isfinite(prior.log_prob(jnp.float32(z))).all()
+
+
+def test_an_isotropic_one_is_called_by_its_formula():
+    zeros = jnp.zeros(3)
+    assert DiagonalGaussianPrior(zeros, zeros).describe() == "N(0, I)"
+    assert DiagonalGaussianPrior(zeros, zeros + 2 * np.log(0.8123)).describe() == "N(0, 0.81^2 I)"
+    for loc, log_var in ((zeros + 1, zeros), (zeros, jnp.arange(3.0))):
+        assert "its own mean" in DiagonalGaussianPrior(loc, log_var).describe()

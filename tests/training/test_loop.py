@@ -15,19 +15,20 @@ import orbax.checkpoint as ocp
 import pytest
 
 import avae_jax as av
+from avae_jax.evaluation import evaluate_run
 from avae_jax.training import config as cfg
-from avae_jax.training import loop, report
+from avae_jax.training import loop
 from avae_jax.training.checkpoint import CheckpointError, Checkpoints
 from avae_jax.training.writers import read_metrics
 
 
 @pytest.fixture(scope="module")
 def finished(blobs, small_config, tmp_path_factory) -> Path:
-    """A finished run of four epochs with its report."""
+    """A finished run of four epochs with its summary."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     config = cfg.replace_fields(small_config, num_epochs=4)
     loop.train(config, folder, dataset=blobs)
-    report.write_report(folder, dataset=blobs)
+    evaluate_run(folder, quick=True, dataset=blobs)
     return folder
 
 
@@ -84,13 +85,47 @@ def test_the_summary_is_measured_on_the_test_split(finished, blobs):
     assert reported["mse"] == pytest.approx(error.mean(), rel=1e-5)
     assert reported["sse"] == pytest.approx(error.sum(axis=(1, 2, 3)).mean(), rel=1e-5)
     z = run.encode(x).astype(np.float64)
-    codes = summary["codes"]
+    latent = summary["latent"]
     eigenvalues = np.linalg.eigvalsh(np.cov(z, rowvar=False))
+    codes = latent["moments_against_standard_normal"]
     assert codes["eig_max"] == pytest.approx(eigenvalues[-1], rel=1e-5)
-    scales = summary["scale"]
+    claimed = np.sqrt(1 - run.method.bandwidth.h_corr**2)
+    assert latent["prior_std"] == pytest.approx(claimed)
+    # Beside it, in units of the prior.
+    assert latent["moments"]["eig_max"] == pytest.approx(eigenvalues[-1] / claimed**2, rel=1e-5)
     train = run.encode(blobs.images[blobs.splits.train]).astype(np.float64)
-    assert scales["measured"] == pytest.approx(np.sqrt((train**2).mean()), rel=1e-2)
-    assert scales["claimed"] == pytest.approx(np.sqrt(1 - run.method.bandwidth.h_corr**2))
+    assert run.prior("measured").std() == pytest.approx(np.sqrt((train**2).mean()), rel=1e-2)
+
+
+def test_the_summary_says_how_training_ended(finished):
+    training = json.loads((finished / "summary.json").read_text())["training"]
+    last = read_metrics(finished)[-1]
+    assert training["epochs"] == 4
+    assert training["skipped_steps"] == 0
+    assert training["validation"]["kl"] == last["validation/kl"]
+    assert training["train"]["kl_null"] == training["validation"]["kl_null"] == last["null_kl"]
+    reported = {name for name in last if "/" not in name} - {"null_kl", "epoch", "num_skipped"}
+    assert {name for name, value in training.items() if not isinstance(value, dict)} == (
+        reported - {"step"} | {"epochs", "steps", "skipped_steps"}
+    )
+
+
+def test_images_reach_tensorboard_once_per_checkpoint(finished, blobs):
+    def count():
+        data = b"".join(path.read_bytes() for path in (finished / "tensorboard").iterdir())
+        # The signature that each picture begins with.
+        return data.count(b"\x89PNG\r\n")
+
+    first = count()
+    assert first
+    evaluate_run(finished, quick=True, dataset=blobs)
+    assert count() == first
+    # A summary of another checkpoint is no reason to leave them out.
+    stored = json.loads((finished / "summary.json").read_text())
+    stored["about"]["checkpoint_step"] -= 1
+    (finished / "summary.json").write_text(json.dumps(stored))
+    evaluate_run(finished, quick=True, dataset=blobs)
+    assert count() == 2 * first
 
 
 def test_a_loaded_run_encodes_decodes_and_samples(finished, blobs):
@@ -316,12 +351,12 @@ def test_encoding_refuses_what_was_not_learnt(finished, blobs):
 def test_vae_codes_are_draws_of_the_posterior(blobs, small_config, tmp_path):
     config = cfg.replace_fields(small_config, num_epochs=1, method="beta_vae", beta=1000.0)
     loop.train(config, tmp_path / "run", dataset=blobs)
-    summary = report.write_report(tmp_path / "run", dataset=blobs)
+    summary = evaluate_run(tmp_path / "run", quick=True, dataset=blobs)
     run = av.load_run(tmp_path / "run")
     x = blobs.images[blobs.splits.test]
     means, draws = run.encode(x), run.draw_codes(x)
     assert draws.std() > 1.5 * means.std()
-    assert summary["codes"]["std"] == pytest.approx(
+    assert summary["latent"]["moments"]["std"] == pytest.approx(
         np.sqrt(np.trace(np.cov(draws.astype(np.float64), rowvar=False)) / 3), rel=1e-4
     )
     np.testing.assert_array_equal(draws, run.draw_codes(x))
@@ -393,9 +428,9 @@ def test_folders_that_are_no_run(blobs, small_config, tmp_path):
     with pytest.raises(cfg.ConfigError, match="not empty and no run folder"):
         loop.train(small_config, tmp_path, dataset=blobs)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    with pytest.raises(cfg.ConfigError, match="is a file"):
+    with pytest.raises(ValueError, match="is a file"):
         loop.train(small_config, tmp_path / "notes.txt", dataset=blobs)
-    with pytest.raises(cfg.ConfigError, match="cannot be made"):
+    with pytest.raises(ValueError, match="is a file|no write permission"):
         loop.train(small_config, tmp_path / "notes.txt" / "run", dataset=blobs)
     with pytest.raises(ValueError, match="is not a run folder"):
         av.load_run(tmp_path)
@@ -565,7 +600,7 @@ def test_other_methods_run_report_and_resume(fields, blobs, small_config, tmp_pa
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
-    summary = report.write_report(tmp_path / "a", dataset=blobs)
+    summary = evaluate_run(tmp_path / "a", quick=True, dataset=blobs)
     assert np.isfinite(summary["reconstruction"]["mse"])
     x = av.load_run(tmp_path / "a").sample(4)
     assert 0 <= x.min() <= x.max() <= 1

@@ -180,6 +180,43 @@ def test_a_log_file_gets_plain_lines_whatever_colors_are_forced(clock, monkeypat
     assert stream.getvalue() == "[bold] stays as it is\nepoch 10/10  step 10/10  done in 0:00\n"
 
 
+class _Notebook(io.TextIOBase):
+    """A notebook's output, as IPython's kernel makes it: no terminal, no file, never read back."""
+
+    encoding = "UTF-8"
+
+    def __init__(self):
+        self.written = []
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        self.written.append(text)
+        return len(text)
+
+    def fileno(self):
+        raise io.UnsupportedOperation("IOStream has no fileno.")
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_notebook_is_not_flooded(clock, monkeypatch, forced):
+    if forced:
+        # What tells rich that it is in a notebook must not bring its own display.
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    stream = _Notebook()
+    with Progress(6000, steps_per_epoch=10, stream=stream, clock=clock) as progress:
+        for step in range(1, 6001):
+            clock.now += 0.01
+            progress.update(step, {"train/loss": 1.0})
+    text = "".join(stream.written)
+    # A minute: a line every five seconds.
+    assert len(text.splitlines()) == 12
+    assert text.isascii()
+    assert text.replace("\n", "").isprintable()
+
+
 # The bar
 
 

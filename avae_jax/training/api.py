@@ -1,0 +1,312 @@
+"""Training from Python in one call: `run = av.train(images)`."""
+
+import dataclasses
+import os
+import shutil
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from jax.sharding import Mesh
+
+from avae_jax import data as datasets
+from avae_jax import models
+from avae_jax.mesh import make_mesh
+from avae_jax.training import loop
+from avae_jax.training.config import (
+    Config,
+    ConfigError,
+    configure,
+    load_config,
+    replace_fields,
+    section_of_field,
+)
+from avae_jax.training.run import Run, load_run
+
+_STEPS_PER_EPOCH = 10
+"""Steps that an epoch of few images keeps when the batch size is not given."""
+
+
+def train(
+    data: Any,
+    *,
+    run_dir: str | os.PathLike | None = None,
+    labels: Any = None,
+    validation_size: int | float | None = None,
+    test_size: int | float | None = None,
+    encoder: nn.Module | str | None = None,
+    decoder: nn.Module | str | None = None,
+    mesh: Mesh | None = None,
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    **fields: Any,
+) -> Run:
+    """Train a model and return it: what `avae train` does, on any array.
+
+    Where the data are no `Config`, what is not given is chosen to fit them: a network designed for
+    their shape, else a dense one; an output that reaches their range (floats in [0, 1], in
+    [-1, 1], or any); at most 100 images a batch, ten batches an epoch, a number that the devices
+    divide; and what the method asks to be smaller. What is given is never changed.
+
+    Args:
+      data: `[n, height, width, channels]`, `[n, height, width]` or `[n, features]`: uint8 images,
+        or floats, used as they are; an `ImageData`; the name of a data set (not of an experiment,
+        whose `config` can be given); or a `Config`, as it is.
+      run_dir: the run folder; one that holds the same run is continued. None is a temporary folder
+        that lives as long as the run.
+      labels: `[n]` integer classes of an array, for figures and metrics.
+      validation_size: validation images; of an array also a share of it, None is a tenth.
+      test_size: test images, likewise; None is a fifth.
+      encoder: a Flax module, or its import path, in place of the one that is chosen.
+      decoder: likewise.
+      mesh: the devices; all local ones when not given.
+      say: receives a line about every value that was chosen because the default does not fit, and
+        about what could not be measured in the end.
+      **fields: fields of the configuration by name, as `avae train NAME --help` lists them:
+        `method`, `latent_dim`, `num_epochs`, ...
+
+    Returns:
+      The checkpoint with the lowest validation criterion, with `encode`, `decode`, `reconstruct`,
+      `sample`, `evaluate` and `history`. Its folder, `run.path`, holds the figures and the summary
+      that `avae train` leaves.
+
+    Raises:
+      ConfigError: a field that is none, or that fits neither the data, the devices nor the run in
+        `run_dir`.
+      DataError: data that cannot be trained on.
+      TypeError: data of a kind that is none of those.
+      TrainingError: the loss was not finite for many steps in a row.
+      Interrupted: after SIGINT or SIGTERM; the state is saved, in a temporary folder too.
+    """
+    modules: dict[str, Any] = {}
+    for name, module in {"encoder": encoder, "decoder": decoder}.items():
+        if isinstance(module, str):
+            fields[name] = module
+        elif isinstance(module, nn.Module):
+            modules[name] = module
+        elif module is not None:
+            raise TypeError(
+                f"{name} must be a Flax module or an import path, got {module!r}: give an object, "
+                "not its class"
+            )
+    sizes = {"validation_size": validation_size, "test_size": test_size}
+    fields |= {name: size for name, size in sizes.items() if size is not None}
+
+    if isinstance(data, Config):
+        _refuse(labels, "labels", "a Config")
+        config, dataset = replace_fields(data, **fields), None
+    else:
+        fields, dataset = _read_data(data, labels, fields)
+        config = configure(**fields)
+        mesh = make_mesh() if mesh is None else mesh
+        chosen, notes = fit_defaults(
+            config, dataset, given={*fields, *modules}, num_devices=mesh.size
+        )
+        before = _stored(run_dir, chosen)
+        config = replace_fields(config, **{**chosen, **before})
+        config = dataclasses.replace(config, experiment=dataset.name)
+        for note in notes:
+            say(note)
+
+    kept, folder = None, Path(run_dir or ".")
+    if run_dir is None:
+        kept = _TemporaryFolder()
+        folder = kept.path
+    try:
+        loop.train(config, folder, dataset=dataset, mesh=mesh, **modules)
+    except loop.Interrupted as stopped:
+        if kept is not None:
+            kept.keep()
+        raise loop.Interrupted(
+            f"stopped at step {stopped}, saved in {folder}: train again with run_dir='{folder}' "
+            "to go on"
+        ) from None
+    run = dataclasses.replace(load_run(folder, **modules), dataset=dataset, keeper=kept)
+    try:
+        run.evaluate()
+    except ValueError as error:
+        # The model is there, whatever cannot be measured of it.
+        say(f"{folder} has no summary: {error}")
+    return run
+
+
+def _read_data(
+    data: Any, labels: Any, fields: dict[str, Any]
+) -> tuple[dict[str, Any], datasets.ImageData]:
+    """Return the data, and the fields that say what they are."""
+    sizes = {name: fields[name] for name in ("validation_size", "test_size") if name in fields}
+    seed = fields.get("seed", 0)
+    _refuse(fields.get("dataset"), "dataset", "data, which name it")
+    if isinstance(data, str):
+        _refuse(labels, "labels", "the name of a data set")
+        _check_is_dataset(data)
+        dataset = datasets.load_dataset(
+            data, path=fields.get("data_path"), data_dir=fields.get("data_dir"), seed=seed, **sizes
+        )
+        return _said(fields, data, dataset), dataset
+    for name in ("data_path", "data_dir"):
+        _refuse(fields.get(name), name, "data that are in memory")
+    if isinstance(data, datasets.ImageData):
+        for name, value in {"labels": labels, **sizes}.items():
+            _refuse(value, name, "an ImageData, which has its own")
+        # Under its own name it can be read again by the command line.
+        known = data.name in datasets.DATASETS
+        return _said(fields, data.name if known else "array", data), data
+    if isinstance(data, (os.PathLike, Mapping, bytes)) or not np.iterable(data):
+        raise TypeError(
+            f"data must be an array, an ImageData, the name of a data set or a Config, got "
+            f"{type(data).__name__}: for files give 'folder' or 'array', and data_path"
+        )
+    dataset = datasets.make_image_data(data, labels, seed=seed, **sizes)
+    return _said(fields, "array", dataset), dataset
+
+
+def _said(fields: dict[str, Any], name: str, dataset: datasets.ImageData) -> dict[str, Any]:
+    """Return fields that name the data; a share of them is written down as a number."""
+    splits = {"validation_size": "validation", "test_size": "test"}
+    numbers = {
+        size: len(getattr(dataset.splits, split))
+        for size, split in splits.items()
+        if size in fields
+    }
+    return {**fields, **numbers, "dataset": name}
+
+
+def _check_is_dataset(name: str) -> None:
+    if name not in datasets.DATASETS and (name.endswith((".npy", ".npz")) or Path(name).exists()):
+        kind = "folder" if Path(name).is_dir() else "array"
+        raise datasets.DataError(
+            f"data must be the name of a data set, got {name!r}: give '{kind}' and "
+            f"data_path='{name}'"
+        )
+
+
+def _refuse(value: Any, name: str, beside: str) -> None:
+    if value is not None:
+        raise ConfigError(f"{name} must not be given, got it beside {beside}: leave it out")
+
+
+def fit_defaults(
+    config: Config, dataset: datasets.ImageData, *, given: set[str], num_devices: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Choose what a user has not given so that it fits the data.
+
+    Args:
+      config: with what was given.
+      dataset: the data.
+      given: names of the fields that were given, and of the modules.
+      num_devices: what the batch is split over.
+
+    Returns:
+      Values by field name, and a line about each that a user may want to know of.
+
+    Raises:
+      ConfigError: fewer training images than devices.
+    """
+    shape, num_train = tuple(dataset.images.shape[1:]), len(dataset.splits.train)
+    chosen: dict[str, Any] = {}
+    notes: list[str] = []
+    if "architecture" not in given:
+        chosen["architecture"] = choose_architecture(shape)
+    # A decoder that is given knows what it ends in; one of logits has its range.
+    logits = config.method.likelihood == "bernoulli"
+    if not given & {"activation", "decoder"} and not logits:
+        chosen["activation"], note = choose_activation(dataset.images)
+        notes += [note] if note else []
+    if "batch_size" not in given:
+        chosen["batch_size"] = choose_batch_size(num_train, num_devices)
+    batch_size = chosen.get("batch_size", config.optimization.batch_size)
+    for name, value in config.method.fitted(num_train=num_train, batch_size=batch_size).items():
+        if name not in given:
+            chosen[name] = value
+            notes.append(f"{name}={value}: what {num_train:,} training images have room for")
+    return chosen, notes
+
+
+def choose_architecture(image_shape: Sequence[int]) -> str:
+    """Return the architecture designed for a shape; dense layers where there is none.
+
+    Example:
+      >>> choose_architecture((32, 32, 3)), choose_architecture((28, 28, 1))
+      ('cifar10', 'mlp')
+    """
+    designed = (name for name, row in models.ARCHITECTURES.items() if row.image_shape is not None)
+    fits = (name for name in designed if models.ARCHITECTURES[name].image_shape == image_shape)
+    return next(fits, "mlp")
+
+
+def choose_activation(images: Any) -> tuple[str | None, str]:
+    """Return what the decoder must end in to reach the data, and a note where that is suspect.
+
+    uint8 images are scaled to whatever the architecture ends in: None.
+
+    Example:
+      >>> choose_activation(np.zeros((2, 8), np.uint8)), choose_activation(-np.eye(2))
+      ((None, ''), ('tanh', ''))
+    """
+    if np.dtype(images.dtype) == np.uint8:
+        return None, ""
+    if not isinstance(images, np.ndarray):
+        # What is read as it is needed is looked at here and there.
+        images = np.asarray(images[np.linspace(0, len(images) - 1, 1000).astype(np.int64)])
+    low, high = float(np.min(images)), float(np.max(images))
+    for activation in ("sigmoid", "tanh"):
+        bottom, top = models.VALUE_RANGE[activation] or (0.0, 0.0)
+        slack = 1e-4 * (top - bottom)
+        if bottom - slack <= low and high <= top + slack:
+            return activation, ""
+    note = ""
+    if low >= 0 and high <= 255 and len(images.shape) == 4:
+        note = (
+            f"the images are floats in [{low:g}, {high:g}], learned as they are: pixels are learned "
+            "better as uint8, or divided by their largest value"
+        )
+    return "linear", note
+
+
+def choose_batch_size(num_train: int, num_devices: int) -> int:
+    """Return a number of images that the devices divide: at most 100, ten batches an epoch.
+
+    Raises:
+      ConfigError: there are fewer images than devices.
+
+    Example:
+      >>> [choose_batch_size(num_train, 8) for num_train in (50_000, 500, 20)]
+      [96, 48, 8]
+    """
+    least = max(2, num_devices)
+    least += -least % num_devices
+    if num_train < least:
+        raise ConfigError(
+            f"the training split must hold at least {least} images, got {num_train}: give more "
+            "images, or a mesh of fewer devices"
+        )
+    wanted = min(100, num_train // _STEPS_PER_EPOCH)
+    return max(least, wanted // num_devices * num_devices)
+
+
+def _stored(run_dir: str | os.PathLike | None, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return what was chosen when the run in a folder began, which holds for all of it."""
+    if run_dir is None or not (Path(run_dir) / "config.json").is_file():
+        return {}
+    config = load_config(Path(run_dir) / "config.json")
+    sections = section_of_field(config)
+    return {
+        name: getattr(getattr(config, sections[name]), name) for name in chosen if name in sections
+    }
+
+
+class _TemporaryFolder:
+    """A folder that is deleted with this object, or at the end of the process."""
+
+    def __init__(self):
+        self.path = Path(tempfile.mkdtemp(prefix="avae-"))
+        self._delete = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def keep(self) -> None:
+        """Leave the folder where it is."""
+        self._delete.detach()
