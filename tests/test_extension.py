@@ -396,7 +396,14 @@ def test_the_help_lists_what_was_added(folder, capsys):
         cli.main(["train", str(folder / "mine.py"), "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    for word in ("--pull", "Multiplies what the critic says", "huber", "uniform", "laplace"):
+    for word in (
+        "bars",
+        "--pull",
+        "Multiplies what the critic says",
+        "huber",
+        "uniform",
+        "laplace",
+    ):
         assert word in text, word
     assert "adversary" in text.split("--method", 1)[1]
     assert cli.run(["train", str(folder / "mine.py"), "--pull", "0"]) == 2

@@ -15,6 +15,7 @@ An arrow points to what is called::
      +--> progress.py     where a user looks; writers.py: where numbers go; terms.py: their names
      +--> preflight.py    what is known, and what a step costs, before training
 
+    api.py                `av.train`, in one call from Python
     run.py                a trained model, read back from its folder
     table.py              a summary on the terminal
 """
