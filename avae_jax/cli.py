@@ -83,7 +83,7 @@ class _Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class _Classifier:
-    """Train a classifier on a labelled data set, for its features."""
+    """Train a classifier on a labeled data set, for its features."""
 
     dataset: Positional[str]
     """A data set with labels."""

@@ -127,8 +127,8 @@ def test_every_field_of_a_configuration_is_described(method):
         (["train", "digits", "--method=vae", "--x", "3"], "digits --method vae --help lists them"),
         (["train", "digits", "--method", "vea"], "unknown method 'vea'; did you mean 'vae'?"),
         (["train", "digits", "--method", "--tail"], "--method must be one of avae, vae, beta_vae"),
-        (["train", "digits", "--labelled"], "use --method vae or beta_vae"),
-        (["train", "digits", "--no-labelled"], "no effect with this method: leave it out, or use"),
+        (["train", "digits", "--labeled"], "use --method vae or beta_vae"),
+        (["train", "digits", "--no-labeled"], "no effect with this method: leave it out, or use"),
         (
             ["train", "digits", "--method", "vae", "--tail", "none"],
             "--tail has no effect with this",

@@ -262,8 +262,8 @@ def choose_activation(images: Any) -> tuple[str | None, str]:
     note = ""
     if low >= 0 and high <= 255 and len(images.shape) == 4:
         note = (
-            f"the images are floats in [{low:g}, {high:g}], learned as they are: pixels are learned "
-            "better as uint8, or divided by their largest value"
+            f"the images are floats in [{low:g}, {high:g}], learned as they are: pixels are "
+            "learned better as uint8, or divided by their largest value"
         )
     return "linear", note
 
