@@ -520,7 +520,7 @@ def steps(part: Part, options: argparse.Namespace) -> None:
     """Time a step of the AVAE beside one of the plain autoencoder of the same nets."""
     from train_step import Runner, measure, random_images
 
-    from avae_jax.training.config import replace_fields
+    from avae_jax.training.config import replace_fields, to_dict
     from avae_jax.training.setup import make_setup
     from avae_jax.training.trainer import MAX_STEPS_PER_DISPATCH, Trainer
 
@@ -536,9 +536,10 @@ def steps(part: Part, options: argparse.Namespace) -> None:
         images = dataset if name == "mnist" else None
         if options.smoke:
             config = replace_fields(config, **TINY)
+        num_centers = int(to_dict(config)["method"]["num_centers"])
         if images is None:
             batch_size = config.optimization.batch_size
-            num_train = max(2 * config.method.num_centers, several * batch_size)
+            num_train = max(2 * num_centers, several * batch_size)
             images = random_images(IMAGE_SHAPES[name], num_train, 100 if options.smoke else 1000)
         runners: dict[tuple[str, int], Runner] = {}
         for method, fields in METHODS.items():
@@ -563,7 +564,7 @@ def steps(part: Part, options: argparse.Namespace) -> None:
                 "method": method,
                 "steps_per_dispatch": count,
                 "batch_size": batch,
-                "num_centers": config.method.num_centers,
+                "num_centers": num_centers,
                 "seconds": seconds,
                 "median_s": median,
                 "ratio": float(np.median(np.array(seconds) / base)),
