@@ -4,7 +4,11 @@ from avae_jax.density.bandwidth import Bandwidth, find_bandwidth
 from avae_jax.density.code_scale import CodeScale, expected_code_scale
 from avae_jax.density.kde import kde_log_density
 from avae_jax.density.null_kl import null_kl
-from avae_jax.density.prior_bandwidth import PriorBandwidth, find_prior_bandwidth
+from avae_jax.density.prior_bandwidth import (
+    PriorBandwidth,
+    find_prior_bandwidth,
+    prior_null_kl,
+)
 from avae_jax.density.tail import log_tail_density
 
 __all__ = [
@@ -17,4 +21,5 @@ __all__ = [
     "kde_log_density",
     "log_tail_density",
     "null_kl",
+    "prior_null_kl",
 ]

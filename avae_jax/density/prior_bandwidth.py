@@ -4,12 +4,14 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from avae_jax.checks import check_count
+from avae_jax.checks import check_count, check_positive
 from avae_jax.density.bandwidth import jackknife_stderr, maximize_log_density
 from avae_jax.density.kde import kde_log_density
 from avae_jax.density.normal_draws import make_slabs
+from avae_jax.density.tail import log_tail_density
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +60,7 @@ def find_prior_bandwidth(
       Time `O(num_queries num_centers latent_dim)` per pass, about ten of them.
     """
     num_centers = check_count("num_centers", num_centers, minimum=2)
-    num_queries = check_count("num_queries", num_queries, minimum=2)
-    seed = check_count("seed", seed, minimum=0)
-    of_queries, of_centers = jax.random.split(jax.random.key(seed))
-    queries = prior.sample(of_queries, num_queries)
-    centers = np.asarray(prior.sample(of_centers, num_centers), np.float32)
+    queries, centers = _draws(prior, num_centers, seed, num_queries)
     left = iter(centers)
 
     def fill(rows):
@@ -71,12 +69,55 @@ def find_prior_bandwidth(
 
     slabs = make_slabs(prior.latent_dim, num_centers, fill)
     optimum = maximize_log_density(queries, slabs)
-    h = optimum.bandwidth
-    log_q = kde_log_density(queries, centers, bandwidth=h)
-    log_p = prior.smoothed(h).log_prob(queries)
     return PriorBandwidth(
-        bandwidth=h,
+        bandwidth=optimum.bandwidth,
         stderr=jackknife_stderr(queries, slabs, optimum, num_centers),
-        null_kl=float(np.mean(np.asarray(log_q - log_p, np.float64))),
+        null_kl=_mean_kl(prior, queries, centers, optimum.bandwidth, None),
         num_iterations=optimum.num_iterations,
     )
+
+
+def prior_null_kl(
+    prior: Any,
+    num_centers: int,
+    *,
+    bandwidth: float,
+    max_cdf: float | None = None,
+    seed: int = 0,
+    num_queries: int = 2000,
+) -> float:
+    """Return the KL estimate that draws of a prior show against the prior smoothed by the kernel.
+
+    Args:
+      prior: as `find_prior_bandwidth` takes it.
+      num_centers: number of centers, at least 1.
+      bandwidth: the kernel's standard deviation, > 0.
+      max_cdf: places the floor of the "official" tail under the density; None for no floor.
+      seed: at least 0; the draws are those of `find_prior_bandwidth`.
+      num_queries: number of codes the mean is over, at least 2.
+
+    Returns:
+      The mean, nats.
+    """
+    num_centers = check_count("num_centers", num_centers, minimum=1)
+    check_positive("bandwidth", bandwidth)
+    queries, centers = _draws(prior, num_centers, seed, num_queries)
+    return _mean_kl(prior, queries, centers, bandwidth, max_cdf)
+
+
+def _draws(prior, num_centers: int, seed: int, num_queries: int) -> tuple[jax.Array, np.ndarray]:
+    """Draw queries and centers."""
+    num_queries = check_count("num_queries", num_queries, minimum=2)
+    seed = check_count("seed", seed, minimum=0)
+    of_queries, of_centers = jax.random.split(jax.random.key(seed))
+    queries = prior.sample(of_queries, num_queries)
+    return queries, np.asarray(prior.sample(of_centers, num_centers), np.float32)
+
+
+def _mean_kl(prior, queries, centers, bandwidth: float, max_cdf: float | None) -> float:
+    log_q = kde_log_density(queries, centers, bandwidth=bandwidth)
+    if max_cdf is not None:
+        log_eps = log_tail_density(prior.latent_dim, bandwidth=bandwidth, max_cdf=max_cdf)
+        log_q = jnp.logaddexp(log_q, log_eps)
+    log_p = prior.smoothed(bandwidth).log_prob(queries)
+    return float(np.mean(np.asarray(log_q - log_p, np.float64)))

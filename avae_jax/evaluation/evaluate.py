@@ -30,13 +30,17 @@ from avae_jax.training.writers import strict_json
 _SHOWN = 36
 
 
+NUM_IMAGES = 10_000
+"""The most images of a split that are used, where nothing else is asked for."""
+
+
 def evaluate_run(
     run: str | os.PathLike | Run,
     *,
     quick: bool = False,
     dataset: ImageData | None = None,
     protocol: Protocol = "standard",
-    num_images: int = 10_000,
+    num_images: int = NUM_IMAGES,
     num_samples: int = 10_000,
     seed: int = 0,
     inception_weights: str | os.PathLike | None = None,
@@ -83,8 +87,10 @@ def evaluate_run(
     check_count("seed", seed, minimum=0)
     if not isinstance(run, Run):
         run = load_run(run)
+    # What the run's folder keeps is of its best model and of as many images as there are.
+    own = output is None and quick and run.which == "best" and num_images == NUM_IMAGES
     if output is None:
-        output = run.path if quick else run.path / "evaluation"
+        output = run.path if own else run.path / "evaluation"
     folder = Path(output)
     check_folder(folder, name="output")
     # Files are read before the work that needs them at its end.
@@ -110,7 +116,8 @@ def evaluate_run(
         say("figures")
         samples = draw_samples(material, _SHOWN, quick=True)
         drawn = pictures.draw_quick(material, arrays, samples)
-        keep(material, samples, [picture for group in drawn.values() for picture in group])
+        if own:
+            keep(material, samples, [picture for group in drawn.values() for picture in group])
     else:
         summary["likelihood"] = describe_likelihood(material, say, num_samples=iwae_samples)
         say("decoding draws of the prior")

@@ -219,6 +219,7 @@ def _scale(mean, eigenvalues, live, n: int, units: PriorUnits) -> dict[str, Any]
     return {
         "n": n,
         "claimed": units.prior.std(),
+        "is_gaussian": units.is_gaussian,
         "dims": d,
         "live_dims": num_live,
         "live_std_ratio": float(np.sqrt(np.mean(np.square(stds)))),

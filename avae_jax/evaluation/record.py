@@ -1,5 +1,6 @@
 """What a run's folder knows of its training, and what it keeps of its evaluation."""
 
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from avae_jax.files import write_atomically, written_whole
 from avae_jax.terms import null_key, null_names, split_name
 from avae_jax.training.run import CODES_FILE, Run
 from avae_jax.training.terms import terms_of
-from avae_jax.training.writers import create_default_writer, read_metrics
+from avae_jax.training.writers import TensorBoardWriter, read_metrics
 
 SUMMARY_FILE = "summary.json"
 
@@ -75,10 +76,10 @@ def keep(
     # Once per checkpoint: events are never replaced.
     if _summarized_step(run.path) == run.step or not material.is_images:
         return
-    if material.x.shape[-1] in (1, 3):
+    if material.x.shape[-1] in (1, 3) and importlib.util.find_spec("tensorboardX") is not None:
         step = int((metrics_of(run) or [{"step": run.step}])[-1]["step"])
         low, high = material.value_range or (float(material.x.min()), float(material.x.max()))
-        writer = create_default_writer(run.path, start_step=step)
+        writer = TensorBoardWriter(run.path / "tensorboard", start_step=step)
         shown = {"reconstruction": material.x_recon[:8], "sample": next(iter(samples.values()))[:8]}
         writer.write_images(step, {name: (x - low) / (high - low) for name, x in shown.items()})
         writer.close()

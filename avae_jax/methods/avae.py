@@ -20,6 +20,7 @@ from avae_jax.density import (
     find_bandwidth,
     find_prior_bandwidth,
     null_kl,
+    prior_null_kl,
 )
 from avae_jax.losses.avae import kl_weight
 from avae_jax.mesh import BATCH_AXIS
@@ -139,11 +140,12 @@ class Options(method.Options):
             kind = AVAEToPrior
             key = jax.random.key(setting.seed)
             prior = make_prior(
-                self.prior, setting.latent_dim, key, num_components=self.num_components
-            )
+                self.prior, setting.latent_dim, key, num_components=self.num_components,
+                image_shape=setting.image_shape,
+            )  # fmt: skip
             self.check_smooth(prior)
             bandwidth = PriorBandwidth(**found) if found else None
-            bandwidth = bandwidth or find_prior_bandwidth(prior, self.num_centers)
+            bandwidth = bandwidth or self.choose_prior_bandwidth(prior)
             matched = prior.smoothed(bandwidth.bandwidth)
         return kind(
             options=self,
@@ -162,6 +164,13 @@ class Options(method.Options):
         except NotImplementedError:
             known = "its density must have a closed form after noise is added"
             raise OptionsError(f"prior={self.prior}: {known}; use another") from None
+
+    def choose_prior_bandwidth(self, prior: Prior) -> PriorBandwidth:
+        """Find the bandwidth for a prior that is not N(0, I), or take the one given."""
+        if self.bandwidth is None:
+            return find_prior_bandwidth(prior, self.num_centers)
+        null = prior_null_kl(prior, self.num_centers, bandwidth=self.bandwidth)
+        return PriorBandwidth(self.bandwidth, stderr=0.0, null_kl=null, num_iterations=0)
 
     def choose_bandwidth(self, latent_dim: int) -> Bandwidth:
         """Find the bandwidth, or take the one given."""
@@ -436,11 +445,7 @@ class AVAE(method.Method):
     def introduce(self) -> list[str]:
         """Return what is to be expected of the density."""
         num_centers, mesh = self.options.num_centers, self.setting.mesh
-        lines = [
-            f"{num_centers:,} centers in {self.latent_dim} dimensions: bandwidth "
-            f"{self.bandwidth.h_corr:.3f}, prior scale {self.bandwidth.prior_scale:.3f}; "
-            f"{self.code_scale.verdict}"
-        ]
+        lines = [f"{num_centers:,} centers in {self.latent_dim} dimensions{self._expected()}"]
         if is_spread(mesh, num_centers):
             share = num_centers // mesh.size
             lines.append(f"each of the {mesh.size} devices holds {share:,} of the centers")
@@ -456,6 +461,12 @@ class AVAE(method.Method):
                 "old: take fewer centers or refresh reencode (see experiments/README.md)"
             )
         return lines
+
+    def _expected(self) -> str:
+        return (
+            f": bandwidth {self.bandwidth.h_corr:.3f}, prior scale "
+            f"{self.bandwidth.prior_scale:.3f}; {self.code_scale.verdict}"
+        )
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return the density and the scale of the codes to expect."""
@@ -500,21 +511,26 @@ class AVAEToPrior(AVAE):
         """Standard deviation of the kernels."""
         return self.bandwidth.bandwidth
 
-    @property
+    @functools.cached_property
     def _null_kl(self) -> float:
-        return self.bandwidth.null_kl
+        if self._max_cdf is None:
+            return self.bandwidth.null_kl
+        return prior_null_kl(
+            self.fixed_prior,
+            self.options.num_centers,
+            bandwidth=self.kernel_std,
+            max_cdf=self._max_cdf,
+        )
 
     def sampling_priors(self, variables):
         """Return what makes the prior."""
         return {"claimed": lambda: self.prior(variables)}
 
-    def introduce(self) -> list[str]:
-        """Return what is to be expected of the density."""
-        return [
-            f"{self.options.num_centers:,} centers in {self.latent_dim} dimensions against "
-            f"{self.fixed_prior.describe()}: bandwidth {self.kernel_std:.3f}, null KL "
+    def _expected(self) -> str:
+        return (
+            f" against {self.fixed_prior.describe()}: bandwidth {self.kernel_std:.3f}, null KL "
             f"{self._null_kl:.2f}"
-        ]
+        )
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return the density."""

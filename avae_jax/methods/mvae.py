@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from avae_jax.gaussians import gaussian_kl
-from avae_jax.methods import vae
+from avae_jax.methods import method, vae
 from avae_jax.methods.method import Output, make_coder, require
 from avae_jax.posteriors import DiagonalGaussian
 from avae_jax.priors import StandardNormal
@@ -20,22 +20,10 @@ VIEWS = ("left", "right")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(vae.Options):
+class Options(vae.NoisyOptions):
     """A multimodal VAE: an encoder and a decoder per half of an image, and one latent space."""
 
     name = "mvae"
-
-    def check(self):
-        """Refuse values that no data could make runnable."""
-        super().check()
-        require(
-            self.posterior == "gaussian", "posterior", self.posterior,
-            "a product of experts needs Gaussian ones; leave it out",
-        )  # fmt: skip
-        require(
-            self.prior == "standard_normal", "prior", self.prior,
-            "a product of experts needs a Gaussian prior; leave it out",
-        )  # fmt: skip
 
     def check_setting(self, setting):
         """Refuse images that have no halves."""
@@ -63,7 +51,7 @@ def _axis(shape: tuple[int, ...]) -> int:
     return 1 if len(shape) == 3 else 0
 
 
-class MVAE(vae.VAE):
+class MVAE(method.Method):
     """Descends the negative ELBO of both halves together plus that of each alone.
 
     The posterior of several halves is the product of their encoders' Gaussians and the prior

@@ -5,22 +5,33 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
+import jax.numpy as jnp
 
 from avae_jax.methods import method
 from avae_jax.methods.method import Output, make_coder, require_positive
 from avae_jax.methods.terms import KL, NLL, RECONSTRUCTION
 from avae_jax.posteriors import POSTERIORS, make_posterior
-from avae_jax.priors import PRIORS, make_prior
+from avae_jax.priors import PRIORS, DiagonalGaussianPrior, make_prior
 
 TERMS = {"reconstruction": RECONSTRUCTION, "nll": NLL, "kl": KL}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(method.Options):
-    """A VAE: a Gaussian posterior per image, pulled to the prior."""
+class NoisyOptions(method.Options):
+    """What all have whose likelihood counts in nats."""
 
     noise_scale: float = 1.0
     """Standard deviation of the Gaussian likelihood; where it is learned, the first one."""
+
+    def check(self):
+        """Refuse values that no data could make runnable."""
+        require_positive("noise_scale", self.noise_scale)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(NoisyOptions):
+    """A VAE: a Gaussian posterior per image, pulled to the prior."""
+
     posterior: "Literal[tuple(POSTERIORS)]" = "gaussian"  # pyright: ignore[reportInvalidTypeForm]
     """The distribution of codes per image; gaussian: independent dimensions."""
     prior: "Literal[tuple(PRIORS)]" = "standard_normal"  # pyright: ignore[reportInvalidTypeForm]
@@ -36,7 +47,7 @@ class Options(method.Options):
 
     def check(self):
         """Refuse values that no data could make runnable."""
-        require_positive("noise_scale", self.noise_scale)
+        super().check()
         method.require(
             make_posterior(self.posterior).stochastic, "posterior", self.posterior,
             "without noise there is no evidence lower bound; use another, or method ae",
@@ -81,15 +92,26 @@ class VAE(method.Method):
         """Return the prior with its initial parameters."""
         return make_prior(
             self.options.prior, self.latent_dim, jax.random.fold_in(key, 1),
-            num_components=self.options.num_components,
+            num_components=self.options.num_components, image_shape=self.image_shape,
         )  # fmt: skip
 
     def kl(self, posterior, z: jax.Array, prior, labels: jax.Array) -> jax.Array:
-        """Return the KL to the prior `[batch]`: in closed form, else from the draw."""
-        if self.options.prior == "mixture" and self.options.labeled:
-            return posterior.log_prob(z) - prior.log_prob(z, labels=labels)
+        """Return the KL to the prior `[batch]`: in closed form, else from the draw.
+
+        Of an example whose label y says its component, `KL(q(z | x) || p(z | y)) - log p(y)`: the
+        loss is a bound of the joint `-log p(x, y)`, so that the weights are learned as well.
+        """
         exact = posterior.kl(prior)
-        return posterior.log_prob(z) - prior.log_prob(z) if exact is None else exact
+        kl = posterior.log_prob(z) - prior.log_prob(z) if exact is None else exact
+        if not self.options.labeled:
+            return kl
+        component = jnp.maximum(labels, 0)
+        own = DiagonalGaussianPrior(prior.loc[component], prior.log_var[component])
+        given = posterior.kl(own)
+        if given is None:
+            given = posterior.log_prob(z) - prior.log_prob(z, labels=labels)
+        joint = given - jax.nn.log_softmax(prior.log_weights)[component]
+        return jnp.where(labels >= 0, joint, kl)
 
     def forward(self, variables, batch, key, *, train):
         """Return (nll `[batch]`, kl `[batch]`, terms, posterior, draw, variables)."""

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from avae_jax import data as datasets
 from avae_jax import models
+from avae_jax.likelihoods import make_likelihood
 from avae_jax.mesh import make_mesh
 from avae_jax.training import loop
 from avae_jax.training.config import (
@@ -213,7 +214,7 @@ def fit_defaults(
     if "architecture" not in given:
         chosen["architecture"] = choose_architecture(shape)
     # A decoder that is given knows what it ends in; one of logits has its range.
-    logits = config.method.likelihood == "bernoulli"
+    logits = make_likelihood(config.method.likelihood).takes_logits
     if not given & {"activation", "decoder"} and not logits:
         chosen["activation"], note = choose_activation(dataset.images)
         notes += [note] if note else []
@@ -278,7 +279,8 @@ def choose_batch_size(num_train: int, num_devices: int) -> int:
       >>> [choose_batch_size(num_train, 8) for num_train in (50_000, 500, 20)]
       [96, 48, 8]
     """
-    least = max(2, num_devices)
+    # What judges two halves of a batch needs two images in each.
+    least = max(4, num_devices)
     least += -least % num_devices
     if num_train < least:
         raise ConfigError(

@@ -61,6 +61,9 @@ class Feed:
             resident, batch_size, steps_per_dispatch,
         )  # fmt: skip
         self._mesh, self._seed, self._train = mesh, seed, dataset.splits.train
+        if resident and not isinstance(images, np.ndarray):
+            # A reader takes arrays of numbers, and reads them side by side.
+            images = images[np.arange(len(images))]
         self._images = jax.device_put(np.asarray(images), replicated(mesh)) if resident else images
         labels = np.full(len(images), -1) if dataset.labels is None else dataset.labels
         self._labels = jax.device_put(np.asarray(labels, np.int32), replicated(mesh))

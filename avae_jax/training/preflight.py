@@ -132,8 +132,10 @@ def _time_between(trainer: Trainer, state) -> float:
 
 
 def num_parameters(setup: Setup) -> int:
-    """Return how many numbers are trained."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_parameters(setup)))
+    """Return how many numbers are trained: those that some player moves."""
+    params = _parameters(setup)
+    moved = [params[part] for player in setup.method.players.values() for part in player.parts]
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(moved))
 
 
 def _parameters(setup: Setup) -> Any:

@@ -45,6 +45,7 @@ class Run:
       method: its networks and what they mean.
       variables: parameters and batch statistics, as they were evaluated.
       step: steps trained.
+      which: of the run's checkpoints, "best" or "latest".
       dataset: the images it was trained on, where its configuration does not name them.
       keeper: deletes a temporary run folder when nothing refers to it any more.
     """
@@ -54,6 +55,7 @@ class Run:
     method: Method
     variables: Variables
     step: int
+    which: str = "best"
     dataset: datasets.ImageData | None = None
     keeper: Any = None
 
@@ -330,7 +332,7 @@ def load_run(
     )
     method = config.method.make(setting, facts["method"])
     variables, step = _restore(path, method, which, say)
-    return Run(path=path, config=config, method=method, variables=variables, step=step)
+    return Run(path=path, config=config, method=method, variables=variables, step=step, which=which)
 
 
 def _restore(path: Path, method: Method, which: str, say) -> tuple[Variables, int]:

@@ -1,6 +1,7 @@
 """A run's folder: what it must hold before training, and whether it is the run asked for."""
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,15 @@ def describe_data(setup: Setup) -> dict[str, Any]:
         "num_images": len(setup.dataset.images),
         "num_classes": num_classes(setup.dataset),
         "fingerprint": setup.dataset.fingerprint(),
+        "labels": _labels_digest(setup.dataset.labels),
     }
+
+
+def _labels_digest(labels) -> str | None:
+    """Return a checksum of labels, which a method may train on; None without labels."""
+    if labels is None:
+        return None
+    return f"{zlib.crc32(np.asarray(labels, np.int64).tobytes()):08x}"
 
 
 def check_same_data(setup: Setup, run_dir: Path) -> None:

@@ -71,7 +71,7 @@ def make_train_step(
         variables = {**output.variables, "params": optax.apply_updates(params, updates)}
         average = state.average
         if average is not None:
-            average = moving_average(variables, average, ema_decays)
+            average = moving_average(variables, average, ema_decays, state.step)
 
         # A skipped step keeps the old state. The memory sees to it itself: it may be large.
         moved = dataclasses.replace(
@@ -124,8 +124,14 @@ def own_gradients(players: Mapping[str, Player], means, pull_back) -> dict[str, 
     return gradient
 
 
-def moving_average(variables, average, decays: Mapping[str, float]):
-    """Return the moving average after a step, each part by its own decay."""
+def moving_average(variables, average, decays: Mapping[str, float], step: jax.Array):
+    """Return the moving average after a step, each part by its own decay.
+
+    The decay is at most (1 + step) / (10 + step): initial weights must not stay in the average,
+    whose validation sets what follows it, for the thousands of steps that 0.999 remembers.
+    """
+    most = (1.0 + step) / (10.0 + step)
+    decays = {part: jnp.minimum(decay, most) for part, decay in decays.items()}  # pyright: ignore
     return {
         collection: {
             part: optax.incremental_update(

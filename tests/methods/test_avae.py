@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import avae_jax as av
-from avae_jax.density import find_bandwidth, find_prior_bandwidth
+from avae_jax.density import find_bandwidth, find_prior_bandwidth, prior_null_kl
 from avae_jax.priors import DiagonalGaussianPrior, Mixture, StandardNormal
 
 
@@ -66,6 +66,24 @@ def test_draws_of_the_prior_show_the_null(build):
     assert abs(perfect - method.null()["kl"]) < 5 * error
     apart, _ = kl(lambda key, n: prior.sample(key, n) + 3.0)
     assert apart > perfect + 1
+
+
+def test_a_given_bandwidth_is_used_for_any_prior(build):
+    method = build(method="avae", prior="mixture", num_centers=32, bandwidth=0.3, tail="none")
+    assert method.kernel_std == 0.3
+    want = prior_null_kl(method.fixed_prior, 32, bandwidth=0.3)
+    assert method.null() == {"kl": want}
+    found = build(method="avae", prior="mixture", num_centers=32).bandwidth
+    again = prior_null_kl(
+        Mixture.make(3, jax.random.key(0), num_components=10), 32, bandwidth=found.bandwidth
+    )
+    assert again == pytest.approx(found.null_kl, abs=1e-5)
+
+
+def test_the_null_of_any_prior_has_the_loss_s_floor(build):
+    fields = {"method": "avae", "prior": "mixture", "num_centers": 32}
+    floored = build(**fields, tail="official", max_cdf=0.3).null()["kl"]
+    assert floored > build(**fields, tail="none").null()["kl"] + 0.02
 
 
 @pytest.mark.parametrize("kind", ["mixture", "gaussian"])

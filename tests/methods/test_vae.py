@@ -42,10 +42,30 @@ def test_the_kl_to_a_mixture_is_that_of_its_draw(labeled, build, make_batch):
     log_q = stats.norm.logpdf(z, loc, scale).sum(axis=1)
     prior = method.prior(variables)
     parts = component_log_probs(prior, z)
-    log_p = logsumexp(parts, axis=1) - np.log(4)
+    want = log_q - (logsumexp(parts, axis=1) - np.log(4))
     if labeled:
-        log_p = np.where(labels >= 0, parts[np.arange(16), labels], log_p)
-    np.testing.assert_allclose(output.terms["kl"], log_q - log_p, rtol=1e-4, atol=1e-3)
+        # KL(q || p(z | y)) in closed form, and -log p(y) of four equal weights.
+        mean, variance = (
+            np.asarray(a, np.float64)[labels] for a in (prior.loc, np.exp(prior.log_var))
+        )
+        ratio = scale**2 / variance
+        known = 0.5 * (ratio - 1 - np.log(ratio) + (loc - mean) ** 2 / variance).sum(axis=1)
+        want = np.where(labels >= 0, known + np.log(4), want)
+    np.testing.assert_allclose(output.terms["kl"], want, rtol=1e-4, atol=1e-3)
+
+
+def test_the_weights_of_known_components_become_the_frequencies_of_the_classes(build, make_batch):
+    """And a component that no class has is not sampled."""
+    labels = np.array([0] * 12 + [1] * 4)
+    method = build(method="vae", prior="mixture", num_components=3, labeled=True, num_classes=2)
+    optimization = OptimizationConfig(learning_rate=5e-2, schedule="constant")
+    optimizer = make_optimizer(method.players, optimization, steps_per_epoch=1)
+    step = jax.jit(make_train_step(method, optimizer, ema_decays={}))
+    state, batch = make_state(method, optimizer, optimization), make_batch(method, labels=labels)
+    for _ in range(300):
+        state, _ = step(state, batch)
+    weights = np.exp(jax.nn.log_softmax(method.prior(state.variables).log_weights))
+    np.testing.assert_allclose(weights, [0.75, 0.25, 0.0], atol=0.02)
 
 
 def test_the_kl_to_a_gaussian_is_exact(build, make_batch):

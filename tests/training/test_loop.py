@@ -43,12 +43,10 @@ def last_state(folder):
 def assert_same_bits(first, second):
     a, b = last_state(first), last_state(second)
     assert set(a) == set(b)
-    # The weights, what the method remembers and how far the run is are among them.
-    assert {
-        "model/params/decoder/output/kernel",
-        "training/memory/bank/codes",
-        "training/step",
-    } <= {*a}
+    # The weights, how the optimizer stands and how far the run is are among them.
+    assert "training/step" in a
+    assert any(name.startswith("model/params/decoder") for name in a)
+    assert any(name.startswith("training/opt_state") for name in a)
     for name, leaf in a.items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf, b[name] = jax.random.key_data(leaf), jax.random.key_data(b[name])
@@ -579,27 +577,19 @@ def test_codes_that_run_away_are_reported(blobs, small_config, tmp_path, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", [
-    {"method": "vae"},
-    {"method": "vae", "prior": "mixture", "num_components": 3},
-    {"method": "ae"},
+    {"method": "vae", "prior": "mixture", "num_components": 3, "labeled": True},
+    {"method": "ae", "likelihood": "bernoulli"},
     {"method": "factor_vae", "critic_width": 16, "critic_layers": 2, "ema_decay": 0.9},
-    {"method": "mvae"},
-    {"prior": "mixture", "num_components": 3},
-    {"refresh": "reencode", "refresh_every": 3, "centers_mode": "eval", "norm": "batch"},
+    {"method": "mvae", "likelihood": "learned_gaussian"},
+    {"refresh": "reencode", "refresh_every": 3, "centers_mode": "eval", "prior": "mixture"},
     {"centers_mode": "eval", "norm": "batch", "ema_decay": 0.9},
-    {"likelihood": "bernoulli"},
 ])  # fmt: skip
 def test_other_methods_run_report_and_resume(fields, blobs, small_config, tmp_path):
     config = cfg.replace_fields(small_config, num_epochs=1, **fields)
     loop.train(config, tmp_path / "a", dataset=blobs)
     loop.train(cfg.replace_fields(config, num_epochs=2), tmp_path / "a", dataset=blobs)
     loop.train(cfg.replace_fields(config, num_epochs=2), tmp_path / "b", dataset=blobs)
-    for a, b in zip(
-        jax.tree.leaves(av.load_run(tmp_path / "a", which="latest").variables),
-        jax.tree.leaves(av.load_run(tmp_path / "b", which="latest").variables),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert_same_bits(tmp_path / "a", tmp_path / "b")
     summary = evaluate_run(tmp_path / "a", quick=True, dataset=blobs)
     assert np.isfinite(summary["reconstruction"]["mse"])
     x = av.load_run(tmp_path / "a").sample(4)

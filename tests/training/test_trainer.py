@@ -173,6 +173,23 @@ def test_eight_devices_equal_one(refresh, blobs, small_config):
         assert metrics_eight[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
 
 
+@pytest.mark.parametrize("method", ["vae", "factor_vae", "mvae"])
+def test_a_step_of_eight_devices_equals_one_s(method, blobs, small_config):
+    """What it reports: later steps differ by Adam's amplified rounding."""
+    config = cfg.replace_fields(small_config, method=method, **NEEDED.get(method, {}))
+    found = []
+    for num_devices in (1, 8):
+        built = open_on(num_devices, config, blobs, steps_per_dispatch=1)
+        state = built.init()
+        fetched = built.feed.fetch_steps(next(dispatches(built, state)))
+        _, metrics = built.advance(state, built.program.empty_metrics, fetched)
+        found.append({name: float(value) for name, value in metrics.compute().items()})
+    one, eight = found
+    # A rectifier at its kink is rounded to either side.
+    assert eight.pop("gradient_norm") == pytest.approx(one.pop("gradient_norm"), rel=5e-3)
+    assert eight == pytest.approx(one, rel=1e-4, abs=1e-5)
+
+
 def rows_per_device(state):
     return [shard.data.shape[0] for shard in state.memory.bank.codes.addressable_shards]
 
@@ -458,7 +475,9 @@ def test_the_moving_average_is_that_of_the_weights(blobs, small_config):
         fetched = built.feed.fetch_steps(batches)
         state, _ = built.advance(state, built.program.empty_metrics, fetched)
         now = jax.tree.leaves(state.variables)
-        want = [0.75 * a + 0.25 * np.asarray(b) for a, b in zip(want, now, strict=True)]
+        step = int(state.step) - 1
+        decay = min(0.75, (1 + step) / (10 + step))
+        want = [decay * a + (1 - decay) * np.asarray(b) for a, b in zip(want, now, strict=True)]
     for mean, value, start in zip(jax.tree.leaves(state.average), want, first, strict=True):
         np.testing.assert_allclose(mean, value, rtol=1e-5, atol=1e-6)
         assert start.size < 10 or np.any(np.abs(value - start) > 1e-5)
