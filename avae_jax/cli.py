@@ -10,6 +10,7 @@ import functools
 import importlib.resources
 import inspect
 import io
+import itertools
 import os
 import re
 import subprocess
@@ -400,7 +401,7 @@ def _refuse_field(name: str, known: Collection[str], command: str) -> None:
 def _method_of(arguments: list[str], default: str) -> str:
     """Return the method that arguments name: which others there are depends on it."""
     name = default
-    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, after in itertools.pairwise([*arguments, ""]):
         if argument == "--method":
             if not after or after.startswith("-"):
                 raise ConfigError(

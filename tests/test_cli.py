@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,6 +156,14 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path):
         arguments = [*arguments, *BATCH, "--run-dir", str(tmp_path / "run")]
     assert message in refused(arguments, capsys)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_is_read_as_it_is(name):
+    """Without a single option, as `make train` does it."""
+    config, run_dir = cli._experiment("train", [name])
+    assert config == load_experiment(name)
+    assert run_dir == Path("runs") / name
 
 
 def test_data_that_is_not_there(capsys, tmp_path):
