@@ -1,4 +1,4 @@
-"""Masked log-sum-exp and log-mean-exp, safe to differentiate where everything is masked."""
+"""Masked means, log-sum-exp and log-mean-exp, safe where everything is masked."""
 
 import jax
 import jax.numpy as jnp
@@ -64,3 +64,18 @@ def logmeanexp(a: jax.Array, *, axis: int | tuple[int, ...] | None = -1, where=N
     counted = jnp.ones(a.shape, bool) if where is None else jnp.broadcast_to(where, a.shape)
     count = jnp.sum(counted, axis=axis).astype(a.dtype)
     return logsumexp(a, axis=axis, where=where) - jnp.log(jnp.maximum(count, 1.0))
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Return the mean of values over the rows that count, `[]`.
+
+    Args:
+      values: `[batch]`, whatever the others hold; or `[]`, which is returned as it is.
+      mask: `[batch]`, 1 on rows that count, else 0.
+
+    Returns:
+      The mean; 0 where no row counts.
+    """
+    if not values.ndim:
+        return values
+    return jnp.sum(jnp.where(mask > 0, values, 0)) / jnp.maximum(jnp.sum(mask), 1)

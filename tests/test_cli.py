@@ -284,23 +284,7 @@ def test_check_measures_before_training(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-INTERRUPTED = """
-import os, signal, sys
-from avae_jax import cli
-from avae_jax.training.trainer import Trainer
-
-original = Trainer.advance
-
-def advance(self, state, metrics, fetched):
-    state, metrics = original(self, state, metrics, fetched)
-    if int(state.step) == 18:
-        os.kill(os.getpid(), signal.SIGINT)
-    return state, metrics
-
-Trainer.advance = advance
-cli.main(sys.argv[1:])
-"""
-"""The command line, interrupted in the second of its epochs."""
+ENDED_AT = Path(__file__).parent / "ended_at.py"
 
 
 @pytest.mark.slow
@@ -308,7 +292,7 @@ def test_interrupting_saves_and_says_how_to_go_on(tmp_path):
     arguments = ["train", "digits", "--num-epochs", "500", "--batch-size", "96",
                  "--run-dir", str(tmp_path / "run")]  # fmt: skip
     stopped = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, *arguments], capture_output=True, text=True
+        [sys.executable, ENDED_AT, "18", "SIGINT", *arguments], capture_output=True, text=True
     )
     assert stopped.returncode == 130
     assert "Traceback" not in stopped.stderr

@@ -61,11 +61,12 @@ def find_prior_bandwidth(
     """
     num_centers = check_count("num_centers", num_centers, minimum=2)
     queries, centers = _draws(prior, num_centers, seed, num_queries)
-    left = iter(centers)
+    taken = 0
 
     def fill(rows):
-        for row in rows:
-            row[:] = next(left)
+        nonlocal taken
+        rows[:] = centers[taken : taken + len(rows)]
+        taken += len(rows)
 
     slabs = make_slabs(prior.latent_dim, num_centers, fill)
     optimum = maximize_log_density(queries, slabs)

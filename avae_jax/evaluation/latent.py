@@ -16,7 +16,7 @@ from avae_jax.density import find_bandwidth, null_kl
 from avae_jax.evaluation.material import Material
 from avae_jax.evaluation.verdict import COLLAPSED_SHARE, IGNORED_SHARE, LOCATION_NOTICE
 from avae_jax.metrics.checks import prior_generator
-from avae_jax.priors import PriorUnits
+from avae_jax.priors import PriorUnits, is_standard
 
 # Draws of a prior without a known null that the density of others like them is taken at.
 _NULL_QUERIES = 2000
@@ -152,7 +152,7 @@ def _density(material: Material, units: PriorUnits) -> dict[str, Any]:
     target = run.method.prior(run.variables)
     found = find_bandwidth(d, len(centers), seed=material.seed)
     bandwidth = found.h_corr * target.std()
-    log_prob = None if PriorUnits.of(target, seed=0).is_standard else target.log_prob
+    log_prob = None if is_standard(target) else target.log_prob
     kl = metrics.kde_kl(z, centers, bandwidth=bandwidth, log_prob=log_prob)
     if units.is_isotropic and log_prob is None:
         null = null_kl(d, len(centers), bandwidth=bandwidth, scale=units.prior.std())

@@ -8,7 +8,7 @@ import jax
 from avae_jax import metrics
 from avae_jax.evaluation.material import Material, thinned
 from avae_jax.posteriors import DiagonalGaussian
-from avae_jax.priors import PriorUnits
+from avae_jax.priors import is_standard
 
 NOT_COMPUTED = (
     "not computed: a deterministic encoder has no posterior, and I(x; z) is the logarithm of the "
@@ -39,7 +39,7 @@ def describe_likelihood(
     if not isinstance(posterior, DiagonalGaussian):
         return NOT_GAUSSIAN
     prior = method.prior(run.variables)
-    log_prior = None if PriorUnits.of(prior, seed=0).is_standard else prior.log_prob
+    log_prior = None if is_standard(prior) else prior.log_prob
 
     def encode(x):
         found: Any

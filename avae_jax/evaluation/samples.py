@@ -10,7 +10,7 @@ import numpy as np
 
 from avae_jax import metrics
 from avae_jax.evaluation.material import Material, thinned
-from avae_jax.priors import FullGaussian, Prior, PriorUnits, StandardNormal
+from avae_jax.priors import FullGaussian, Prior, StandardNormal, is_standard
 
 NOT_COMPUTED = "not computed: give the Inception weights as --inception-weights FILE"
 
@@ -62,7 +62,7 @@ def draw_samples(
     prior, d = run.prior(), run.method.latent_dim
     priors: dict[str, Prior] = {"claimed": prior}
     if material.protocol == "standard":
-        if prior.is_gaussian and not PriorUnits.of(prior, seed=seed).is_standard:
+        if prior.is_gaussian and not is_standard(prior):
             priors["standard_normal"] = StandardNormal(d)
         priors["gaussian"] = FullGaussian.of_moments(*material.train_moments())
     key = jax.random.key(seed + 10)

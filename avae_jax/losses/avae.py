@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from avae_jax.checks import check_positive_unless_traced
 from avae_jax.density import kde_log_density, log_tail_density
 from avae_jax.density.tail import Tail, check_tail
+from avae_jax.gaussians import standard_normal_log_prob
 from avae_jax.losses.reconstruction import reconstruction_loss
 
 LOG10_WEIGHT = 1.0 / math.log(10.0)
@@ -129,7 +130,7 @@ def avae(
         queries_sharded=queries_sharded,
     )
     if log_p is None:
-        log_p = -0.5 * (jnp.square(z).sum(axis=-1) + latent_dim * math.log(2 * math.pi))
+        log_p = standard_normal_log_prob(z)
     elif log_p.shape != z.shape[:1]:
         raise ValueError(
             f"log_p must have shape {z.shape[:1]}, one per code, got {log_p.shape}: give "

@@ -304,8 +304,7 @@ class AVAE(method.Method):
             batch.x, x_recon, z, bank.codes, memory.beta, bank.row_of[batch.ids],
             self.matched.log_prob(z),
         )  # fmt: skip
-        terms = {**terms, "tail_share": terms["tail"]}
-        del terms["tail"]
+        terms["tail_share"] = terms.pop("tail")
         if train:
             terms["staleness"] = bank.staleness(step)
         return Output({"model": loss}, terms, variables, z)
@@ -345,15 +344,17 @@ class AVAE(method.Method):
         """
         del variables
         return {
-            "claimed": lambda: self._isotropic(self.bandwidth.prior_scale),
-            "fixed_point": lambda: self._isotropic(self.code_scale.fixed_point),
+            "claimed": lambda: DiagonalGaussianPrior.isotropic(
+                self.latent_dim, self.bandwidth.prior_scale
+            ),
+            "fixed_point": self._at_fixed_point,
         }
 
-    def _isotropic(self, scale: float | None) -> Prior:
+    def _at_fixed_point(self) -> Prior:
+        scale = self.code_scale.fixed_point
         if scale is None:
             raise ValueError("scale='fixed_point': the forces balance at no scale; use another")
-        zeros = jnp.zeros(self.latent_dim)
-        return DiagonalGaussianPrior(zeros, zeros + 2 * math.log(scale))
+        return DiagonalGaussianPrior.isotropic(self.latent_dim, scale)
 
     @functools.cached_property
     def code_scale(self) -> CodeScale:

@@ -4,12 +4,12 @@ import dataclasses
 import math
 
 import jax
-import jax.numpy as jnp
 
 from avae_jax import losses
 from avae_jax.methods import vae
 from avae_jax.methods.method import Output, Player, make_coder, require, require_positive
 from avae_jax.methods.networks import Network
+from avae_jax.numerics import masked_mean
 from avae_jax.terms import Term
 
 
@@ -101,19 +101,16 @@ class FactorVAE(vae.VAE):
         codes, mask = jax.lax.stop_gradient(z), batch.mask
         num_rows = len(codes) // 2 * 2
         real, other = codes[0:num_rows:2], codes[1:num_rows:2]
-        real_mask, other_mask = mask[0:num_rows:2], mask[1:num_rows:2]
+        other_mask = mask[1:num_rows:2]
         shuffled = losses.permute_dims(of_shuffle, other, other_mask)
         critic, judged = losses.critic_loss(
             *(self.networks(variables, "critic", half, train=train)[0] for half in (real, shuffled))
         )
-        both = real_mask * other_mask
-        num_both = jnp.maximum(jnp.sum(both), 1.0)
-
-        def mean(values):
-            return jnp.sum(jnp.where(both > 0, values, 0.0)) / num_both
-
-        terms = {**terms, "tc": tc, "critic_accuracy": mean(judged["critic_accuracy"])}
-        found = {"model": nll + kl + self.options.gamma * tc, "critic": mean(critic)}
+        both = mask[0:num_rows:2] * other_mask
+        accuracy = masked_mean(judged["critic_accuracy"], both)
+        terms = {**terms, "tc": tc, "critic_accuracy": accuracy}
+        model = nll + kl + self.options.gamma * tc
+        found = {"model": model, "critic": masked_mean(critic, both)}
         return Output(found, terms, variables, posterior.mean())
 
     def criterion(self, terms):

@@ -13,7 +13,6 @@ from avae_jax.gaussians import gaussian_kl
 from avae_jax.methods import method, vae
 from avae_jax.methods.method import Output, make_coder, require
 from avae_jax.posteriors import DiagonalGaussian
-from avae_jax.priors import StandardNormal
 from avae_jax.terms import Term
 
 VIEWS = ("left", "right")
@@ -104,26 +103,25 @@ class MVAE(method.Method):
 
     def losses(self, variables, memory, batch, key, *, step, train):
         """Return the sum of the three negative evidence lower bounds."""
-        likelihood, prior = self.likelihood(variables), StandardNormal(self.latent_dim)
+        likelihood = self.likelihood(variables)
         experts, variables = self.experts(variables, batch.x, train=train)
-        groups = {"": list(experts), **{view: [view] for view in VIEWS}}
-        keys = jax.random.split(key, len(groups))
+        joint = product_of_experts(list(experts.values()))
+        alone = {view: product_of_experts([experts[view]]) for view in VIEWS}
+        keys = jax.random.split(key, 1 + len(VIEWS))
         loss, terms = jnp.zeros(()), {}
-        for own_key, (name, views) in zip(keys, groups.items(), strict=True):
-            posterior = product_of_experts([experts[view] for view in views])
+        for own_key, (name, posterior) in zip(keys, {"": joint, **alone}.items(), strict=True):
+            views, end = ([name], f"_from_{name}") if name else (VIEWS, "")
             z = posterior.sample(own_key)
             halves, variables = self.decode_halves(variables, z, train=train)
             nll = sum_of(likelihood.nll(batch.x[view], halves[view]) for view in views)
-            kl = gaussian_kl(posterior.loc, posterior.log_var, prior.loc, prior.log_var)
+            kl = gaussian_kl(posterior.loc, posterior.log_var)
             loss += nll + kl
-            end = f"_from_{name}" if name else ""
             terms |= {f"nll{end}": nll, f"kl{end}": kl}
             if not name:
                 terms["reconstruction"] = sum_of(
                     likelihood.reconstruction(batch.x[view], halves[view]) for view in views
                 )
-        mean = product_of_experts(list(experts.values())).mean()
-        return Output({"model": loss}, terms, variables, mean)
+        return Output({"model": loss}, terms, variables, joint.mean())
 
     def criterion(self, terms):
         """Return the loss."""

@@ -13,7 +13,7 @@ from avae_jax.priors.full_gaussian import FullGaussian
 from avae_jax.priors.mixture import Mixture
 from avae_jax.priors.prior import BasePrior, Prior
 from avae_jax.priors.standard_normal import StandardNormal
-from avae_jax.priors.units import PriorUnits
+from avae_jax.priors.units import PriorUnits, is_standard
 from avae_jax.registries import make
 
 PRIORS: dict[str, Callable[..., Prior]] = {
@@ -52,5 +52,6 @@ __all__ = [
     "Prior",
     "PriorUnits",
     "StandardNormal",
+    "is_standard",
     "make_prior",
 ]

@@ -49,6 +49,12 @@ class DiagonalGaussianPrior(BasePrior):
         latent_dim = check_count("latent_dim", latent_dim, minimum=1)
         return cls(jnp.zeros(latent_dim), jnp.zeros(latent_dim))
 
+    @classmethod
+    def isotropic(cls, latent_dim: int, std: float) -> "DiagonalGaussianPrior":
+        """Return `N(0, std^2 I)`, std > 0."""
+        zeros = jnp.zeros(latent_dim)
+        return cls(zeros, zeros + 2 * math.log(std))
+
     @property
     def latent_dim(self) -> int:
         """Return the number of columns of a code."""

@@ -56,7 +56,7 @@ class PriorUnits:
     @property
     def is_standard(self) -> bool:
         """Whether the prior is N(0, I)."""
-        return self.is_isotropic and self.root[0, 0] == 1.0
+        return is_standard(self.prior)
 
     def to(self, z) -> np.ndarray:
         """Return codes `[n, latent_dim]` in these units, float64."""
@@ -79,3 +79,8 @@ class PriorUnits:
         key = jax.random.fold_in(jax.random.key(self.seed), stream)
         calls = itertools.count()
         return lambda n: self.to(self.prior.sample(jax.random.fold_in(key, next(calls)), n))
+
+
+def is_standard(prior: Any) -> bool:
+    """Return whether a `Prior` is N(0, I)."""
+    return prior.is_gaussian and not np.any(prior.loc) and not np.any(prior.log_var)

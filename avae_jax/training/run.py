@@ -11,7 +11,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from avae_jax import data as datasets
@@ -192,10 +191,11 @@ class Run:
         if not isinstance(scale, str):
             if not (math.isfinite(scale) and scale > 0):
                 raise ValueError(f"scale={scale}: give a number > 0 or one of {self.prior_names}")
-            return self._isotropic(float(scale))
+            return DiagonalGaussianPrior.isotropic(self.method.latent_dim, float(scale))
         if scale == "measured":
             mean, covariance = self._moments()
-            return self._isotropic(math.sqrt((np.trace(covariance) + mean @ mean) / len(mean)))
+            std = math.sqrt((np.trace(covariance) + mean @ mean) / len(mean))
+            return DiagonalGaussianPrior.isotropic(len(mean), std)
         if scale == "covariance":
             return FullGaussian.of_moments(*self._moments())
         known = self.method.sampling_priors(self.variables)
@@ -207,10 +207,6 @@ class Run:
     def prior_names(self) -> tuple[str, ...]:
         """The names that `prior` and `sample` take."""
         return (*self.method.sampling_priors(self.variables), *MEASURED)
-
-    def _isotropic(self, std: float) -> Prior:
-        zeros = jnp.zeros(self.method.latent_dim)
-        return DiagonalGaussianPrior(zeros, zeros + 2 * math.log(std))
 
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
         try:

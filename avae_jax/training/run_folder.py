@@ -18,6 +18,8 @@ from avae_jax.version import __version__
 FORMAT = 2
 """Of run folders: what their files and checkpoints hold."""
 
+_NEEDED = ("image_shape", "num_images")
+
 
 def read_facts(run_dir: Path) -> dict[str, Any]:
     """Return what a run folder knows of its data and its method.
@@ -28,7 +30,9 @@ def read_facts(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "facts.json"
     try:
         facts = json.loads(path.read_text())
-        image_shape, num_images = tuple(facts["image_shape"]), int(facts["num_images"])
+        missing = next((name for name in _NEEDED if name not in facts), None)
+        if missing is not None:
+            raise KeyError(missing)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{run_dir} is not a whole run folder: {path.name}: {error}") from None
     if facts.get("format") != FORMAT:
@@ -36,7 +40,7 @@ def read_facts(run_dir: Path) -> dict[str, Any]:
             f"{run_dir} is a run folder of format {facts.get('format', 1)}, and this version reads "
             f"format {FORMAT}: train again, or read it with the version that {path.name} names"
         )
-    return {**facts, "image_shape": image_shape, "num_images": num_images}
+    return facts
 
 
 def check_run_dir(config: Config, run_dir: Path) -> None:
@@ -74,7 +78,6 @@ def _labels_digest(labels) -> str | None:
 def check_same_data(setup: Setup, run_dir: Path) -> None:
     """Refuse to continue a run on other images or other splits than it was started with."""
     stored, facts = read_facts(run_dir), describe_data(setup)
-    stored["image_shape"] = list(stored["image_shape"])
     for name, value in facts.items():
         if stored.get(name) != value:
             raise ConfigError(

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from avae_jax.mesh import replicated, split_rows
 from avae_jax.methods import Batch, Method, Player
+from avae_jax.numerics import masked_mean
 from avae_jax.training.feed import Feed
 from avae_jax.training.means import Means, masked_means
 from avae_jax.training.state import TrainState, state_sharding
@@ -106,13 +107,6 @@ def make_train_step(
         return state, {**metrics, **broken, "good": good.astype(jnp.float32)}
 
     return step
-
-
-def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Return the mean of `[batch]` values over the rows that count; a `[]` value as it is."""
-    if not values.ndim:
-        return values
-    return jnp.sum(jnp.where(mask > 0, values, 0)) / jnp.sum(mask)
 
 
 def own_gradients(players: Mapping[str, Player], means, pull_back) -> dict[str, Any]:

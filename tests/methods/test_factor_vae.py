@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from avae_jax.methods.factor_vae import FactorVAE
+from avae_jax.numerics import masked_mean
 from avae_jax.training.config import OptimizationConfig
 from avae_jax.training.state import make_optimizer, make_state
-from avae_jax.training.step import make_train_step, masked_mean, own_gradients
+from avae_jax.training.step import make_train_step, own_gradients
 
 
 @pytest.fixture(scope="module")

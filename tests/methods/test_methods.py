@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from avae_jax.methods import METHODS, OptionsError
-from avae_jax.training.step import loss_terms, masked_mean
+from avae_jax.numerics import masked_mean
+from avae_jax.training.step import loss_terms
 
 # What a method does not run without, and what keeps it small.
 FIELDS = {

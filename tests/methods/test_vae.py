@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 from scipy.special import logsumexp
 
+from avae_jax import losses
 from avae_jax.training.config import OptimizationConfig
 from avae_jax.training.state import make_optimizer, make_state
 from avae_jax.training.step import make_train_step
@@ -27,6 +28,35 @@ def component_log_probs(prior, z):
     return np.stack(
         [stats.norm.logpdf(z, m, s).sum(axis=1) for m, s in zip(loc, scale, strict=True)], 1
     )
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("method", ["vae", "beta_vae", "factor_vae"])
+def test_the_loss_is_that_of_the_library(method, likelihood, build, make_batch):
+    """What a user imports is what is trained."""
+    fields = {
+        "beta_vae": {"beta": 4.0},
+        "factor_vae": {"gamma": 3.0, "critic_width": 8, "critic_layers": 2},
+    }.get(method, {})
+    built = build(method=method, likelihood=likelihood, noise_scale=0.7, **fields)
+    batch = make_batch(built)
+    variables, output = one_pass(built, batch)
+    posterior, _ = built.encode(variables, batch.x, train=False)
+    key = jax.random.key(7)
+    if method == "factor_vae":
+        key, _ = jax.random.split(key)
+    z = posterior.sample(key)
+    x_recon, _ = built.decode(variables, z, train=False)
+    options = {"likelihood": likelihood, "noise_scale": 0.7}
+    arrays = batch.x, x_recon, posterior.loc, posterior.log_var
+    if method == "factor_vae":
+        logits, _ = built.networks(variables, "critic", z, train=False)
+        want, terms = losses.factor_vae(*arrays, logits, gamma=3.0, **options)
+    else:
+        want, terms = losses.beta_elbo(*arrays, beta=fields.get("beta", 1.0), **options)
+    np.testing.assert_allclose(output.losses["model"], want, rtol=1e-5)
+    for name, term in terms.items():
+        np.testing.assert_allclose(output.terms[name], term, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("labeled", [False, True])

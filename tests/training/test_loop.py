@@ -197,23 +197,7 @@ def test_an_interrupt_inside_an_epoch_loses_nothing(
         assert one == other
 
 
-KILLED = """
-import os, signal, sys
-from avae_jax import cli
-from avae_jax.training.trainer import Trainer
-
-original = Trainer.advance
-
-def advance(self, state, metrics, fetched):
-    state, metrics = original(self, state, metrics, fetched)
-    if int(state.step) == 31:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return state, metrics
-
-Trainer.advance = advance
-cli.main(sys.argv[1:])
-"""
-"""The command line, killed in the third of its epochs."""
+ENDED_AT = Path(__file__).parent.parent / "ended_at.py"
 
 
 @pytest.mark.slow
@@ -224,7 +208,8 @@ def test_kill_and_resume_through_the_command_line(tmp_path):
     avae = [sys.executable, "-m", "avae_jax"]
     subprocess.run([*avae, *command, tmp_path / "straight"], check=True, capture_output=True)
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *command, tmp_path / "killed"], capture_output=True
+        [sys.executable, ENDED_AT, "31", "SIGKILL", *command, tmp_path / "killed"],
+        capture_output=True,
     )
     assert killed.returncode == -signal.SIGKILL
     assert len(read_metrics(tmp_path / "killed")) == 2

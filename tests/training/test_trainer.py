@@ -16,12 +16,13 @@ from avae_jax.kernels.pairwise_lse.reference import reference_stats
 from avae_jax.mesh import make_mesh
 from avae_jax.methods import METHODS, Player, avae
 from avae_jax.methods.bank import fill_bank
+from avae_jax.numerics import masked_mean
 from avae_jax.training import config as cfg
 from avae_jax.training import setup as setups
 from avae_jax.training import trainer
 from avae_jax.training.checkpoint import Checkpoints
 from avae_jax.training.state import make_optimizer
-from avae_jax.training.step import masked_mean, own_gradients
+from avae_jax.training.step import own_gradients
 
 TRAINERS = {}
 
