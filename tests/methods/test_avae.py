@@ -68,6 +68,30 @@ def test_draws_of_the_prior_show_the_null(build):
     assert apart > perfect + 1
 
 
+def test_the_null_is_the_mean_of_independent_draws():
+    """By NumPy in float64, a mixture in two dimensions, over draws of queries and centers."""
+    prior, h, m = Mixture.make(2, jax.random.key(1), num_components=3), 0.4, 50
+    loc, std = np.asarray(prior.loc, np.float64), np.exp(np.asarray(prior.log_var[0, 0]) / 2.0)
+    rng = np.random.default_rng(0)
+
+    def draw(n):
+        return loc[rng.integers(0, 3, n)] + std * rng.standard_normal((n, 2))
+
+    def log_mixture(z, means, scale):
+        squares = np.square(z[:, None] - means).sum(axis=2)
+        density = np.exp(-squares / (2 * scale**2)).mean(axis=1)
+        return np.log(density / (2 * np.pi * scale**2))
+
+    kls = []
+    for _ in range(100):
+        z = draw(2000)
+        kls.append(np.mean(log_mixture(z, draw(m), h) - log_mixture(z, loc, math.hypot(std, h))))
+    got = [prior_null_kl(prior, m, bandwidth=h, seed=seed) for seed in range(30)]
+    error = math.hypot(np.std(kls, ddof=1) / 10, np.std(got, ddof=1) / math.sqrt(30))
+    assert abs(np.mean(got) - np.mean(kls)) < 5 * error
+    assert error < 0.02
+
+
 def test_a_given_bandwidth_is_used_for_any_prior(build):
     method = build(method="avae", prior="mixture", num_centers=32, bandwidth=0.3, tail="none")
     assert method.kernel_std == 0.3
