@@ -73,6 +73,8 @@ def describe_codes(
 
     say("moments, radius, density")
     numbers["density"] = _density(material, units)
+    if not units.is_gaussian:
+        numbers["density"]["entropy"] = none
     numbers["moments"] = metrics.code_moments(u) | metrics.radial_ks(u)
     if not units.is_gaussian:
         numbers["moments"] = none
@@ -88,6 +90,7 @@ def describe_codes(
             numbers["dependence"] |= metrics.dimension_kl(u)
         else:
             numbers["normality"] = none
+            numbers["dependence"] |= {"dimension_kl": none}
 
     say("collapse")
     loc_eigenvalues, _ = _spectrum(units.to(material.loc))
@@ -119,7 +122,7 @@ def describe_codes(
     else:
         # Codes with fewer directions than the prior cannot be compared with its draws.
         plane, holes = None, _uncovered(white, units) if live.all() else {}
-        numbers["holes"] = {"n": n, **holes}
+        numbers["holes"] = {"n": n, **holes, "planes": none}
     numbers["shape"] = _shape(white, units)
 
     factor = prior.std() if units.is_isotropic else 1.0

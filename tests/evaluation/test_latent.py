@@ -184,6 +184,12 @@ def test_what_only_a_gaussian_has_says_so():
         value, null = (numbers["distances"][f"{name}{end}"] for end in ("", "_null"))
         std = numbers["distances"].get(f"{name}_null_std", 0.0)
         assert abs(value - null) < 5 * std, name
+    for section, name in (
+        ("density", "entropy"),
+        ("dependence", "dimension_kl"),
+        ("holes", "planes"),
+    ):
+        assert numbers[section][name].startswith("not computed"), name
     assert "whitened_entropy" not in numbers["density"]
     assert "plane_min_fill" not in numbers["holes"]
     assert not arrays.units.is_gaussian

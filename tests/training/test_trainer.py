@@ -21,8 +21,8 @@ from avae_jax.training import config as cfg
 from avae_jax.training import setup as setups
 from avae_jax.training import trainer
 from avae_jax.training.checkpoint import Checkpoints
-from avae_jax.training.state import make_optimizer
-from avae_jax.training.step import own_gradients
+from avae_jax.training.state import ema_decays, make_optimizer
+from avae_jax.training.step import moving_average, own_gradients
 
 TRAINERS = {}
 
@@ -483,6 +483,19 @@ def test_the_moving_average_is_that_of_the_weights(blobs, small_config):
         np.testing.assert_allclose(mean, value, rtol=1e-5, atol=1e-6)
         assert start.size < 10 or np.any(np.abs(value - start) > 1e-5)
     assert state.evaluated is state.average
+
+
+def test_a_player_has_a_running_average_of_its_own():
+    """Another without one is its own average."""
+    players = {"one": Player(parts=("a",), ema_decay=0.5), "two": Player(parts=("b",))}
+    assert ema_decays({"two": players["two"]}, cfg.OptimizationConfig()) == {}
+    decays = ema_decays(players, cfg.OptimizationConfig())
+    old, new = ({"params": {"a": jnp.full(2, x), "b": jnp.full(2, x)}} for x in (1.0, 3.0))
+    average = moving_average(new, old, decays, jnp.int32(10**6))["params"]
+    np.testing.assert_allclose(average["a"], 2.0, rtol=1e-6)
+    np.testing.assert_allclose(average["b"], 3.0, rtol=1e-6)
+    both = ema_decays(players, cfg.OptimizationConfig(ema_decay=0.75))
+    assert both == {"a": 0.5, "b": 0.75}
 
 
 def test_clipping_bounds_the_update():
