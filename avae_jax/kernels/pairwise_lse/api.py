@@ -1,12 +1,14 @@
 """The public functions: argument checks and the choice of implementation."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from avae_jax.kernels.pairwise_lse import implementations, vjp
+from avae_jax.kernels.pairwise_lse import dense, implementations, vjp
 from avae_jax.kernels.pairwise_lse.layout import AxisName, Layout, mark_varying
 from avae_jax.kernels.pairwise_lse.precision import PRECISIONS
 from avae_jax.kernels.pairwise_lse.stats import PairwiseStats
@@ -33,11 +35,13 @@ def pairwise_lse(
     lse_i = logsumexp_{j != exclude_i} ( -|x_i - y_j|^2 / (2 h^2) + log_weights_j )
 
     Args:
-      x: [n, d] floating queries.
+      x: [n, d] floating queries; or [..., d], one or with any leading axes, which take the place of
+        n in all that follows.
       y: [m, d] floating centers, m >= 1, in the unit of x.
       bandwidth: scalar h > 0 in the unit of x, a number or traced; or [k], several at once, which
         share one product of x and y. A traced one is not checked.
-      log_weights: [m] floating, nats; -inf masks a center. None means 0 everywhere.
+      log_weights: [m] floating, nats; -inf masks a center, whatever it holds. None means 0
+        everywhere.
       exclude: [n] integer, the index of the center left out of each row, -1 for none. None leaves
         out nothing. `jnp.arange(n)` with y = x gives leave-one-out.
       axis_name: mapped axis, or tuple of axes, of `jax.shard_map` or `jax.pmap` around the call,
@@ -47,36 +51,45 @@ def pairwise_lse(
       queries_sharded: whether x is sharded over `axis_name` too. False: x and bandwidth are the
         same on all devices of the axis, and so is the result.
       implementation: "matrix" (matrix products), "difference" (exact to a few roundings, cost
-        grows faster with d), or None to choose: "difference" for d <= 8. "pallas_tpu" and
-        "pallas_gpu" (Hopper; values and gradient in x) are single kernels that have not run on
-        hardware yet.
+        grows faster with d), or None to choose: differences for d <= 8, and where the bandwidth is
+        so narrow for the points that products could be wrong by more than a nat. "dense" is plain
+        JAX, with the [n, m] logits in memory: for forward mode and second derivatives.
+        "pallas_tpu" and "pallas_gpu" (Hopper; values and gradient in x) are single kernels that
+        have not run on hardware yet.
       precision: accuracy class of the matrix products, see Numerics: "highest" (as float32), "high"
         (half the cost on GPU and TPU) or "fast" (bfloat16: wrong by whole nats at narrow
         bandwidths). "difference" has one class.
 
     Returns:
       [n] nats, or [k, n] for several bandwidths, float32 (float64 if an input is and JAX's x64 mode
-      is on); -inf where every center is masked or excluded.
+      is on); -inf where every center is masked or excluded, inf where one has infinite weight.
 
     Raises:
       TypeError: an array, or the bandwidth, is not of a floating (exclude: integer) type.
       ValueError: a shape does not fit, m = 0, a concrete bandwidth or index is out of range, or
         `axis_name` names no mapped axis.
-      NotImplementedError: a second derivative is asked for, or an implementation that cannot run
-        here.
+      NotImplementedError: a second derivative is asked for of another implementation than
+        "dense", or an implementation that cannot run here.
 
     Numerics:
       Both sides are centered at the mean of the unmasked centers first, so a common offset costs
       nothing. With u = 2^-24 and S_i = max_j (|x_i - c|^2 + |y_j - c|^2) / (2 h^2), c that mean,
       the error is at most 16 u (1 + S) in class "highest", 2^-15 (1 + S) in "high", 2^-8 (1 + S)
       in "fast", and 8 u (1 + |lse|) of "difference". A CPU computes all classes in float32.
+      With implementation None, products give way to differences where a sample of the centers puts
+      16 u S above a nat; queries farther out than twice the centers' radius, whose value is about
+      as large as S, do not count for it. That branch is several times slower than "difference".
       Half-precision inputs are copied to float32. Time O(n m d); memory O(k n d) for k bandwidths
       plus one tile of logits and 4 MiB of centers: neither [n, m] nor a copy of y. `jax.vmap` over
-      queries is as one call with all of them; over anything else, on a CPU, as one call after the
-      other.
-      Reverse mode only; the gradient in x and in the bandwidth comes out of the forward pass
-      (one more product for x), the one in y and log_weights needs a second streamed pass. Rows
-      with nothing included have gradient 0; a non-finite query spoils its own row only.
+      queries is as one call with all of them; over anything else its entries take turns.
+      Reverse mode only, but for "dense"; the gradient in x and in the bandwidth comes out of the
+      forward pass (one more product for x), the one in y and log_weights needs a second streamed
+      pass, in which the weights of a query are divided by their own sum where lse may be wrong by
+      more than 1%: over the centers they sum to 1 however far away a query is. Rows with nothing
+      included have gradient 0. A non-finite query gives NaN in its own row only; a non-finite
+      center, NaN in every row that includes it. Rows of an infinite weight have gradient NaN.
+      Arrays may be split over a mesh with axes of type `AxisType.Explicit` or `AxisType.Auto`: the
+      values are split as the queries, gradients as what they are of.
       With `axis_name` all devices' centers count in value and gradient. The gradients in x and
       bandwidth are those of the device's own rows and complete on every device; those in y and
       log_weights are of the sum over the queries of all devices of the axis. Few queries are
@@ -91,14 +104,16 @@ def pairwise_lse(
       >>> pairwise_lse(x, y, bandwidth=0.5).round(4)  # log 4
       Array([1.3863], dtype=float32)
     """
-    layout, args, several = _checked(
+    call = _checked(
         x, y, bandwidth, log_weights, exclude, axis_name, queries_sharded, implementation, precision
     )
-    if args[0].shape[0] == 0:
-        lse = jnp.zeros((len(args[2]), 0), args[0].dtype)
+    if call.is_empty:
+        lse = jnp.zeros((len(call.args[2]), 0), call.args[0].dtype)
+    elif call.layout.implementation.is_dense:
+        lse = dense.stats(*call.args, precision=precision).lse
     else:
-        lse = vjp.lse(layout, *args)
-    return lse if several else lse[0]
+        lse = vjp.lse(call.layout, *call.args)
+    return call.shaped(lse)
 
 
 def pairwise_lse_stats(
@@ -138,34 +153,65 @@ def pairwise_lse_stats(
     Raises:
       TypeError: as `pairwise_lse`.
       ValueError: as `pairwise_lse`.
-      NotImplementedError: a derivative is asked for; stop the gradient at the inputs.
+      NotImplementedError: a derivative is asked for of another implementation than "dense"; stop
+        the gradient at the inputs.
     """
-    layout, args, several = _checked(
+    call = _checked(
         x, y, bandwidth, log_weights, exclude, axis_name, queries_sharded, implementation, precision
     )
-    x, _, bandwidths, _, _ = args
-    if x.shape[0] == 0:
+    x, _, bandwidths, _, _ = call.args
+    if call.is_empty:
         empty = jnp.zeros((len(bandwidths), 0), x.dtype)
         mean = jnp.zeros((len(bandwidths), *x.shape), x.dtype)
         result = PairwiseStats(empty, mean, empty, empty)
+    elif call.layout.implementation.is_dense:
+        result = dense.stats(*call.args, precision=precision)
     else:
-        result = vjp.stats(layout, *args)
-    return result if several else PairwiseStats(*(a[0] for a in result))
+        result = vjp.stats(call.layout, *call.args)
+    return PairwiseStats(*(call.shaped(a) for a in result))
+
+
+class _Call(NamedTuple):
+    """What a call is computed from, and how its results are shaped.
+
+    Attributes:
+      layout: where things lie.
+      args: arrays of one type, the queries [n, d].
+      several: whether there are several bandwidths.
+      rows: the leading axes of the queries as they were given.
+    """
+
+    layout: Layout
+    args: _Args
+    several: bool
+    rows: tuple[int, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether there is no query."""
+        return self.args[0].shape[0] == 0
+
+    def shaped(self, a) -> jax.Array:
+        """Return a result [k, n, ...] in the shape that was asked for."""
+        if len(self.rows) != 1:
+            a = a.reshape(a.shape[0], *self.rows, *a.shape[2:])
+        return a if self.several else a[0]
 
 
 def _checked(
     x, y, bandwidth, log_weights, exclude, axis_name, queries_sharded, implementation, precision
-) -> tuple[Layout, _Args, bool]:
-    """Return (layout, arrays of one type, whether there are several bandwidths), or raise."""
+) -> _Call:
+    """Return what to compute, or raise."""
     x, y = _floating("x", x), _floating("y", y)
-    for name, a in (("x", x), ("y", y)):
-        if a.ndim != 2:
-            raise ValueError(f"{name} must have shape [points, dimensions], got {a.shape}.")
-    if x.shape[1] != y.shape[1]:
+    if x.ndim == 0:
+        raise ValueError(f"x must have shape [points, dimensions], got {x.shape}.")
+    if y.ndim != 2:
+        raise ValueError(f"y must have shape [points, dimensions], got {y.shape}.")
+    if x.shape[-1] != y.shape[1]:
         raise ValueError(
             f"x and y must have the same number of dimensions, got x {x.shape} and y {y.shape}."
         )
-    d, m = x.shape[1], y.shape[0]
+    rows, d, m = x.shape[:-1], x.shape[-1], y.shape[0]
     if d == 0:
         raise ValueError(f"x must have at least one dimension, got {x.shape}.")
     if m == 0:
@@ -186,9 +232,18 @@ def _checked(
     layout = Layout(
         implementations.choose(implementation, d), precision, axis_name, bool(queries_sharded)
     )
+    if layout.implementation.is_dense and axis_name is not None:
+        raise NotImplementedError(
+            f"implementation 'dense' needs all centers on every device, got axis_name "
+            f"{axis_name!r}: leave axis_name or implementation out."
+        )
     several = bandwidth.ndim == 1
     bandwidths = bandwidth if several else bandwidth[None]
-    return layout, mark_varying(layout, x, y, bandwidths, log_weights, exclude), several
+    if x.ndim != 2:
+        x = x.reshape(-1, d)
+        exclude = None if exclude is None else exclude.reshape(-1)
+    args = mark_varying(layout, x, y, bandwidths, log_weights, exclude)
+    return _Call(layout, args, several, rows)
 
 
 def _checked_axis(axis_name, queries_sharded) -> int:

@@ -6,6 +6,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from avae_jax.kernels.pairwise_lse import platforms
+
 _LOG2_E = math.log2(math.e)
 
 # ln 2 in two parts; the first has so few bits that a product with an exponent is exact.
@@ -62,7 +64,7 @@ def cpu_exp(z: jax.Array) -> jax.Array:
     Returns:
       exp(z), in float32 on a CPU to the accuracy of `polynomial_exp`.
     """
-    if z.dtype == jnp.float32 and jax.default_backend() == "cpu":
+    if z.dtype == jnp.float32 and platforms.platform() == "cpu":
         return polynomial_exp(z)
     return jnp.exp(z)
 
@@ -81,7 +83,7 @@ def fuses_sums(dtype) -> bool:
 
     def sums(x, y):
         product = jnp.matmul(y, x.T, precision=jax.lax.Precision.HIGHEST)
-        return jnp.sum(jnp.exp(product + y[:, :1] - x[:, 0]), axis=0)
+        return jnp.sum(jnp.exp(product + y[:, :1] - x[:, 0][None, :]), axis=0)
 
     memory = jax.jit(sums).lower(x, y).compile().memory_analysis()
     return memory is not None and memory.temp_size_in_bytes < x.shape[0] * y.shape[0]

@@ -10,18 +10,22 @@ device's own rows, and names the axis in its collectives. Three ways to meet all
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from avae_jax.kernels.pairwise_lse import stream
 from avae_jax.kernels.pairwise_lse.implementations import Implementation
+from avae_jax.kernels.pairwise_lse.precision import logit_error
 from avae_jax.kernels.pairwise_lse.stats import (
     Sums,
     merge_sums,
     merge_sums_over,
     scatter_sums_over,
 )
+from avae_jax.kernels.pairwise_lse.tiles import is_number
 from avae_jax.kernels.pairwise_lse.varying import vary_over, varying_axes, varying_zeros
 
 AxisName = str | tuple[str, ...]
@@ -83,11 +87,11 @@ _BLOCKS, _BLOCK_ROWS = 64, 16
 
 
 def _some_rows(y) -> jax.Array:
-    """Return the rows of `_BLOCKS` blocks, or all where those are not far fewer, [rows, d]."""
-    m, d = y.shape
-    if m < 4 * _BLOCKS * _BLOCK_ROWS:
+    """Return the rows of `_BLOCKS` blocks, or all where those are not far fewer, [rows, ...]."""
+    m, *shape = y.shape
+    if not is_number(m) or m < 4 * _BLOCKS * _BLOCK_ROWS:
         return y
-    return y[: m - m % _BLOCKS].reshape(_BLOCKS, -1, d)[:, :_BLOCK_ROWS].reshape(-1, d)
+    return y[: m - m % _BLOCKS].reshape(_BLOCKS, -1, *shape)[:, :_BLOCK_ROWS].reshape(-1, *shape)
 
 
 def origin(layout: Layout, y, log_weights) -> jax.Array:
@@ -98,6 +102,8 @@ def origin(layout: Layout, y, log_weights) -> jax.Array:
     """
     if log_weights is None:
         y = _some_rows(y)
+    # Rows that are not finite spoil their own results only.
+    y = jnp.where(jnp.isfinite(y), y, 0.0)
     count = jnp.asarray(y.shape[0], y.dtype)
     if log_weights is not None:
         kept = log_weights != -jnp.inf
@@ -111,6 +117,117 @@ def origin(layout: Layout, y, log_weights) -> jax.Array:
     # 0 is many times the error of a logit. What has to be cut to fewer bits cannot be fused.
     info = jnp.finfo(y.dtype)
     return jax.lax.reduce_precision(total / jnp.maximum(count, 1), info.nexp, info.nmant - 1)
+
+
+def infinite_rows(layout: Layout, num_queries: int, log_weights, exclude) -> tuple:
+    """Return which rows hold a center of infinite weight, bool [n], and the other log weights.
+
+    Args:
+      layout: where things lie.
+      num_queries: n.
+      log_weights: [m] of the device.
+      exclude: [n] row among the centers of all devices, or None.
+
+    Returns:
+      (bool [n], log weights [m] with such centers masked).
+    """
+    infinite = log_weights == jnp.inf
+    cleaned = jnp.where(infinite, -jnp.inf, log_weights)
+    count = jnp.sum(infinite.astype(jnp.int32))
+    if layout.axis_name is not None:
+        count = jax.lax.psum(count, layout.axis_name)
+    rows = jnp.broadcast_to(count, (num_queries,))
+    if exclude is not None:
+        rows = rows - _is_left_out(layout, infinite, exclude).astype(jnp.int32)
+    return rows > 0, cleaned
+
+
+def _is_left_out(layout: Layout, of_centers, exclude):
+    """Return of each query [n] whether it leaves out a center of those told by bool [m]."""
+    first_row = 0
+    if layout.queries_sharded:
+        of_centers = jax.lax.all_gather(of_centers, layout.axis_name, tiled=True)
+    elif layout.axis_name is not None:
+        first_row = jax.lax.axis_index(layout.axis_name) * of_centers.shape[0]
+    row = exclude - first_row
+    is_here = (row >= 0) & (row < of_centers.shape[0])
+    hits = (is_here & jnp.take(of_centers, row, mode="clip")).astype(jnp.int32)
+    if layout.axis_name is not None and not layout.queries_sharded:
+        hits = jax.lax.psum(hits, layout.axis_name)
+    return hits > 0
+
+
+def _uniform(function):
+    """Return a scalar function of arrays, true or false, that is one for all of a batch.
+
+    Under `jax.vmap` a branch that went by each entry's own would be taken both ways for all.
+    """
+    whole = jax.custom_batching.custom_vmap(function)
+
+    @whole.def_vmap
+    def batch(size, in_batched, *args):
+        axes = tuple(0 if is_batched else None for is_batched in in_batched)
+
+        def of_any(*args):
+            return jnp.any(jax.vmap(function, axes, axis_size=size)(*args))
+
+        return _uniform(of_any)(*args), False
+
+    return whole
+
+
+def _agreed(layout: Layout, is_true, *args):
+    """Return whether a condition holds on any device of the axis of the centers."""
+    if layout.axis_name is None:
+        return is_true
+    is_true = vary_over(is_true, varying_axes(*args) | _axes(layout))
+    return jax.lax.pmax(is_true.astype(jnp.int32), layout.axis_name) > 0
+
+
+def _axes(layout: Layout) -> frozenset:
+    """Return the axis of the centers where the replication check keeps track of it."""
+    return varying_axes(jax.lax.axis_index(layout.axis_name))
+
+
+def by_scale(layout: Layout, run: Callable, x, y, bandwidths, log_weights, shift):
+    """Run with the implementation, or with another one where the bandwidth is too narrow for it.
+
+    It is too narrow where a logit may be wrong by a nat. That grows with the squares of the points'
+    distances from the origin in bandwidths: of the centers a sample tells, of a query far outside
+    of them, whose log-sum-exp is as large, no more than theirs counts.
+
+    Args:
+      layout: where things lie.
+      run: layout -> arrays; traced for either.
+      x: [n, d].
+      y: [m, d].
+      bandwidths: [k].
+      log_weights: [m] or None.
+      shift: [d].
+
+    Returns:
+      What `run` returns.
+    """
+    narrow = layout.implementation.narrow
+    if narrow is None:
+        return run(layout)
+
+    @_uniform
+    def is_narrow(x, y, bandwidths, log_weights, shift):
+        y, log_weights = _some_rows(y), None if log_weights is None else _some_rows(log_weights)
+        distances = jnp.sum(jnp.square(y - shift[None, :]), axis=1)
+        if log_weights is not None:
+            distances = jnp.where(log_weights == -jnp.inf, 0.0, distances)
+        radius = jnp.max(distances)
+        own = jnp.sum(jnp.square(x - shift[None, :]), axis=1)
+        scale = radius + jnp.minimum(jnp.max(own, initial=0.0), 4.0 * radius)
+        error = logit_error(layout.precision, x.dtype) * scale
+        return error > 2.0 * jnp.square(jnp.min(bandwidths))
+
+    args = x, y, bandwidths, log_weights, shift
+    is_true = _agreed(layout, is_narrow(*_all_varying(*args)), *args)
+    exact = dataclasses.replace(layout, implementation=narrow)
+    return jax.lax.cond(is_true, lambda: run(exact), lambda: run(layout))
 
 
 def sums(
@@ -132,14 +249,26 @@ def sums(
     Returns:
       Sums, [k, ..., n].
     """
+
+    def of_device(*args):
+        return layout.implementation.sums(
+            *args, mean=mean, moments=moments, precision=layout.precision
+        )
+
+    return _over_all_centers(
+        layout, of_device, x, y, bandwidths, log_weights, exclude, shift, mean=mean, moments=moments
+    )
+
+
+def _over_all_centers(
+    layout: Layout, of_device, x, y, bandwidths, log_weights, exclude, shift, *, mean, moments
+) -> Sums:
+    """Return what a function sums of the device's queries, over the centers of all devices."""
     axis_name, num_rows = layout.axis_name, y.shape[0]
 
     def over(x, y, log_weights, exclude, first_row):
         local = None if exclude is None else exclude - first_row
-        args = _all_varying(x, y, bandwidths, log_weights, local, shift)
-        return layout.implementation.sums(
-            *args, mean=mean, moments=moments, precision=layout.precision
-        )
+        return of_device(*_all_varying(x, y, bandwidths, log_weights, local, shift))
 
     if axis_name is None:
         return over(x, y, log_weights, exclude, 0)
@@ -189,37 +318,30 @@ def center_gradients(
       ([m, d], [m]).
     """
     axis_name, num_rows = layout.axis_name, y.shape[0]
+    level, cotangent = _normalizers(
+        layout, x, y, bandwidths, log_weights, exclude, shift, lse, cotangent
+    )
 
-    def of(x, y, log_weights, exclude, lse, cotangent, first_row):
+    def of(x, y, log_weights, exclude, level, cotangent, first_row):
         local = None if exclude is None else exclude - first_row
-        x, y, weights, local, origin, h, value, g = _all_varying(
-            x, y, log_weights, local, shift, bandwidths, lse, cotangent
+        args = x, y, bandwidths, log_weights, local, shift, level, cotangent
+        return stream.center_gradients(
+            layout.implementation.form, *_all_varying(*args), precision=layout.precision
         )
 
-        def one(h, value, g):
-            return stream.center_gradients(
-                layout.implementation.form, x, y, h, weights, local, origin, value, g,
-                precision=layout.precision,
-            )  # fmt: skip
-
-        if len(h) == 1:
-            return one(h[0], value[0], g[0])
-        gradients = jax.lax.map(lambda args: one(*args), (h, value, g))
-        return jax.tree.map(lambda a: jnp.sum(a, axis=0), gradients)
-
     if axis_name is None:
-        return of(x, y, log_weights, exclude, lse, cotangent, 0)
+        return of(x, y, log_weights, exclude, level, cotangent, 0)
     first_row = jax.lax.axis_index(axis_name) * num_rows
     if not layout.queries_sharded:
-        return of(x, y, log_weights, exclude, lse, cotangent, first_row)
+        return of(x, y, log_weights, exclude, level, cotangent, first_row)
     if _gathers(x, y):
         x, exclude = _gather((x, exclude), axis_name)
-        lse, cotangent = _gather((lse, cotangent), axis_name, axis=1)
-        return of(x, y, log_weights, exclude, lse, cotangent, first_row)
+        level, cotangent = _gather((level, cotangent), axis_name, axis=1)
+        return of(x, y, log_weights, exclude, level, cotangent, first_row)
 
     def with_own(step, y, log_weights, gradients):
         first_row = _owner(step, axis_name) * num_rows
-        new = of(x, y, log_weights, exclude, lse, cotangent, first_row)
+        new = of(x, y, log_weights, exclude, level, cotangent, first_row)
         return jax.tree.map(jnp.add, gradients, new)
 
     def add(step, carry):
@@ -227,12 +349,55 @@ def center_gradients(
         # The sums travel with their centers.
         return _pass_on((y, log_weights, with_own(step, *carry)), axis_name)
 
-    x, y, log_weights, lse, cotangent = _all_varying(x, y, log_weights, lse, cotangent)
+    x, y, log_weights, level, cotangent = _all_varying(x, y, log_weights, level, cotangent)
     nothing = varying_zeros(y.shape, y), varying_zeros(y.shape[:1], y)
     last = layout.num_shards - 1
     carry = jax.lax.fori_loop(0, last, add, (y, log_weights, nothing))
     # One more step and they are home.
     return _pass_on(with_own(last, *carry), axis_name)
+
+
+# The weights of a query may sum to 1 but for so much; beyond, they are summed once more.
+_WEIGHTS_OFF = 1e-2
+
+
+def _normalizers(
+    layout: Layout, x, y, bandwidths, log_weights, exclude, shift, lse, cotangent
+) -> tuple[jax.Array, jax.Array]:
+    """Return the level and the cotangents [k, n] with which the weights of a query sum to 1.
+
+    The log-sum-exp serves where its error is small. Where it is not (a narrow bandwidth, a query
+    far away), the weights are divided by their own sum, which takes one product more.
+    """
+    form = layout.implementation.form
+
+    def from_value():
+        terms = jax.vmap(lambda h: form.point_terms((x - shift[None, :]) / h))(bandwidths)
+        return lse - terms, cotangent
+
+    def from_sums():
+        sums = _over_all_centers(
+            layout,
+            functools.partial(stream.center_sums, form, precision=layout.precision),
+            x, y, bandwidths, log_weights, exclude, shift,
+            mean=False,
+            moments=False,
+        )  # fmt: skip
+        return sums.top, cotangent / jnp.where(sums.total > 0.0, sums.total, 1.0)
+
+    @_uniform
+    def is_off(x, y, bandwidths, log_weights, shift, cotangent):
+        used = jnp.any(cotangent != 0.0, axis=0)
+        squares = jnp.where(used, jnp.sum(jnp.square(x - shift[None, :]), axis=1), 0.0)
+        of_centers = jnp.sum(jnp.square(y - shift[None, :]), axis=1)
+        if log_weights is not None:
+            of_centers = jnp.where(log_weights == -jnp.inf, 0.0, of_centers)
+        scale = 0.5 * (jnp.max(squares) + jnp.max(of_centers)) / jnp.square(jnp.min(bandwidths))
+        return ~(logit_error(layout.precision, x.dtype) * scale <= _WEIGHTS_OFF)
+
+    args = x, y, bandwidths, log_weights, shift, cotangent
+    is_true = _agreed(layout, is_off(*_all_varying(*args)), *args)
+    return jax.lax.cond(is_true, from_sums, from_value)
 
 
 def _gathers(x, y) -> bool:

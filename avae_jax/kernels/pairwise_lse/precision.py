@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.lax import DotAlgorithmPreset, Precision
 
+from avae_jax.kernels.pairwise_lse import platforms
+
 PRECISIONS = ("highest", "high", "fast")
 
 # So many products are added up in one chain of float32 additions: in longer ones roundings of one
@@ -26,6 +28,18 @@ _PRODUCTS = {
 }
 
 
+# The most that a logit is wrong by, in units of its largest term.
+_LOGIT_ERROR = {"highest": 2.0**-20, "high": 2.0**-15, "fast": 2.0**-8}
+
+
+def logit_error(precision: str, dtype) -> float:
+    """Return the most that a logit of the matrix form is wrong by, in units of its largest term."""
+    if dtype == jnp.float64:
+        return 2.0**-49
+    exact = _products()[precision] == Precision.HIGHEST
+    return _LOGIT_ERROR["highest" if exact else precision]
+
+
 def matmul(a: jax.Array, b: jax.Array, precision: str) -> jax.Array:
     """Multiply `[p, d]` and `[d, q]` float32 matrices in an accuracy class, float64 ones exactly.
 
@@ -44,10 +58,10 @@ def matmul(a: jax.Array, b: jax.Array, precision: str) -> jax.Array:
 
 
 def _products() -> dict:
-    platform = jax.default_backend()
+    platform = platforms.platform()
     if platform == "gpu":
         # "7.5" on NVIDIA's last ones without bfloat16, "gfx90a" on AMD's.
-        capability = str(getattr(jax.devices()[0], "compute_capability", "")).split(".")[0]
+        capability = str(getattr(platforms.device(), "compute_capability", "")).split(".")[0]
         if capability.isdecimal() and int(capability) < 8:
             return dict.fromkeys(PRECISIONS, Precision.HIGHEST)
     return _PRODUCTS.get(platform, _BFLOAT16_PASSES)

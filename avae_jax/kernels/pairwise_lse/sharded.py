@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from avae_jax.kernels.pairwise_lse.api import (
@@ -17,6 +17,7 @@ from avae_jax.kernels.pairwise_lse.api import (
     pairwise_lse,
     pairwise_lse_stats,
 )
+from avae_jax.kernels.pairwise_lse.layout import AxisName
 from avae_jax.kernels.pairwise_lse.stats import PairwiseStats
 
 
@@ -26,8 +27,8 @@ def sharded_pairwise_lse(
     *,
     mesh: Mesh,
     bandwidth: ArrayLike,
-    query_axis: str | None = None,
-    center_axis: str | None = None,
+    query_axis: AxisName | None = None,
+    center_axis: AxisName | None = None,
     log_weights: ArrayLike | None = None,
     exclude: ArrayLike | None = None,
     implementation: str | None = None,
@@ -45,9 +46,10 @@ def sharded_pairwise_lse(
     Args:
       x: [n, d], as in `pairwise_lse`; n divisible by the size of `query_axis`.
       y: [m, d]; m divisible by the size of `center_axis`. Pad with rows of log weight -inf.
-      mesh: the devices, its axes of type `AxisType.Auto`.
+      mesh: the devices.
       bandwidth: scalar or [k].
-      query_axis: mesh axis the rows of x are split over, or None for all of them on every device.
+      query_axis: mesh axis, or tuple of axes, the rows of x are split over; None for all of them on
+        every device.
       center_axis: the same for y.
       log_weights: [m] or None.
       exclude: [n] rows of y, or None.
@@ -58,15 +60,15 @@ def sharded_pairwise_lse(
       [n] or [k, n] nats, split over `query_axis`. Differentiable as `pairwise_lse` is.
 
     Raises:
-      ValueError: an axis the mesh does not have or of another type, rows that cannot be split
-        evenly, or what `pairwise_lse` raises.
+      TypeError: mesh is no `jax.sharding.Mesh`.
+      ValueError: an axis the mesh does not have, rows that cannot be split evenly, or what
+        `pairwise_lse` raises.
 
     Example:
       >>> import jax
       >>> import jax.numpy as jnp
-      >>> from jax.sharding import AxisType
       >>> from avae_jax.kernels.pairwise_lse import sharded_pairwise_lse
-      >>> mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+      >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
       >>> y = jnp.zeros((4 * jax.device_count(), 2))
       >>> lse = sharded_pairwise_lse(y, y, mesh=mesh, bandwidth=1.0, center_axis="data")
       >>> lse.shape == (4 * jax.device_count(),)
@@ -82,8 +84,8 @@ def sharded_pairwise_lse_stats(
     *,
     mesh: Mesh,
     bandwidth: ArrayLike,
-    query_axis: str | None = None,
-    center_axis: str | None = None,
+    query_axis: AxisName | None = None,
+    center_axis: AxisName | None = None,
     log_weights: ArrayLike | None = None,
     exclude: ArrayLike | None = None,
     implementation: str | None = None,
@@ -96,8 +98,8 @@ def sharded_pairwise_lse_stats(
       y: [m, d].
       mesh: the devices.
       bandwidth: scalar or [k].
-      query_axis: mesh axis or None.
-      center_axis: mesh axis or None.
+      query_axis: mesh axis, tuple of axes, or None.
+      center_axis: mesh axis, tuple of axes, or None.
       log_weights: [m] or None.
       exclude: [n] or None.
       implementation: as in `pairwise_lse`.
@@ -107,6 +109,7 @@ def sharded_pairwise_lse_stats(
       PairwiseStats, its rows split over `query_axis`.
 
     Raises:
+      TypeError: as `sharded_pairwise_lse`.
       ValueError: as `sharded_pairwise_lse`.
       NotImplementedError: a derivative is asked for.
     """
@@ -230,29 +233,43 @@ class _Op(NamedTuple):
 def _over_mesh(
     op: _Op, mesh: Mesh, query_axis, center_axis, x, y, bandwidth, log_weights, exclude
 ) -> Any:
-    if not isinstance(mesh, Mesh) or any(kind != AxisType.Auto for kind in mesh.axis_types):
-        raise ValueError(
-            f"mesh must be a jax.sharding.Mesh with axes of type AxisType.Auto, got {mesh!r}: give "
-            "jax.make_mesh its axis_types."
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f"mesh must be a jax.sharding.Mesh, got {mesh!r}: make one by jax.make_mesh."
         )
-    for name, axis in (("query_axis", query_axis), ("center_axis", center_axis)):
-        if axis is not None and axis not in mesh.shape:
-            raise ValueError(
-                f"{name} must be one of the mesh's axes {tuple(mesh.shape)} or None, got {axis!r}."
-            )
+    query_axes, center_axes = (
+        _mesh_axes(name, axis, mesh)
+        for name, axis in (("query_axis", query_axis), ("center_axis", center_axis))
+    )
+    if query_axes != center_axes and set(query_axes) & set(center_axes):
+        raise ValueError(
+            f"query_axis and center_axis must be the same or have no axis in common, got "
+            f"{query_axis!r} and {center_axis!r}."
+        )
     x, y = jnp.asarray(x), jnp.asarray(y)
-    for name, a, axis in (("x", x, query_axis), ("y", y, center_axis)):
+    for name, a, axes in (("x", x, query_axes), ("y", y, center_axes)):
         if a.ndim != 2:
             raise ValueError(f"{name} must have shape [points, dimensions], got {a.shape}.")
-        size = 1 if axis is None else mesh.shape[axis]
+        size = math.prod(mesh.shape[axis] for axis in axes)
         if a.shape[0] % size:
             raise ValueError(
                 f"{name} {a.shape} cannot be split over the {size} devices of mesh axis "
-                f"{axis!r}: give a multiple of {size} rows."
+                f"{', '.join(axes)!r}: give a multiple of {size} rows."
             )
     bandwidth, log_weights, exclude = _checked(x, y, bandwidth, log_weights, exclude)
-    mapped = _shard_mapped(op, mesh, query_axis, center_axis, bandwidth.ndim)
+    mapped = _shard_mapped(op, mesh, query_axes or None, center_axes or None, bandwidth.ndim)
     return mapped(x, y, bandwidth, log_weights, exclude)
+
+
+def _mesh_axes(name: str, axis, mesh: Mesh) -> tuple[str, ...]:
+    """Return a mesh axis, several or None as a tuple, or raise."""
+    axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if (axis is not None and not axes) or any(one not in mesh.shape for one in axes):
+        raise ValueError(
+            f"{name} must be one of the mesh's axes {tuple(mesh.shape)}, a tuple of them, or None, "
+            f"got {axis!r}."
+        )
+    return axes
 
 
 @functools.lru_cache(maxsize=64)
@@ -272,12 +289,18 @@ def _shard_mapped(op: _Op, mesh: Mesh, query_axis, center_axis, bandwidth_rank: 
 
     queries, centers = PartitionSpec(query_axis), PartitionSpec(center_axis)
     rows = PartitionSpec(*[None] * bandwidth_rank, query_axis)
-    # Kept and jitted: called eagerly, it would be traced again every time.
-    return jax.jit(
-        jax.shard_map(
-            local,
-            mesh=mesh,
-            in_specs=(queries, centers, PartitionSpec(), centers, queries),
-            out_specs=rows,
+    in_specs = queries, centers, PartitionSpec(), centers, queries
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=rows)
+    if AxisType.Explicit not in mesh.axis_types:
+        # Kept and jitted: called eagerly, it would be traced again every time.
+        return jax.jit(mapped)
+
+    def resharded(*args):
+        # What is split in another way has to be told on a mesh with explicit axes.
+        on_mesh = (
+            None if a is None else jax.sharding.reshard(a, NamedSharding(mesh, spec))
+            for a, spec in zip(args, in_specs, strict=True)
         )
-    )
+        return mapped(*on_mesh)
+
+    return jax.jit(resharded)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from avae_jax.kernels.pairwise_lse import platforms
 from avae_jax.kernels.pairwise_lse.exponential import cpu_exp, fuses_sums
 from avae_jax.kernels.pairwise_lse.forms import Form
 from avae_jax.kernels.pairwise_lse.precision import matmul
@@ -27,7 +28,7 @@ from avae_jax.kernels.pairwise_lse.stats import (
     renormalized,
 )
 from avae_jax.kernels.pairwise_lse.tile import Side, Tile, TileSums, make_centers, make_side
-from avae_jax.kernels.pairwise_lse.tiles import tile_sizes
+from avae_jax.kernels.pairwise_lse.tiles import is_number, tile_sizes
 from avae_jax.kernels.pairwise_lse.varying import varying_zeros
 
 
@@ -61,7 +62,9 @@ def _rows_from(a, start, size: int) -> Any:
 
 
 def _cut_evenly(total: int, largest: int) -> _Tiles:
-    """Cut into equal tiles of at most about `largest` rows."""
+    """Cut into equal tiles of at most about `largest` rows; a symbolic number stays in one."""
+    if not is_number(total):
+        return _Tiles(total, 1, total)
     size = -(-total // -(-total // largest))
     if size < total:
         size = min(-(-size // 8) * 8, total)
@@ -97,14 +100,15 @@ _SAMPLE = 256
 _RAISED_TIMES, _MOST_RAISED = 6.0, 35.0
 
 
-def _knows_levels(num_centers: int) -> bool:
+def _knows_levels(form: Form, num_centers: int) -> bool:
     """Return whether tiles are summed at a level that is known before them.
 
     That saves the pass over a tile that finds its maximum, and then XLA on a CPU can make one loop
     of product, exponential and sum. On a GPU the branch that looks after the level would wait for
     the host.
     """
-    return jax.default_backend() == "cpu" and num_centers >= 4 * _SAMPLE
+    is_many = is_number(num_centers) and num_centers >= 4 * _SAMPLE
+    return form.seeks_levels and platforms.platform() == "cpu" and is_many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +139,7 @@ class _Rows:
 
     def sums(self, nothing: Sums) -> Sums:
         """Return the sums over all centers, [k, ...], given those over none."""
-        if not _knows_levels(self.tiles.total):
+        if not _knows_levels(self.tile_sums.form, self.tiles.total):
             return _loop(self.tiles.count, self.add_tile, nothing)
         spans = self.spans()
         add_span = functools.partial(self.add_span, spans)
@@ -317,53 +321,96 @@ def sums(
     Numerics:
       n * m * d multiplications per product; temporaries O(n d + one tile), and 4 MiB of centers
       where no tile is stored. Under `jax.vmap` a batch of queries is as more queries, a batch of
-      anything else takes its turns on a CPU.
+      anything else takes turns, as many at a time as have some ten million logits in their tiles.
     """
 
-    @jax.custom_batching.custom_vmap
     def whole(x, y, bandwidths, log_weights, exclude, shift):
         return _sums(
             form, x, y, bandwidths, log_weights, exclude, shift,
             mean=mean, moments=moments, precision=precision,
         )  # fmt: skip
 
-    @whole.def_vmap
-    def batch(size, in_batched, x, *others):
-        sums = _sums_of_batch(whole, size, in_batched, x, *others)
-        return sums, jax.tree.map(lambda a: True, sums)
-
-    return whole(x, y, bandwidths, log_weights, exclude, shift)
-
-
-def _sums_of_batch(whole, size: int, in_batched, *args) -> Sums:
-    """Return the sums of a batch: of queries as of more queries, of anything else one by one.
-
-    Its tiles would be as many times as large, and nothing would be fused.
-    """
-    x, y, _, _, exclude, _ = args
-    of_x, of_y, *of_others, of_exclude, of_shift = in_batched
-    if of_x and not (of_y or any(of_others) or of_shift):
+    def with_queries(size, in_batched, args):
+        """Take a batch of queries as more queries, or return None for a batch of anything else."""
+        of_x, *of_others, of_exclude, of_shift = in_batched
+        if any(of_others) or of_shift:
+            return None
+        x, *others, exclude, shift = args
+        if not of_x:
+            x = jnp.broadcast_to(x, (size, *x.shape))
         if exclude is not None and not of_exclude:
             exclude = jnp.broadcast_to(exclude, (size, *exclude.shape))
         x, exclude = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (x, exclude))
-        sums = whole(x, *args[1:4], exclude, args[5])
-        return jax.tree.map(
-            lambda a: jnp.moveaxis(a.reshape(a.shape[0], size, -1, *a.shape[2:]), 1, 0), sums
+        batched = sums(
+            form, x, *others, exclude, shift, mean=mean, moments=moments, precision=precision
         )
-    num_centers = y.shape[1] if of_y else y.shape[0]
-    axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(in_batched))
-    if not _knows_levels(num_centers):
-        return jax.vmap(whole.fun, axes, axis_size=size)(*args)
+        return jax.tree.map(
+            lambda a: jnp.moveaxis(a.reshape(a.shape[0], size, -1, *a.shape[2:]), 1, 0), batched
+        )
+
+    return _batched_in_turns(form, whole, with_queries)(
+        x, y, bandwidths, log_weights, exclude, shift
+    )
+
+
+# Logits of the tiles of so many batch entries may lie in memory together, about.
+_BATCH_LOGITS = 2**24
+
+
+def _batched_in_turns(form: Form, whole: Callable, together: Callable) -> Callable:
+    """Return a function of (x [n, d], y [m, d], ...) whose batches take turns under `jax.vmap`.
+
+    Its tiles would be as many times as large, and nothing would be fused. It is traced for the
+    platforms that it may run on.
+
+    Args:
+      form: how its logits are computed.
+      whole: the function, of one batch entry.
+      together: (size, in_batched, args) -> its results for all of the batch, or None where a batch
+        of these arguments has to take turns.
+    """
+
+    def on_platform(*args):
+        name = platforms.platform()
+
+        @jax.custom_batching.custom_vmap
+        def function(*args):
+            with platforms.tracing_for(name):
+                return whole(*args)
+
+        @function.def_vmap
+        def batch(size, in_batched, *args):
+            with platforms.tracing_for(name):
+                results = together(size, in_batched, args)
+                if results is None:
+                    results = _in_turns(form, function, whole, size, in_batched, args)
+            return results, jax.tree.map(lambda a: True, results)
+
+        return function(*args)
+
+    return platforms.per_platform(on_platform)
+
+
+def _in_turns(form: Form, function: Callable, whole: Callable, size: int, in_batched, args):
+    """Return the results of a batch, entry after entry, or as many at a time as memory allows."""
+    x, y = args[:2]
+    num_queries, num_centers = x.shape[-2], y.shape[-2]
+    tile = math.prod(tile_sizes(num_queries, num_centers, x.shape[-1]))
+    at_once = 1 if _knows_levels(form, num_centers) else max(1, _BATCH_LOGITS // tile)
+    axes = tuple(0 if is_batched else None for is_batched in in_batched)
+    if at_once >= size:
+        return jax.vmap(whole, axes, axis_size=size)(*args)
 
     def one(batched):
         merged = [
             b if is_batched else a
             for a, b, is_batched in zip(args, batched, in_batched, strict=True)
         ]
-        return whole(*merged)
+        # Together they are a batch again, which must not take turns once more.
+        return (function if at_once == 1 else whole)(*merged)
 
     batched = [a if b else None for a, b in zip(args, in_batched, strict=True)]
-    return jax.lax.map(one, batched)
+    return jax.lax.map(one, batched, batch_size=None if at_once == 1 else at_once)
 
 
 def _sums(
@@ -378,7 +425,7 @@ def _sums(
     usable = jnp.isfinite(bandwidths) & (bandwidths > 0)
     bandwidth = bandwidths[0] if k == 1 else jnp.min(jnp.where(usable, bandwidths, jnp.inf))
     ratios = jnp.square(bandwidth / bandwidths)
-    fuses = _knows_levels(m) and fuses_sums(x.dtype)
+    fuses = _knows_levels(form, m) and fuses_sums(x.dtype)
     tile_sums = TileSums(form, precision, mean, moments, pure=moments or k > 1, fuses=fuses)
 
     def query_rows(i):
@@ -391,7 +438,9 @@ def _sums(
         total = rows.sums(empty_sums(shape, query.centered, mean=mean, moments=moments))
         empty = total.top <= empty_level(x.dtype)
         if not tile_sums.pure:
-            total = total._replace(top=jnp.where(empty, total.top, total.top + query.terms))
+            total = total._replace(
+                top=jnp.where(empty, total.top, total.top + query.terms[None, :])
+            )
         if total.weighted is not None:
             total = total._replace(weighted=total.weighted * bandwidth)
         return total
@@ -409,61 +458,193 @@ def _sums(
     return jax.lax.fori_loop(0, query_tiles.count, write_tile, buffers)
 
 
+class _CenterTiles(NamedTuple):
+    """Tiles of logits with the queries down and the centers across, as the gradients want them.
+
+    What is computed of a tile is the same, to the bit, in `center_sums` and `center_gradients`:
+    weights that one normalizes for the other sum to 1 however much their logits are wrong.
+    """
+
+    form: Form
+    x: jax.Array
+    y: jax.Array
+    bandwidth: jax.Array
+    log_weights: jax.Array | None
+    exclude: jax.Array | None
+    shift: jax.Array
+    precision: str
+    query_tiles: _Tiles
+    center_tiles: _Tiles
+
+    def centers(self, j) -> tuple[Side, jax.Array, jax.Array]:
+        """Return tile j of the centers, its bias [centers] and its rows [centers]."""
+        center, bias = make_centers(
+            self.form,
+            self.center_tiles.cut(self.y, j),
+            self.center_tiles.cut(self.log_weights, j),
+            None,
+            self.shift,
+            self.bandwidth,
+        )
+        row = self.center_tiles.start(j) + jnp.arange(self.center_tiles.size, dtype=jnp.int32)
+        return center, bias + center.terms, row
+
+    def logits(self, i, center: Side, center_bias, row, idle) -> tuple[Side, jax.Array]:
+        """Return tile i of the queries, and its logits without the queries' terms.
+
+        The queries that are idle [queries] lie at the origin.
+        """
+        points, left_out = (self.query_tiles.cut(a, i) for a in (self.x, self.exclude))
+        points = jnp.where(idle[:, None], self.shift[None, :], points)
+        query = make_side(self.form, points, self.shift, self.bandwidth)
+        logits = self.form.product(query.operand, center.operand, self.bandwidth, self.precision)
+        logits += center_bias[None, :]
+        if left_out is not None:
+            floor = masked_level(logits.dtype)
+            logits = jnp.where(left_out[:, None] == row[None, :], floor, logits)
+        return query, logits
+
+
+def _center_tiles(form, x, y, bandwidth, log_weights, exclude, shift, precision) -> _CenterTiles:
+    (n, d), m = x.shape, y.shape[0]
+    query_size, center_size = tile_sizes(n, m, d)
+    tiles = _cut_evenly(n, query_size), _cut_evenly(m, center_size)
+    return _CenterTiles(form, x, y, bandwidth, log_weights, exclude, shift, precision, *tiles)
+
+
+def _one_bandwidth(function: Callable, bandwidths, *trees):
+    """Map a function of one bandwidth and its part of the trees over the bandwidths [k]."""
+    if len(bandwidths) == 1:
+        one = function(bandwidths[0], *jax.tree.map(lambda a: a[0], trees))
+        return jax.tree.map(lambda a: a[None], one)
+    return jax.lax.map(lambda args: function(*args), (bandwidths, *trees))
+
+
+def center_sums(
+    form: Form, x, y, bandwidths, log_weights, exclude, shift, *, precision: str
+) -> Sums:
+    """Return the sums [k, n] that normalize the weights of `center_gradients`.
+
+    Args:
+      form: as in `center_gradients`, and so are the others.
+      x: [n, d].
+      y: [m, d].
+      bandwidths: [k].
+      log_weights: [m] or None.
+      exclude: [n] int32 or None.
+      shift: [d].
+      precision: the accuracy class of the product.
+
+    Returns:
+      Sums, `top` and `total` [k, n], without the queries' terms.
+    """
+
+    def whole(x, y, bandwidths, log_weights, exclude, shift):
+        def one(bandwidth):
+            tiles = _center_tiles(form, x, y, bandwidth, log_weights, exclude, shift, precision)
+            query_tiles = tiles.query_tiles
+            idle = varying_zeros((query_tiles.size,), x) > 0.0
+
+            def add_centers(j, total):
+                beside = tiles.centers(j)
+                is_new = tiles.center_tiles.is_new(j)
+
+                def add_tile(i, total):
+                    _, logits = tiles.logits(i, *beside, idle)
+                    if is_new is not None:
+                        logits = jnp.where(is_new[None, :], logits, masked_level(x.dtype))
+                    top = jnp.max(logits, axis=1)
+                    new = Sums(top, jnp.sum(cpu_exp(logits - top[:, None]), axis=1))
+                    rows = jax.tree.map(lambda a: query_tiles.cut(a, i), total)
+                    merged = merge_sums(rows, new)
+                    first_time = query_tiles.is_new(i)
+                    if first_time is not None:
+                        merged = jax.tree.map(
+                            lambda a, b: jnp.where(first_time, a, b), merged, rows
+                        )
+                    start = query_tiles.start(i)
+                    return jax.tree.map(
+                        lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, start, 0),
+                        total,
+                        merged,
+                    )
+
+                return _loop(query_tiles.count, add_tile, total)
+
+            zeros = varying_zeros((x.shape[0],), x)
+            nothing = Sums(zeros + masked_level(x.dtype), zeros)
+            return _loop(tiles.center_tiles.count, add_centers, nothing)
+
+        return _one_bandwidth(one, bandwidths)
+
+    def together(size, in_batched, args):
+        del size, in_batched, args
+
+    return _batched_in_turns(form, whole, together)(x, y, bandwidths, log_weights, exclude, shift)
+
+
 def center_gradients(
-    form: Form, x, y, bandwidth, log_weights, exclude, shift, lse, cotangent, *, precision: str
+    form: Form, x, y, bandwidths, log_weights, exclude, shift, level, cotangent, *, precision: str
 ) -> tuple[jax.Array, jax.Array]:
-    """Stream queries past the centers: the gradients of sum_i g_i lse_i in y and log weights.
+    """Stream queries past the centers: the gradients of sum_ki g_ki lse_ki in y and log weights.
 
     Args:
       form: how a logit tile is computed.
       x: [n, d] queries.
       y: [m, d] centers.
-      bandwidth: scalar.
+      bandwidths: [k].
       log_weights: [m] or None.
       exclude: [n] int32 or None.
       shift: [d].
-      lse: [n], the forward value over all centers, nats.
-      cotangent: [n], g.
+      level: [k, n], the log-sum-exp over all centers without the queries' terms, nats.
+      cotangent: [k, n], g.
       precision: the accuracy class of the products.
 
     Returns:
-      (sum_i g_i w_ij (x_i - y_j) / h^2 [m, d], sum_i g_i w_ij [m]).
+      (sum_ki g_ki w_kij (x_i - y_j) / h_k^2 [m, d], sum_ki g_ki w_kij [m]).
 
     Numerics:
       Two products per tile, temporaries O(m d + one tile). A query with cotangent 0 takes no part,
       non-finite or not.
     """
-    (n, d), m = x.shape, y.shape[0]
-    floor = masked_level(x.dtype)
-    query_size, center_size = tile_sizes(n, m, d)
-    query_tiles, center_tiles = _cut_evenly(n, query_size), _cut_evenly(m, center_size)
+
+    def whole(x, y, bandwidths, log_weights, exclude, shift, level, cotangent):
+        def one(bandwidth, level, cotangent):
+            tiles = _center_tiles(form, x, y, bandwidth, log_weights, exclude, shift, precision)
+            return _center_gradients(tiles, level, cotangent)
+
+        gradients = _one_bandwidth(one, bandwidths, level, cotangent)
+        return jax.tree.map(lambda a: jnp.sum(a, axis=0), gradients)
+
+    def together(size, in_batched, args):
+        del size, in_batched, args
+
+    return _batched_in_turns(form, whole, together)(
+        x, y, bandwidths, log_weights, exclude, shift, level, cotangent
+    )
+
+
+def _center_gradients(tiles: _CenterTiles, level, cotangent) -> tuple[jax.Array, jax.Array]:
+    """Return the gradients at one bandwidth, level and cotangent [n]."""
+    query_tiles, center_tiles = tiles.query_tiles, tiles.center_tiles
+    (m, d), y, bandwidth = tiles.y.shape, tiles.y, tiles.bandwidth
 
     def center_rows(j):
-        center, center_bias = make_centers(
-            form, center_tiles.cut(y, j), center_tiles.cut(log_weights, j), None, shift, bandwidth
-        )
-        center_bias += center.terms
-        row = center_tiles.start(j) + jnp.arange(center_tiles.size, dtype=jnp.int32)
+        center, center_bias, row = tiles.centers(j)
 
         def add_tile(i, carry):
             weighted, total = carry
-            lse_tile, g = query_tiles.cut(lse, i), query_tiles.cut(cotangent, i)
-            points, left_out = query_tiles.cut(x, i), query_tiles.cut(exclude, i)
-            idle = (g == 0.0) | (lse_tile == -jnp.inf)
+            level_tile, g = query_tiles.cut(level, i), query_tiles.cut(cotangent, i)
+            idle = g == 0.0
             is_new = query_tiles.is_new(i)
             if is_new is not None:
                 idle |= ~is_new
-            query = make_side(form, jnp.where(idle[:, None], shift, points), shift, bandwidth)
-            # Added to the rest of the logit it gives the log of the softmax weight.
-            bias = jnp.where(idle, floor, query.terms - lse_tile)
-            # Queries down, centers across, as the product below wants it.
-            logits = form.product(query.operand, center.operand, bandwidth, precision)
-            logits += bias[:, None] + center_bias
-            if left_out is not None:
-                logits = jnp.where(left_out[:, None] == row, floor, logits)
-            weights = cpu_exp(logits) * jnp.where(idle, 0.0, g)[:, None]
+            query, logits = tiles.logits(i, center, center_bias, row, idle)
+            # At this level an idle query's weights are 0, where 0 times them could be NaN.
+            level_tile = jnp.where(idle, -masked_level(logits.dtype), level_tile)
+            weights = cpu_exp(logits - level_tile[:, None]) * jnp.where(idle, 0.0, g)[:, None]
             return (
-                weighted + matmul(query.centered.T, weights, precision),
+                weighted + matmul(query.centered.T, weights, tiles.precision),
                 total + jnp.sum(weights, axis=0),
             )
 

@@ -22,19 +22,25 @@ class Side(NamedTuple):
 
 def make_side(form: Form, points, shift, bandwidth) -> Side:
     """Return points `[rows, d]` as a side of a tile."""
-    centered = (points - shift) / bandwidth
+    centered = (points - shift[None, :]) / bandwidth
     return Side(centered, form.operand(points, centered), form.point_terms(centered))
 
 
 def make_centers(form: Form, y, log_weights, is_new, shift, bandwidth) -> tuple[Side, jax.Array]:
-    """Return a tile of centers and its bias `[rows]`: log weights, masked columns at the floor."""
+    """Return a tile of centers and its bias `[rows]`: log weights, masked columns at the floor.
+
+    A center that is not finite has the bias NaN, whatever its logits would be.
+    """
     floor = masked_level(y.dtype)
-    bias = jnp.zeros(y.shape[:1], y.dtype)
+    # 0 or NaN: unlike a square it does not overflow.
+    bias = jnp.sum(y * 0.0, axis=1)
+    idle = bias != 0.0
     if log_weights is not None:
-        # A masked center may hold anything: it must not reach a product.
         masked = log_weights == -jnp.inf
-        y = jnp.where(masked[:, None], shift, y)
-        bias = jnp.where(masked, floor, log_weights)
+        idle |= masked
+        bias = jnp.where(masked, floor, bias + log_weights)
+    # What is masked or left out may hold anything: it must not reach a product.
+    y = jnp.where(idle[:, None], shift[None, :], y)
     if is_new is not None:
         bias = jnp.where(is_new, bias, floor)
     return make_side(form, y, shift, bandwidth), bias

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
+from avae_jax.kernels.pairwise_lse import platforms
 
 _TABLE = Path(__file__).with_name("tiles.json")
 
@@ -40,7 +40,7 @@ def load_table() -> dict[str, list[dict[str, Any]]]:
 def tile_sizes(
     num_queries: int, num_centers: int, num_dims: int, *, reread: bool = False
 ) -> tuple[int, int]:
-    """Return the largest (query, center) tile for a problem on the default device.
+    """Return the largest (query, center) tile for a problem on the device that is traced for.
 
     The table has an entry per device kind that was measured and one per platform for all others;
     `benchmarks/tune_tiles.py` makes it. A CPU without an entry has tiles by the size of its caches.
@@ -51,7 +51,7 @@ def tile_sizes(
       num_dims: d.
       reread: whether a tile of logits is read many times, once for each of several bandwidths.
     """
-    device = jax.devices()[0]
+    device = platforms.device()
     table = load_table()
     rules = table.get(device.device_kind) or table.get(device.platform)
     if rules is None and device.platform == "cpu":
@@ -61,10 +61,18 @@ def tile_sizes(
             r for r in rules or table["gpu"] if r["max_dims"] is None or num_dims <= r["max_dims"]
         )
         queries, centers, widest = rule["queries"], rule["centers"], rule["widest"]
+    if not (is_number(num_queries) and is_number(num_centers)):
+        # Exported with a symbolic size, that side is not cut.
+        return num_queries, num_centers if not is_number(num_centers) else min(centers, num_centers)
     if num_queries < queries:
         # The same number of logits in a tile of fewer queries, while its centers stay in cache.
         centers = max(centers, min(queries * centers // num_queries, widest))
     return min(queries, num_queries), min(centers, num_centers)
+
+
+def is_number(size) -> bool:
+    """Return whether a size is known, which in `jax.export` it need not be."""
+    return isinstance(size, int)
 
 
 def _by_caches(num_dims: int, reread: bool) -> tuple[int, int, int]:

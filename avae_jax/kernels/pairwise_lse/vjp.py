@@ -9,8 +9,10 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import PartitionSpec
 
 from avae_jax.kernels.pairwise_lse import layout as layouts
+from avae_jax.kernels.pairwise_lse.explicit import spec_of, with_auto_axes
 from avae_jax.kernels.pairwise_lse.layout import Layout
 from avae_jax.kernels.pairwise_lse.stats import PairwiseStats, empty_level
 
@@ -42,24 +44,55 @@ def _rows(
 
     Rows with a non-finite query are NaN in every field.
     """
+    of_rows = PartitionSpec(None, spec_of(x)[0])
+    specs = _Rows(
+        of_rows,
+        None if mean is None else PartitionSpec(None, *spec_of(x)),
+        of_rows if moments else None,
+        of_rows if moments else None,
+    )
+
+    def rows(*args):
+        return _summed_rows(layout, mean, moments, *args)
+
+    return with_auto_axes(rows, (x, y, bandwidths, log_weights, exclude), specs)
+
+
+def _summed_rows(
+    layout: Layout, mean: _Mean | None, moments: bool, x, y, bandwidths, log_weights, exclude
+) -> _Rows:
+    """Return the rows' statistics as `_rows` does."""
+    infinite = None
+    if log_weights is not None:
+        infinite, log_weights = layouts.infinite_rows(layout, x.shape[0], log_weights, exclude)
     shift = layouts.origin(layout, y, log_weights)
-    sums = layouts.sums(
-        layout, x, y, bandwidths, log_weights, exclude, shift,
-        mean=mean is not None, moments=moments,
-    )  # fmt: skip
+
+    def run(layout):
+        return layouts.sums(
+            layout, x, y, bandwidths, log_weights, exclude, shift,
+            mean=mean is not None, moments=moments,
+        )  # fmt: skip
+
+    sums = layouts.by_scale(layout, run, x, y, bandwidths, log_weights, shift)
     empty = sums.top <= empty_level(x.dtype)
     inverse = jnp.where(empty, 0.0, 1.0 / sums.total)
+    lse = jnp.where(empty, -jnp.inf, sums.top + jnp.log(sums.total))
     # A maximum need not propagate NaN, and an infinite query can look merely far away.
-    finite = jnp.all(jnp.isfinite(x), axis=1)
+    defined = finite = jnp.all(jnp.isfinite(x), axis=1)[None, :]
+    if infinite is not None:
+        lse = jnp.where(infinite[None, :] & ~jnp.isnan(lse), jnp.inf, lse)
+        # There is no softmax there.
+        defined &= ~infinite[None, :]
 
     def row(a):
-        return jnp.where(finite, a, jnp.nan)
+        return jnp.where(defined, a, jnp.nan)
 
-    rows = _Rows(row(jnp.where(empty, -jnp.inf, sums.top + jnp.log(sums.total))))
+    rows = _Rows(jnp.where(finite, lse, jnp.nan))
     if sums.weighted is not None:
-        origin = shift if mean == "absolute" else shift - x
-        means = jnp.where(empty[..., None], 0.0, sums.weighted * inverse[..., None] + origin)
-        rows = rows._replace(mean=jnp.where(finite[:, None], means, jnp.nan))
+        origin = shift[None, :] if mean == "absolute" else shift[None, :] - x
+        means = sums.weighted * inverse[..., None] + origin[None]
+        means = jnp.where(empty[..., None], 0.0, means)
+        rows = rows._replace(mean=jnp.where(defined[..., None], means, jnp.nan))
     if sums.first is not None and sums.second is not None:
         # Selected, not multiplied by 0: the sums of an empty row overflow.
         rows = rows._replace(
@@ -71,10 +104,26 @@ def _rows(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _center_gradients(layout: Layout, x, y, bandwidths, log_weights, exclude, lse, cotangent):
-    shift = layouts.origin(layout, y, log_weights)
-    return layouts.center_gradients(
-        layout, x, y, bandwidths, log_weights, exclude, shift, lse, cotangent
+    def gradients(x, y, bandwidths, log_weights, exclude, lse, cotangent):
+        # Where a weight is infinite there is no softmax.
+        cotangent = jnp.where((lse == jnp.inf) & (cotangent != 0.0), jnp.nan, cotangent)
+        if log_weights is not None:
+            log_weights = jnp.where(log_weights == jnp.inf, -jnp.inf, log_weights)
+        shift = layouts.origin(layout, y, log_weights)
+
+        def run(layout):
+            return layouts.center_gradients(
+                layout, x, y, bandwidths, log_weights, exclude, shift, lse, cotangent
+            )
+
+        return layouts.by_scale(layout, run, x, y, bandwidths, log_weights, shift)
+
+    specs = (
+        spec_of(y),
+        PartitionSpec(spec_of(y)[0]) if log_weights is None else spec_of(log_weights),
     )
+    args = x, y, bandwidths, log_weights, exclude, lse, cotangent
+    return with_auto_axes(gradients, args, specs)
 
 
 def _refuse(*args):

@@ -265,7 +265,7 @@ X, Y = np.zeros((3, 2), np.float32), np.zeros((5, 2), np.float32)
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"x": X[0]}, ValueError, r"x must have shape .* got \(2,\)"),
+        ({"x": X[0, 0]}, ValueError, r"x must have shape .* got \(\)"),
         ({"y": Y[None]}, ValueError, r"y must have shape .* got \(1, 5, 2\)"),
         ({"y": Y[:, :1]}, ValueError, r"same number of dimensions.*\(3, 2\).*\(5, 1\)"),
         ({"y": Y[:0]}, ValueError, r"y must hold at least one center, got \(0, 2\)"),
@@ -327,3 +327,160 @@ def test_small_dimensions_take_the_difference_form():
     chosen = call(problem)
     np.testing.assert_array_equal(chosen, call(problem, implementation="difference"))
     assert np.any(chosen != call(problem, implementation="matrix"))
+
+
+@pytest.mark.parametrize("distance", [1e3, 1e4, 1e6, 1e8])
+def test_weights_sum_to_one_however_far_the_query(implementation, distance):
+    y = np.random.default_rng(0).normal(size=(500, 16)).astype(np.float32)
+    x = np.stack([np.full(16, distance), np.ones(16)]).astype(np.float32)
+
+    def total(y, log_weights, x):
+        lse = pairwise_lse(
+            x, y, bandwidth=0.5, log_weights=log_weights, implementation=implementation
+        )
+        return jnp.sum(lse)
+
+    gradient = jax.jit(jax.grad(total, (0, 1)))
+    of_y, of_weights = gradient(y, np.zeros(500, np.float32), x)
+    np.testing.assert_allclose(np.sum(of_weights), 2.0, rtol=1e-5)
+    assert np.all(of_weights >= 0)
+    assert np.all(np.isfinite(of_y))
+    # The near query's share is as if it were alone.
+    far, _ = gradient(y, np.zeros(500, np.float32), x[[0, 0]])
+    expected = reference_gradients(x[1:], y, np.ones(1), bandwidth=0.5).y
+    untouched = np.all(np.asarray(far) == 0, axis=1)
+    np.testing.assert_allclose(of_y[untouched], expected[untouched], rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_in_narrow_kernels_are_normalized():
+    # A logit is wrong by a nat here; the gradient was by 140% of itself.
+    x, y = (np.random.default_rng(k).normal(size=(60, 128)).astype(np.float32) for k in (0, 1))
+    problem = make_problem(60, 60, 128, bandwidth=0.003)._replace(x=x, y=y)
+    _, gradients = call_gradients(problem, np.ones(60, np.float32), implementation="matrix")
+    expected = expected_gradients(problem, np.ones(60)).y
+    assert np.max(np.abs(gradients[1] - expected)) < 1e-5 * np.max(np.abs(expected))
+
+
+@pytest.mark.parametrize("num_dims", [16, 70])
+def test_differences_are_taken_where_products_are_wrong_by_a_nat(num_dims):
+    rng = np.random.default_rng(0)
+    clusters = np.repeat([10.0, -10.0], 50)[:, None]
+    points = (clusters + 1e-3 * rng.normal(size=(100, num_dims))).astype(np.float32)
+    problem = make_problem(100, 100, num_dims, bandwidth=1e-3)
+    problem = problem._replace(x=points, y=points, exclude=np.arange(100))
+    assert_values(problem, call(problem), "difference")
+    cotangent = make_cotangent(problem)
+    lse, gradients = call_gradients(problem, cotangent)
+    assert_values(problem, lse, "difference")
+    assert_gradients(problem, gradients, cotangent, "difference")
+    # A batch goes one way: here the way of its entry that needs it.
+    lse = jax.vmap(lambda h: pairwise_lse(points, points, bandwidth=h, exclude=problem.exclude))(
+        np.array([1e-3, 20.0], np.float32)
+    )
+    assert_values(problem, lse[0], "difference")
+    assert_values(problem._replace(bandwidth=np.float32(20.0)), lse[1], "matrix")
+
+
+def test_a_far_query_does_not_slow_the_others_down():
+    # Its own value is as large as the error that products make.
+    problem = make_problem(20, 60, 16)
+    problem.x[0] = 1e6
+    lse, by_products = call(problem), call(problem, implementation="matrix")
+    np.testing.assert_array_equal(lse, by_products)
+
+
+def test_masked_centers_at_an_end_with_exclude_have_zero_gradients(implementation):
+    problem = make_problem(20, 20, 12, exclude=True)
+    weights = np.zeros(20, np.float32)
+    weights[:2] = -np.inf
+    problem = problem._replace(x=problem.y, log_weights=weights, exclude=np.arange(20))
+    cotangent = np.ones(20, np.float32)
+    _, gradients = call_gradients(problem, cotangent, implementation=implementation)
+    assert_gradients(problem, gradients, cotangent, implementation)
+
+
+@pytest.mark.parametrize("name", ["matrix", "difference", "dense"])
+def test_an_infinite_weight_makes_its_rows_infinite(name):
+    problem = make_problem(3, 6, 4, weights=True)
+    problem.log_weights[2:4] = np.inf, 0.0
+    exclude = np.array([-1, 2, 0])
+    lse = call(problem._replace(exclude=exclude), implementation=name)
+    np.testing.assert_array_equal(lse[jnp.array([0, 2])], np.inf)
+    masked = problem._replace(log_weights=np.where(np.arange(6) == 2, -np.inf, problem.log_weights))
+    np.testing.assert_allclose(lse[1], call(masked, implementation=name)[1], rtol=1e-6)
+    cotangent = np.array([0.0, 1.0, 0.0], np.float32)
+    if name != "dense":
+        # A row that is not in the loss spoils nothing.
+        _, gradients = call_gradients(
+            problem._replace(exclude=exclude), cotangent, implementation=name
+        )
+        assert all(np.all(np.isfinite(gradient)) for gradient in gradients)
+        _, gradients = call_gradients(
+            problem._replace(exclude=exclude), np.ones(3, np.float32), implementation=name
+        )
+        assert np.all(np.isnan(gradients[0][0]))
+        assert np.all(np.isnan(gradients[1]))
+
+
+@pytest.mark.parametrize("num_dims", [3, 12])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_center_that_is_not_finite_spoils_the_rows_that_include_it(num_dims, value):
+    problem = make_problem(4, 30, num_dims)
+    problem.y[5, 1] = value
+    problem = problem._replace(exclude=np.array([-1, 5, 0, 5]))
+    clean = problem._replace(y=np.where(np.isfinite(problem.y), problem.y, 0.0))
+    good = jnp.array([1, 3])
+    lse = call(problem)
+    assert np.all(np.isnan(lse[jnp.array([0, 2])]))
+    np.testing.assert_allclose(lse[good], call(clean)[good], rtol=1e-4)
+    _, gradients = call_gradients(problem, np.ones(4, np.float32))
+    _, expected = call_gradients(clean, np.ones(4, np.float32))
+    assert np.all(np.isnan(gradients[0][jnp.array([0, 2])]))
+    np.testing.assert_allclose(gradients[0][good], expected[0][good], rtol=1e-4, atol=1e-4)
+    assert np.all(np.isnan(gradients[1]))
+
+
+@pytest.mark.parametrize("bandwidth", [0.5, [0.5, 0.8]])
+def test_queries_have_any_leading_axes(bandwidth):
+    problem = make_problem(12, 20, 5, bandwidth=bandwidth, exclude=True)
+    shaped = problem._replace(x=problem.x.reshape(2, 3, 2, 5))
+    shaped = shaped._replace(exclude=problem.exclude.reshape(2, 3, 2))
+    leading = np.shape(bandwidth)
+    flat = call_stats(problem)
+    np.testing.assert_array_equal(call(shaped), call(problem).reshape(*leading, 2, 3, 2))
+    for a, b in zip(call_stats(shaped), flat, strict=True):
+        assert a.shape == (*leading, 2, 3, 2, *b.shape[len(leading) + 1 :])
+        np.testing.assert_array_equal(np.ravel(a), np.ravel(b))
+    one = pairwise_lse(
+        problem.x[0], problem.y, bandwidth=problem.bandwidth, exclude=problem.exclude[0]
+    )
+    np.testing.assert_allclose(one, call(problem)[..., 0], rtol=1e-5)
+    gradient = jax.grad(lambda x: pairwise_lse(x, problem.y, bandwidth=0.5))(problem.x[0])
+    assert gradient.shape == (5,)
+
+
+def test_lists_are_taken_and_ranks_need_not_be_promoted():
+    assert pairwise_lse([[0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]], bandwidth=0.5).shape == (1,)
+    with jax.numpy_rank_promotion("raise"):
+        # Several centers, so that none of the shapes is found compiled.
+        for d, m in ((3, 1031), (12, 1033)):
+            problem = make_problem(5, m, d, weights=True, exclude=True)
+            gradient = jax.grad(make_loss(problem, None), ARGNUMS)
+            jax.eval_shape(gradient, *problem.args)
+            jax.eval_shape(
+                lambda p=problem: call_stats(p._replace(bandwidth=np.ones(2, np.float32)))
+            )
+
+
+def test_a_batch_of_centers_takes_turns():
+    batch, n, m, d = 64, 512, 900, 12
+    x = jax.ShapeDtypeStruct((n, d), jnp.float32)
+    y = jax.ShapeDtypeStruct((batch, m, d), jnp.float32)
+
+    def gradient(x, y):
+        return jax.grad(lambda y: jnp.sum(pairwise_lse(x, y, bandwidth=0.5)))(y)
+
+    for function in (lambda x, y: pairwise_lse(x, y, bandwidth=0.5), gradient):
+        compiled = jax.jit(jax.vmap(function, (None, 0))).lower(x, y).compile()
+        # All tiles together would be 118 MB each.
+        assert compiled.memory_analysis().temp_size_in_bytes < 2**28
