@@ -4,7 +4,7 @@ One call goes down through these files, each of which knows the ones below it on
 
     sharded          global arrays: maps the call over a mesh, or by pmap
     api              arguments checked; one floating type for all
-    vjp              what has to be summed for what is asked; the derivatives
+    vjp | dense      what has to be summed for what is asked, and the derivatives | plain JAX
     layout           where queries and centers lie, and what travels between devices
     implementations  the table of names, and the choice for a dimension
       |        \
@@ -15,7 +15,8 @@ One call goes down through these files, each of which knows the ones below it on
 
 The gradient in the centers goes the same way through `stream`, whichever made the forward sums.
 Beside them: `stats` (the sums and how they are merged), `tiles` (their sizes), `exponential`,
-`varying` (mapped axes), and `reference`, the NumPy float64 that the tests compare with.
+`platforms` (what the code is traced for), `varying` and `explicit` (mapped axes, and those in the
+types of arrays), and `reference`, the NumPy float64 that the tests compare with.
 """
 
 from avae_jax.kernels.pairwise_lse.api import pairwise_lse as pairwise_lse

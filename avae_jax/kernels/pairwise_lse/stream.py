@@ -335,15 +335,16 @@ def sums(
         of_x, *of_others, of_exclude, of_shift = in_batched
         if any(of_others) or of_shift:
             return None
-        x, *others, exclude, shift = args
+        x, y, bandwidths, log_weights, exclude, shift = args
         if not of_x:
             x = jnp.broadcast_to(x, (size, *x.shape))
         if exclude is not None and not of_exclude:
             exclude = jnp.broadcast_to(exclude, (size, *exclude.shape))
         x, exclude = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (x, exclude))
         batched = sums(
-            form, x, *others, exclude, shift, mean=mean, moments=moments, precision=precision
-        )
+            form, x, y, bandwidths, log_weights, exclude, shift,
+            mean=mean, moments=moments, precision=precision,
+        )  # fmt: skip
         return jax.tree.map(
             lambda a: jnp.moveaxis(a.reshape(a.shape[0], size, -1, *a.shape[2:]), 1, 0), batched
         )

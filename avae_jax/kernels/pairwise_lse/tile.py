@@ -32,18 +32,22 @@ def make_centers(form: Form, y, log_weights, is_new, shift, bandwidth) -> tuple[
     A center that is not finite has the bias NaN, whatever its logits would be.
     """
     floor = masked_level(y.dtype)
-    # 0 or NaN: unlike a square it does not overflow.
-    bias = jnp.sum(y * 0.0, axis=1)
-    idle = bias != 0.0
+    bias = jnp.zeros(y.shape[:1], y.dtype)
     if log_weights is not None:
+        # A masked center may hold anything: it must not reach a product.
         masked = log_weights == -jnp.inf
-        idle |= masked
-        bias = jnp.where(masked, floor, bias + log_weights)
-    # What is masked or left out may hold anything: it must not reach a product.
-    y = jnp.where(idle[:, None], shift[None, :], y)
+        y = jnp.where(masked[:, None], shift[None, :], y)
+        bias = jnp.where(masked, floor, log_weights)
+    centered = (y - shift[None, :]) / bandwidth
+    terms = form.point_terms(centered)
+    # Nor must one that is not finite: some row may leave it out.
+    finite = form.is_finite(y, terms)
+    centered = jnp.where(finite[:, None], centered, 0.0)
+    y = jnp.where(finite[:, None], y, shift[None, :])
+    bias = jnp.where(finite, bias, jnp.nan)
     if is_new is not None:
         bias = jnp.where(is_new, bias, floor)
-    return make_side(form, y, shift, bandwidth), bias
+    return Side(centered, form.operand(y, centered), jnp.where(finite, terms, 0.0)), bias
 
 
 class Tile(NamedTuple):

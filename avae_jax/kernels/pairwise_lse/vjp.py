@@ -4,7 +4,7 @@ The collectives of a sharded call are inside of it, so that JAX differentiates n
 """
 
 import functools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,18 +44,14 @@ def _rows(
 
     Rows with a non-finite query are NaN in every field.
     """
-    of_rows = PartitionSpec(None, spec_of(x)[0])
-    specs = _Rows(
-        of_rows,
-        None if mean is None else PartitionSpec(None, *spec_of(x)),
-        of_rows if moments else None,
-        of_rows if moments else None,
-    )
+    of_rows, of_mean = PartitionSpec(None, spec_of(x)[0]), PartitionSpec(None, *spec_of(x))
+    specs: list[Any] = [of_rows, of_mean if mean is not None else None]
+    specs += [of_rows if moments else None] * 2
 
     def rows(*args):
         return _summed_rows(layout, mean, moments, *args)
 
-    return with_auto_axes(rows, (x, y, bandwidths, log_weights, exclude), specs)
+    return with_auto_axes(rows, (x, y, bandwidths, log_weights, exclude), _Rows(*specs))
 
 
 def _summed_rows(
@@ -126,12 +122,16 @@ def _center_gradients(layout: Layout, x, y, bandwidths, log_weights, exclude, ls
     return with_auto_axes(gradients, args, specs)
 
 
+_REFUSAL = (
+    "pairwise_lse has first derivatives in reverse mode only, and pairwise_lse_stats none: take "
+    "jax.grad of pairwise_lse once, wrap the inputs of pairwise_lse_stats in "
+    'jax.lax.stop_gradient, or pass implementation="dense", which JAX differentiates in any mode '
+    "and order, with the [n, m] logits in memory."
+)
+
+
 def _refuse(*args):
-    raise NotImplementedError(
-        "pairwise_lse has first derivatives in reverse mode only, and pairwise_lse_stats none: "
-        "take jax.grad of pairwise_lse once, and wrap the inputs of pairwise_lse_stats in "
-        "jax.lax.stop_gradient."
-    )
+    raise NotImplementedError(_REFUSAL)
 
 
 _rows.defjvp(_refuse)
@@ -150,7 +150,6 @@ def stats(layout: Layout, x, y, bandwidths, log_weights, exclude) -> PairwiseSta
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _lse(layout: Layout, x, y, bandwidths, log_weights, exclude) -> jax.Array:
-    """Return the log-sum-exp [k, n], differentiable in x, y, bandwidths and log_weights."""
     return _jitted_rows(layout, None, False, x, y, bandwidths, log_weights, exclude).lse
 
 
@@ -194,4 +193,15 @@ def _backward(layout, residuals, cotangent):
 
 _lse.defvjp(_forward, _backward, symbolic_zeros=True)
 
-lse = jax.jit(_lse, static_argnums=0)
+_jitted_lse = jax.jit(_lse, static_argnums=0)
+
+
+def lse(layout: Layout, x, y, bandwidths, log_weights, exclude) -> jax.Array:
+    """Return the log-sum-exp [k, n], differentiable in x, y, bandwidths and log_weights."""
+    try:
+        return _jitted_lse(layout, x, y, bandwidths, log_weights, exclude)
+    except TypeError as error:
+        # What JAX says of any function with a derivative of its own.
+        if "forward-mode" not in str(error):
+            raise
+        raise NotImplementedError(_REFUSAL) from error

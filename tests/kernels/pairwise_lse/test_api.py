@@ -248,6 +248,8 @@ def test_second_derivatives_raise(implementation):
             jax.grad(lambda *args, slope=slope: jnp.sum(slope(*args) ** 2), k)(*problem.args)
     with pytest.raises(NotImplementedError, match="first derivatives"):
         jax.hessian(value)(*problem.args)
+    with pytest.raises(NotImplementedError, match='implementation="dense"'):
+        jax.jvp(lambda x: value(x, *problem.args[1:]), (problem.x,), (problem.x,))
 
     def statistics(x):
         return jnp.sum(call_stats(problem._replace(x=x), implementation=implementation).mean)
