@@ -10,6 +10,22 @@ import numpy as np
 _MOST_LISTED = 40
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt one is likely to mean, None where none is close.
+
+    Args:
+      name: what the user wrote; capitals do not count.
+      known: the names there are.
+
+    Example:
+      >>> closest("minst", ["digits", "mnist"])
+      'mnist'
+    """
+    lowered = {entry.lower(): entry for entry in reversed(list(known))}
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=1)
+    return lowered[close[0]] if close else None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the closest known one, or all of them.
 
@@ -25,10 +41,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
       ("; did you mean 'mnist'?", '; known: digits, mnist')
     """
     known = list(known)
-    lowered = {entry.lower(): entry for entry in reversed(known)}
-    close = difflib.get_close_matches(str(name).lower(), lowered, n=1)
-    if close:
-        return f"; did you mean {lowered[close[0]]!r}?"
+    close = closest(name, known)
+    if close is not None:
+        return f"; did you mean {close!r}?"
     more = len(known) - _MOST_LISTED
     return f"; known: {', '.join(known[:_MOST_LISTED])}" + (f" and {more} more" if more > 0 else "")
 
