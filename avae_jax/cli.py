@@ -139,7 +139,8 @@ class _Reconstruct:
     images: Positional[Literal["train", "validation", "test"] | str]
     """train, validation or test (the run's own splits), a folder of images, or a .npy/.npz file."""
     output: Path = Path("reconstructions")
-    """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (the first 48 beside theirs)."""
+    """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (24 of them, from all over the
+    images, under theirs)."""
     overwrite: bool = False
     """Replace files that are there."""
 
@@ -350,7 +351,7 @@ def _evaluate(wanted: _Evaluate) -> int:
     # All of them are read before the first is worked on.
     runs = [av.load_run(path) for path in wanted.runs]
     several = len(runs) > 1
-    summaries = []
+    summaries, folders = [], []
     for run in runs:
         output = wanted.output
         if several:
@@ -371,9 +372,10 @@ def _evaluate(wanted: _Evaluate) -> int:
             )
         )
         folder = output or run.path / "evaluation"
+        folders.append(folder)
         print_evaluation(summaries[-1], folder / "report.html", folder / "summary.json")
     if several:
-        print_comparison(summaries, wanted.output or Path("evaluation"))
+        print_comparison(summaries, folders, wanted.output or Path("evaluation"))
     return 0
 
 
@@ -445,8 +447,8 @@ def _reconstruct(wanted: _Reconstruct) -> int:
     images = _images_for(trained, wanted.images)
     x_recon = trained.reconstruct(images)
     np.save(array, x_recon)
-    x = np.asarray(trained.method.to_float(images[:48]))
-    figure = figures.make_reconstructions(x, x_recon[:48], value_range=trained.method.value_range)
+    x = np.asarray(trained.method.to_float(images))
+    figure = figures.make_reconstructions(x, x_recon, value_range=trained.method.value_range)
     figures.save(figure, picture)
     print(f"{len(x_recon)} reconstructions: {array}, {picture}")
     return 0

@@ -188,6 +188,14 @@ def test_sample_encode_and_reconstruct(run_dir, capsys, tmp_path):
     assert "no folder" in refused(["sample", run_dir, "--output", tmp_path / "none" / "x"], capsys)
 
 
+def test_the_help_of_reconstruct_tells_how_many_are_shown(capsys):
+    from avae_jax.figures.images import NUM_PAIRS
+
+    with pytest.raises(SystemExit):
+        cli.run(["reconstruct", "--help"])
+    assert f"OUTPUT.png ({NUM_PAIRS} of them" in " ".join(capsys.readouterr().out.split())
+
+
 def test_bandwidth_prints_what_it_found(capsys):
     from avae_jax import find_bandwidth
 
@@ -265,7 +273,7 @@ def test_evaluate_writes_a_report_and_prints_the_verdict(run_dir, capsys, tmp_pa
     assert "report.html" in captured.out
     assert "encoding" in captured.err
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"report.html", "summary.json"}
+    assert names == {"report.html", "summary.json", "figures"}
 
 
 def test_evaluate_puts_runs_side_by_side(run_dir, capsys, tmp_path):
@@ -278,7 +286,10 @@ def test_evaluate_puts_runs_side_by_side(run_dir, capsys, tmp_path):
     arguments = ["evaluate", str(run_dir), str(copy), "--num-images", "120", "--num-samples", "60"]
     assert cli.run([*arguments, "--output", str(tmp_path / "out")]) == 0
     assert "reconstruction/mse" in capsys.readouterr().out
-    assert (tmp_path / "out" / "comparison.html").exists()
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    # Samples, reconstructions and codes, of each run.
+    assert page.count('src="data:image/png') == 6
+    assert page.count("<b>again</b>avae, 8 dimensions") == 3
     assert (tmp_path / "out" / "again" / "report.html").exists()
 
 
