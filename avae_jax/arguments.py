@@ -15,7 +15,7 @@ import io
 import re
 import textwrap
 import types
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
@@ -23,7 +23,7 @@ from tyro.conf import OmitArgPrefixes
 
 from avae_jax.completion import Option
 from avae_jax.methods import METHODS
-from avae_jax.text import closest
+from avae_jax.text import KINDS, closest, refusal
 from avae_jax.training.config import ConfigError
 
 # Fields that take the names of a table: the module that has it, and its name there. Other fields
@@ -32,10 +32,7 @@ _TABLES = {
     "dataset": ("avae_jax.data", "DATASETS"),
     "architecture": ("avae_jax.models", "ARCHITECTURES"),
 }
-_NUMBERS: dict[Any, tuple[Callable[[str], Any], str]] = {
-    int: (int, "a whole number"),
-    float: (float, "a number"),
-}
+_NUMBERS = (int, float)
 _NONE = type(None)
 
 
@@ -92,19 +89,11 @@ class Argument:
         for kind in self.alternatives:
             if kind in _NUMBERS:
                 with contextlib.suppress(ValueError):
-                    _NUMBERS[kind][0](value)
+                    kind(value)
                     return True
             elif get_origin(kind) is not Literal:
                 return True
         return False
-
-    def describe_values(self) -> str:
-        """Return what a value must be, in words."""
-        kinds = [_NUMBERS[kind][1] for kind in self.alternatives if kind in _NUMBERS]
-        if not kinds:
-            return f"one of {', '.join(self.choices)}"
-        named = [", ".join(self.choices)] if self.choices else []
-        return " or ".join(named + kinds)
 
 
 def arguments_of(kind: type, *, values: Any = None, operands: str = "") -> list[Argument]:
@@ -261,13 +250,8 @@ def _check_words(
 def _check_value(argument: Argument, value: str) -> None:
     if argument.takes(value):
         return
-    meant = closest(value, argument.choices)
-    instead = "give one"
-    if argument.choices:
-        instead = "choose one of these" if meant is None else f"did you mean {meant!r}?"
-    raise ConfigError(
-        f"{argument.name} must be {argument.describe_values()}, got {value!r}: {instead}"
-    )
+    kinds = [KINDS[kind] for kind in argument.alternatives if kind in _NUMBERS]
+    raise ConfigError(refusal(argument.name, value, choices=argument.choices, kinds=kinds))
 
 
 def _find_option(word: str, options: dict[str, Argument], command: str) -> Argument:

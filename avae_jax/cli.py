@@ -19,7 +19,7 @@ from tyro.conf import Positional
 
 from avae_jax.arguments import arguments_of, options_of, read, read_parts, wants_help
 from avae_jax.methods import DEFAULT, METHODS
-from avae_jax.text import closest, nearest
+from avae_jax.text import nearest, refusal
 from avae_jax.training.config import (
     SECTIONS,
     Config,
@@ -466,13 +466,9 @@ def _images_for(trained, name: str) -> Any:
         dataset = run_data(trained)
         return np.asarray(dataset.images[getattr(dataset.splits, name)])
     if not Path(name).expanduser().exists():
+        files = "a folder of images or a .npy/.npz file that is there"
         splits = ("train", "validation", "test")
-        meant = closest(name, splits)
-        raise ConfigError(
-            f"DATA must be {', '.join(splits)}, a folder of images or a .npy/.npz file, got "
-            f"{name!r}: "
-            + ("there is no such file" if meant is None else f"did you mean {meant!r}?")
-        )
+        raise ConfigError(refusal("DATA", name, choices=splits, kinds=[files]))
     return data.read_images(name)
 
 

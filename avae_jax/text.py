@@ -1,4 +1,4 @@
-"""Words of messages and reports: the one did-you-mean and the one way to write a number."""
+"""Words of messages and reports: one did-you-mean, one refusal, one way to write a number."""
 
 import difflib
 import math
@@ -46,6 +46,44 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"; did you mean {close!r}?"
     more = len(known) - _MOST_LISTED
     return f"; known: {', '.join(known[:_MOST_LISTED])}" + (f" and {more} more" if more > 0 else "")
+
+
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+}
+"""What a value of a type is called in a message."""
+
+
+def refusal(
+    name: str, value: Any, *, choices: Iterable[str] = (), kinds: Iterable[str] = ()
+) -> str:
+    """Return the message on a value that is none of those allowed: what was likely meant.
+
+    Args:
+      name: of what was given, as the user writes it.
+      value: what the user gave.
+      choices: the names it may have been.
+      kinds: what else it may have been, in words such as those of `KINDS`.
+
+    Example:
+      >>> print(refusal("norm", "batc", choices=["batch", "group"]))
+      norm must be one of batch, group, got 'batc': did you mean 'batch'?
+      >>> print(refusal("weight", "x", choices=["nats"], kinds=["a number"]))
+      weight must be nats or a number, got 'x': choose one of these
+      >>> print(refusal("--seed", "x", kinds=["a whole number"]))
+      --seed must be a whole number, got 'x': give one
+    """
+    choices, kinds = list(choices), list(kinds)
+    named = [", ".join(choices)] if choices else []
+    wanted = " or ".join(named + kinds) if kinds else f"one of {named[0]}"
+    meant = closest(value, choices) if isinstance(value, str) else None
+    instead = (
+        f"did you mean {meant!r}?" if meant else "choose one of these" if choices else "give one"
+    )
+    return f"{name} must be {wanted}, got {value!r}: {instead}"
 
 
 def number(value: Any, *, typographic: bool = False) -> str:

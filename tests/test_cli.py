@@ -301,11 +301,14 @@ def test_evaluate_puts_runs_side_by_side(run_dir, capsys, tmp_path):
         (["evaluate", "RUN", "--classifier", "nowhere.npz"], "nowhere.npz does not exist"),
         (["sample", "RUN", "--scale", "big"], "scale must be claimed, fixed_point, measured, cov"),
         (["sample", "RUN", "--scale", "mesured"], "got 'mesured': did you mean 'measured'?"),
-        (["sample", "RUN", "--scale", "-1"], "or a number above 0, got -1: choose one of these"),
+        (["sample", "RUN", "--scale", "-1"], "or a number above 0, got -1.0: choose one of these"),
         (["sample", "RUN", "--num-samples", "0"], "num_samples=0"),
-        (["encode", "RUN", "tset"], "DATA must be train, validation, test, a folder of images or"),
+        (
+            ["encode", "RUN", "tset"],
+            "DATA must be train, validation, test or a folder of images or",
+        ),
         (["reconstruct", "RUN", "tset"], "got 'tset': did you mean 'test'?"),
-        (["reconstruct", "RUN", "nowhere.npy"], "got 'nowhere.npy': there is no such file"),
+        (["reconstruct", "RUN", "nowhere.npy"], ".npz file that is there, got 'nowhere.npy'"),
     ],
 )
 def test_what_is_asked_of_a_run_is_refused_in_one_line(arguments, message, run_dir, capsys):
