@@ -3,29 +3,23 @@
 An error is one line on standard error and exit code 2; an interrupted run exits with 130.
 """
 
-import ast
 import contextlib
 import dataclasses
-import functools
 import importlib.resources
-import inspect
-import io
 import itertools
 import os
-import re
 import subprocess
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
-import tyro
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import Positional
 
+from avae_jax.arguments import arguments_of, options_of, read, read_parts, wants_help
 from avae_jax.methods import DEFAULT, METHODS
-from avae_jax.text import nearest
+from avae_jax.text import nearest, refusal
 from avae_jax.training.config import (
     SECTIONS,
     Config,
@@ -110,7 +104,7 @@ class _Sample:
     """The run folder."""
     num_samples: int = 64
     """How many images."""
-    scale: str = "claimed"
+    scale: Literal["claimed", "measured", "covariance"] | float | str = "claimed"
     """Distribution of the codes. claimed: the prior that the method aims them at; measured: N(0,
     s^2 I) with their own s; covariance: a Gaussian with their mean and covariance; a number: that
     s; or another name that the run's method knows."""
@@ -128,7 +122,7 @@ class _Encode:
 
     run: Positional[Path]
     """The run folder."""
-    images: Positional[str]
+    images: Positional[Literal["train", "validation", "test"] | str]
     """train, validation or test (the run's own splits), a folder of images, or a .npy/.npz file."""
     output: Path = Path("codes.npy")
     """Where to write the codes, float32 [n, latent_dim]."""
@@ -142,10 +136,11 @@ class _Reconstruct:
 
     run: Positional[Path]
     """The run folder."""
-    images: Positional[str]
+    images: Positional[Literal["train", "validation", "test"] | str]
     """train, validation or test (the run's own splits), a folder of images, or a .npy/.npz file."""
     output: Path = Path("reconstructions")
-    """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (the first 48 beside theirs)."""
+    """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (24 of them, from all over the
+    images, under theirs)."""
     overwrite: bool = False
     """Replace files that are there."""
 
@@ -172,10 +167,25 @@ class _Bandwidth:
 class _Prepare:
     """Download and prepare a data set."""
 
-    dataset: Positional[str]
+    dataset: Positional[str] = dataclasses.field(metadata={"table": ("avae_jax.data", "PREPARED")})
     """What to prepare."""
     data_dir: str | None = None
     """Where to put it; TFDS_DATA_DIR, then tfds's own default, when not given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Completion:
+    """Print what makes a shell complete commands, experiments, fields and their values.
+
+    bash: avae completion bash > ~/.avae.bash, and in ~/.bashrc: source ~/.avae.bash
+
+    zsh: avae completion zsh > ~/.avae.zsh, and in ~/.zshrc, after compinit: source ~/.avae.zsh
+
+    fish: avae completion fish > ~/.config/fish/completions/avae.fish
+    """
+
+    shell: Positional[Literal["bash", "zsh", "fish"]]
+    """Which shell."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -194,13 +204,14 @@ def run(arguments: Sequence[str]) -> int:
         print(__version__)
         return 0
     name, rest = arguments[0], list(arguments[1:])
+    if name not in COMMANDS:
+        print(f"avae: error: unknown command {name!r}{_meant(name)}", file=sys.stderr)
+        return 2
+    command = COMMANDS[name]
     try:
-        if name not in COMMANDS:
-            raise ConfigError(f"unknown command {name!r}{nearest(name, COMMANDS)}")
-        command = COMMANDS[name]
         if command.arguments is None:
             return command.function(rest)
-        return command.function(_parse(command.arguments, name, rest))
+        return command.function(read(command.arguments, name, rest, operands=command.operands))
     except KeyboardInterrupt:
         print("avae: interrupted", file=sys.stderr)
         return 130
@@ -232,170 +243,11 @@ def usage() -> str:
     )
 
 
-def _parse(kind: type, command: str, arguments: list[str]) -> Any:
-    """Read the arguments of a command into an object of its class."""
-    parsed = _read(_described(kind), command, arguments)
-    return kind(**vars(parsed))
-
-
-def _read(kind: type, command: str, arguments: list[str]) -> Any:
-    """Read arguments; refuse those that cannot be read in one line."""
-    _check_field_names(kind, command, arguments)
-    boxed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(boxed):
-            return tyro.cli(kind, prog=f"avae {command}", args=arguments)
-    except SystemExit as stopped:
-        if not stopped.code:
-            raise
-        raise ConfigError(_unboxed(boxed.getvalue(), command)) from None
-
-
-def _unboxed(text: str, command: str) -> str:
-    """Return the message of one of tyro's boxed errors as one line."""
-    # The box is drawn with dashes where the terminal has no other lines; its title says nothing.
-    lines = [line.strip("│╭╮╰╯─- ") for line in text.splitlines()]
-    kept = []
-    for line in lines[1:]:
-        if line.startswith(("For full helptext", "Argument helptext")) or "--help" in line:
-            break
-        kept.append(line)
-    message = " ".join(filter(None, kept)) or "the arguments cannot be read"
-    quoted = re.findall(r"'([^']*)'", message)
-    if message.startswith("Missing from"):
-        operands = COMMANDS[command.split()[0]].operands
-        return f"something is missing: give avae {command} {operands}"
-    if message.startswith("Missing value"):
-        return f"{quoted[0]} must have a value, got none: give one after it"
-    if message.startswith("Unrecognized options: "):
-        return f"{message.split(': ', 1)[1]} is no argument of avae {command}: leave it out"
-    if message.startswith("invalid choice"):
-        given, name, *choices = quoted
-        return f"{name} must be one of {', '.join(choices)}, got {given!r}: choose one of these"
-    found = re.match(r"Error parsing ([\w-]+): (.*)", message)
-    if found is None:
-        return message
-    name, problem = found.groups()
-    wanted = "a whole number" if "int()" in problem else "a number"
-    if "type matching" in problem:
-        # A choice of names, or a number.
-        (kinds,) = re.findall(r"type matching (\S+)", problem)
-        wanted = kinds.replace("{", "").replace("}", "").replace(",", ", ").replace("|", " or ")
-        wanted = wanted.replace("FLOAT", "a number").replace("INT", "a whole number")
-        quoted = re.findall(r"instantiated from \['(.*?)'\]", problem)
-    return f"{name} must be {wanted}, got {quoted[-1]!r}: give one"
-
-
-def _described(kind: type, values: Any = None) -> type:
-    """Return a class of the same arguments, described as a user reads them.
-
-    Args:
-      kind: a data class whose fields have docstrings.
-      values: an instance whose values are the defaults; the class's own where None.
-    """
-    hints, texts = get_type_hints(kind, include_extras=True), _field_texts(kind)
-    fields: list[Any] = []
-    for field in dataclasses.fields(kind):
-        hint, text = hints[field.name], texts.get(field.name, "")
-        names = _names_for(kind, field.name)
-        if names:
-            text = f"{text.removesuffix('.')}: {', '.join(names)}."
-        default = field.default if values is None else getattr(values, field.name)
-        options: dict[str, Any] = {"help": text}
-        if get_origin(hint) is Annotated:
-            # A positional one.
-            options["metavar"] = field.name.upper()
-        if type(None) in get_args(hint):
-            # That it may be left out goes without saying.
-            options["metavar"] = "|".join(map(_placeholder, _alternatives(hint)))
-            if default is None:
-                options["help_behavior_hint"] = ""
-        entry = (field.name, Annotated[hint, tyro.conf.arg(**options)])
-        has_default = default is not dataclasses.MISSING
-        fields.append((*entry, dataclasses.field(default=default)) if has_default else entry)
-    described = dataclasses.make_dataclass(kind.__name__, fields, frozen=True, kw_only=True)
-    described.__doc__ = kind.__doc__
-    return described
-
-
-def _alternatives(hint: Any) -> list[Any]:
-    return [option for option in get_args(hint) if option is not type(None)]
-
-
-def _placeholder(hint: Any) -> str:
-    """Return what stands for a value in a list of arguments."""
-    if get_origin(hint) is Literal:
-        return "{" + ",".join(map(str, get_args(hint))) + "}"
-    return hint.__name__.upper()
-
-
-@functools.cache
-def _field_texts(kind: type) -> dict[str, str]:
-    """Return the docstrings of a data class's fields, its bases' among them, each as one line."""
-    texts: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        if not dataclasses.is_dataclass(base):
-            continue
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for pair in zip(body, body[1:], strict=False):
-            match pair:
-                case (
-                    ast.AnnAssign(target=ast.Name(id=name)),
-                    ast.Expr(value=ast.Constant(value=str(text))),
-                ):
-                    texts[name] = " ".join(text.split())
-    return texts
-
-
-def _names_for(kind: type, field: str) -> Collection[str]:
-    """Return the names that a field takes, where they are those of a table."""
-    if field == "dataset":
-        from avae_jax import data
-
-        return data.PREPARED if kind is _Prepare else data.DATASETS
-    if field == "architecture":
-        from avae_jax import models
-
-        return models.ARCHITECTURES
-    return ()
-
-
-def _check_field_names(kind, command: str, arguments: list[str]) -> None:
-    """Refuse a misspelt field in one line, naming the nearest."""
-    fields: dict[str, None] = {}
-    for field in dataclasses.fields(kind):
-        # The fields of a part are arguments, not the part.
-        part = get_args(field.type)[0] if get_origin(field.type) is Annotated else None
-        names = [field.name]
-        if isinstance(part, type) and dataclasses.is_dataclass(part):
-            names = [own.name for own in dataclasses.fields(part)]
-        fields |= {name.replace("_", "-"): None for name in names}
-    fields |= {"help": None}
-    for argument in arguments:
-        name = argument.removeprefix("--").split("=")[0].replace("_", "-")
-        if argument.startswith("--") and name.removeprefix("no-") not in fields:
-            _refuse_field(name, fields, command)
-
-
-def _refuse_field(name: str, known: Collection[str], command: str) -> None:
-    """Say that a field is unknown, or of which other methods it is."""
-    own = name.removeprefix("no-").replace("-", "_")
-    others = [
-        method
-        for method, kind in METHODS.items()
-        if own in {field.name for field in dataclasses.fields(kind)}
-    ]
-    if others and "method" in known:
-        raise ConfigError(
-            f"--{name} has no effect with this method: leave it out, or use --method "
-            f"{' or '.join(others)}"
-        )
-    hint = nearest(name, known)
-    if "did you mean" not in hint:
-        # There are too many to read in one line.
-        hint = f"; avae {command} --help lists them"
-    raise ConfigError(f"unknown field --{name}{hint}")
+def _meant(word: str) -> str:
+    """Return the end of the message on a word that is no command."""
+    if word in experiment_names():
+        return f"; did you mean 'avae train {word}'?"
+    return nearest(word, [*COMMANDS, "--help", "--version"])
 
 
 def _method_of(arguments: list[str], default: str) -> str:
@@ -415,15 +267,19 @@ def _method_of(arguments: list[str], default: str) -> str:
 
 def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
     """Read an experiment and the fields that replace its own."""
-    wants_help = bool({"-h", "--help"} & {*arguments})
+    names = experiment_names()
     if arguments and not arguments[0].startswith("-"):
         experiment, rest = arguments[0], arguments[1:]
         default = load_experiment(experiment)
-    elif wants_help:
+    elif wants_help(arguments):
         experiment, rest, default = "EXPERIMENT", arguments, Config()
+    elif late := [word for word in arguments if word in names or word.endswith(".py")]:
+        raise ConfigError(
+            f"the experiment must come first, got {arguments[0]}: write avae {command} {late[0]} "
+            f"{arguments[0]} ..."
+        )
     else:
-        names = ", ".join(experiment_names())
-        raise ConfigError(f"no experiment given: name one of {names}, or a .py file")
+        raise ConfigError(f"no experiment given: name one of {', '.join(names)}, or a .py file")
     experiment_method = default.method.name
     name = _method_of(rest, experiment_method)
     find_method(name)
@@ -431,16 +287,8 @@ def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
     # One flat list of arguments: every part's own fields, those of the method among them.
     parts = {"run": _Run(method=name, experiment=default.experiment)}
     parts |= {section: getattr(default, section) for section in SECTIONS}
-    described = {part: _described(type(values), values) for part, values in parts.items()}
-    fields: list[Any] = [
-        (part, OmitArgPrefixes[kind], dataclasses.field(default=kind()))
-        for part, kind in described.items()
-    ]
-    kind = dataclasses.make_dataclass("Arguments", fields, frozen=True)
-    kind.__doc__ = "Fields of the experiment can be replaced by name."
     chosen = "" if name == experiment_method else f" --method {name}"
-    parsed = _read(kind, f"{command} {experiment}{chosen}", rest)
-    parts = {part: type(parts[part])(**vars(getattr(parsed, part))) for part in parts}
+    parts = read_parts(parts, f"{command} {experiment}{chosen}", rest)
     own = parts.pop("run")
     config = dataclasses.replace(default, experiment=own.experiment, **parts)
     return config, own.run_dir or Path("runs") / config.experiment
@@ -487,8 +335,6 @@ def _check(arguments: list[str]) -> int:
 
 
 def _evaluate(wanted: _Evaluate) -> int:
-    if not wanted.runs:
-        raise ConfigError("no run given: name one or more run folders")
     if len({path.resolve() for path in wanted.runs}) < len(wanted.runs):
         raise ConfigError("runs: a run is named twice")
     names = [path.resolve().name for path in wanted.runs]
@@ -505,7 +351,7 @@ def _evaluate(wanted: _Evaluate) -> int:
     # All of them are read before the first is worked on.
     runs = [av.load_run(path) for path in wanted.runs]
     several = len(runs) > 1
-    summaries = []
+    summaries, folders = [], []
     for run in runs:
         output = wanted.output
         if several:
@@ -526,9 +372,10 @@ def _evaluate(wanted: _Evaluate) -> int:
             )
         )
         folder = output or run.path / "evaluation"
+        folders.append(folder)
         print_evaluation(summaries[-1], folder / "report.html", folder / "summary.json")
     if several:
-        print_comparison(summaries, wanted.output or Path("evaluation"))
+        print_comparison(summaries, folders, wanted.output or Path("evaluation"))
     return 0
 
 
@@ -559,18 +406,19 @@ def _sample(wanted: _Sample) -> int:
 
     trained = av.load_run(wanted.run)
     array, picture = _outputs(wanted, ".npy", ".png")
-    x = trained.sample(wanted.num_samples, scale=_number_or_name(wanted.scale), seed=wanted.seed)
+    prior = trained.prior(wanted.scale)
+    x = trained.sample(wanted.num_samples, scale=wanted.scale, seed=wanted.seed)
     np.save(array, x)
     figures.save(figures.make_image_grid(x, value_range=trained.method.value_range), picture)
-    print(f"{len(x)} samples: {array}, {picture}")
+    drawn = f"codes from {prior.describe()}"
+    if isinstance(wanted.scale, str):
+        drawn += f", the {wanted.scale.replace('_', ' ')} scale"
+    # A run that is not finished has not measured its codes.
+    with contextlib.suppress(ValueError):
+        width = prior.std() / trained.prior("covariance").std()
+        drawn += f", {width:.2f} times as wide as those of the training images"
+    print(f"{len(x)} samples: {array}, {picture}\n{drawn}")
     return 0
-
-
-def _number_or_name(text: str) -> str | float:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _encode(wanted: _Encode) -> int:
@@ -599,8 +447,8 @@ def _reconstruct(wanted: _Reconstruct) -> int:
     images = _images_for(trained, wanted.images)
     x_recon = trained.reconstruct(images)
     np.save(array, x_recon)
-    x = np.asarray(trained.method.to_float(images[:48]))
-    figure = figures.make_reconstructions(x, x_recon[:48], value_range=trained.method.value_range)
+    x = np.asarray(trained.method.to_float(images))
+    figure = figures.make_reconstructions(x, x_recon, value_range=trained.method.value_range)
     figures.save(figure, picture)
     print(f"{len(x_recon)} reconstructions: {array}, {picture}")
     return 0
@@ -618,10 +466,9 @@ def _images_for(trained, name: str) -> Any:
         dataset = run_data(trained)
         return np.asarray(dataset.images[getattr(dataset.splits, name)])
     if not Path(name).expanduser().exists():
-        raise ConfigError(
-            f"images={name}: name train, validation or test, a folder of images, or a .npy/.npz "
-            "file"
-        )
+        files = "a folder of images or a .npy/.npz file that is there"
+        splits = ("train", "validation", "test")
+        raise ConfigError(refusal("DATA", name, choices=splits, kinds=[files]))
     return data.read_images(name)
 
 
@@ -670,6 +517,26 @@ def _bench(arguments: list[str]) -> int:
     folder = importlib.resources.files("avae_jax.benchmarks")
     # A process of its own: the scripts import one another by their bare names.
     return subprocess.call([sys.executable, str(folder / BENCHMARKS[name]), *arguments[1:]])
+
+
+def _completion(wanted: _Completion) -> int:
+    from avae_jax.completion import Words, completion_script
+
+    names, words = tuple(experiment_names()), {}
+    for name, command in COMMANDS.items():
+        if command.arguments is not None:
+            arguments = arguments_of(command.arguments)
+            operands = tuple(it.choices or it.names for it in arguments if it.is_positional)
+        elif name == "bench":
+            arguments, operands = [], (tuple(BENCHMARKS),)
+        else:
+            # The fields of every method; those that have no effect are refused by name.
+            parts = [*(get_type_hints(Config)[part] for part in SECTIONS), _Run, *METHODS.values()]
+            arguments = [it for part in parts for it in arguments_of(part)]
+            operands = (names,)
+        words[name] = Words(command.does, operands, options_of(arguments))
+    print(completion_script(wanted.shell, "avae", words), end="")
+    return 0
 
 
 def _outputs(wanted: Any, *suffixes: str) -> list[Path]:
@@ -749,6 +616,9 @@ COMMANDS = {
     ),
     "bench": Command(
         _bench, None, "kernel", "time the kernel beside this machine's limits and other libraries"
+    ),
+    "completion": Command(
+        _completion, _Completion, "SHELL", "print the tab completion of bash, zsh or fish"
     ),
 }
 """The commands by name, in the order in which they are listed."""

@@ -1,4 +1,4 @@
-"""Words of messages and reports: the one did-you-mean and the one way to write a number."""
+"""Words of messages and reports: one did-you-mean, one refusal, one way to write a number."""
 
 import difflib
 import math
@@ -8,6 +8,22 @@ from typing import Any
 import numpy as np
 
 _MOST_LISTED = 40
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt one is likely to mean, None where none is close.
+
+    Args:
+      name: what the user wrote; capitals do not count.
+      known: the names there are.
+
+    Example:
+      >>> closest("minst", ["digits", "mnist"])
+      'mnist'
+    """
+    lowered = {entry.lower(): entry for entry in reversed(list(known))}
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=1)
+    return lowered[close[0]] if close else None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -25,12 +41,49 @@ def nearest(name: str, known: Iterable[str]) -> str:
       ("; did you mean 'mnist'?", '; known: digits, mnist')
     """
     known = list(known)
-    lowered = {entry.lower(): entry for entry in reversed(known)}
-    close = difflib.get_close_matches(str(name).lower(), lowered, n=1)
-    if close:
-        return f"; did you mean {lowered[close[0]]!r}?"
+    close = closest(name, known)
+    if close is not None:
+        return f"; did you mean {close!r}?"
     more = len(known) - _MOST_LISTED
     return f"; known: {', '.join(known[:_MOST_LISTED])}" + (f" and {more} more" if more > 0 else "")
+
+
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+}
+"""What a value of a type is called in a message."""
+
+
+def refusal(
+    name: str, value: Any, *, choices: Iterable[str] = (), kinds: Iterable[str] = ()
+) -> str:
+    """Return the message on a value that is none of those allowed: what was likely meant.
+
+    Args:
+      name: of what was given, as the user writes it.
+      value: what the user gave.
+      choices: the names it may have been.
+      kinds: what else it may have been, in words such as those of `KINDS`.
+
+    Example:
+      >>> print(refusal("norm", "batc", choices=["batch", "group"]))
+      norm must be one of batch, group, got 'batc': did you mean 'batch'?
+      >>> print(refusal("weight", "x", choices=["nats"], kinds=["a number"]))
+      weight must be nats or a number, got 'x': choose one of these
+      >>> print(refusal("--seed", "x", kinds=["a whole number"]))
+      --seed must be a whole number, got 'x': give one
+    """
+    choices, kinds = list(choices), list(kinds)
+    named = [", ".join(choices)] if choices else []
+    wanted = " or ".join(named + kinds) if kinds else f"one of {named[0]}"
+    meant = closest(value, choices) if isinstance(value, str) else None
+    instead = (
+        f"did you mean {meant!r}?" if meant else "choose one of these" if choices else "give one"
+    )
+    return f"{name} must be {wanted}, got {value!r}: {instead}"
 
 
 def number(value: Any, *, typographic: bool = False) -> str:

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "avae_jax"
 LAYERS = {
     "version": 0,
     "checks": 0,
+    "completion": 0,
     "files": 0,
     "mesh": 0,
     "numerics": 0,
@@ -38,6 +39,7 @@ LAYERS = {
     "methods": 4,
     "training": 5,
     "evaluation": 6,
+    "arguments": 6,
     "benchmarks": 6,
     "experiments": 6,
     "cli": 7,
@@ -122,7 +124,8 @@ def names_in(path: Path) -> set[str]:
 TRUNK = [
     path
     for path in FILES
-    if path.relative_to(PACKAGE).parts[0] in ("training", "evaluation", "figures", "cli.py")
+    if path.relative_to(PACKAGE).parts[0]
+    in ("training", "evaluation", "figures", "arguments.py", "completion.py", "cli.py")
 ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from avae_jax.evaluation import html
+from avae_jax.evaluation.record import FIGURES
 from avae_jax.evaluation.verdict import Finding
 
 # What tells two groups of runs apart; runs that differ in their seed alone form a group.
@@ -91,6 +92,15 @@ def compare(summaries: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str
     return columns, rows
 
 
+def _names_of(abouts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of runs: of their folders, the whole path where two have one name."""
+    short = [Path(about["folder"]).name for about in abouts]
+    return [
+        name if short.count(name) == 1 else str(about["folder"])
+        for name, about in zip(short, abouts, strict=True)
+    ]
+
+
 def _ordered(names: Iterable[str]) -> list[str]:
     """Return each name once, its null right after it."""
     known = dict.fromkeys(names)
@@ -136,8 +146,21 @@ def comparison_table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) 
     )
 
 
-def comparison_page(summaries: Sequence[Mapping[str, Any]]) -> str:
-    """Return the page that puts runs side by side."""
+# What is shown of every run: the file of the figure and its heading.
+_PICTURES = {
+    "samples": "Decoded draws of the priors that the runs claim",
+    "reconstructions": "Images over what the models make of them",
+    "latent_scatter": "Codes over the priors",
+}
+
+
+def comparison_page(summaries: Sequence[Mapping[str, Any]], folders: Sequence[Path] = ()) -> str:
+    """Return the page that puts runs side by side.
+
+    Args:
+      summaries: as `evaluate_run` returns them, two or more.
+      folders: where it wrote what it found of each run; figures are read from there.
+    """
     columns, rows = compare(summaries)
     listed: list[tuple[str, Sequence[str]]] = []
     heading = None
@@ -162,10 +185,21 @@ def comparison_page(summaries: Sequence[Mapping[str, Any]]) -> str:
         )
         for summary in summaries
     ]
+    names = _names_of(abouts)
+    captions = [f"{about['method']}, {about['latent_dim']} dimensions" for about in abouts]
+    pictures = {
+        heading: [
+            html.Picture(name, caption, path.read_bytes())
+            for name, caption, folder in zip(names, captions, folders, strict=False)
+            if (path := folder / FIGURES / f"{file}.png").exists()
+        ]
+        for file, heading in _PICTURES.items()
+    }
     return html.make_comparison(
         title=f"{len(summaries)} runs side by side",
         about="; ".join(f"{name} {value}" for name, value in facts.items())
         + ". A cell of several seeds holds mean ± standard deviation over them.",
+        pictures=pictures,
         columns=columns,
         rows=listed,
         verdicts=verdicts,

@@ -14,7 +14,7 @@ from avae_jax.evaluation.disentangled import Factors, describe_disentanglement
 from avae_jax.evaluation.latent import describe_codes
 from avae_jax.evaluation.likelihood import describe_likelihood
 from avae_jax.evaluation.material import Material, Protocol, describe, gather
-from avae_jax.evaluation.record import SUMMARY_FILE, describe_training, keep
+from avae_jax.evaluation.record import SUMMARY_FILE, describe_training, keep, keep_figures
 from avae_jax.evaluation.samples import (
     FeatureSpace,
     describe_samples,
@@ -68,8 +68,8 @@ def evaluate_run(
       iwae_samples: draws per image for the importance-weighted bound, for stochastic encoders.
       factors: for data with known factors: "scores" encodes most of their grid and computes the
         disentanglement scores, "dci" adds DCI, which trains a classifier per factor, "none" skips.
-      output: folder to write `summary.json` and the page `report.html` to; None is
-        `RUN/evaluation`, with `quick` the run folder and no page.
+      output: folder to write `summary.json`, the page `report.html` and some of its figures to;
+        None is `RUN/evaluation`, with `quick` the run folder and no page.
       say: receives a line of progress.
 
     Returns:
@@ -134,6 +134,7 @@ def evaluate_run(
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / SUMMARY_FILE, strict_json(summary))
     if not quick:
+        keep_figures(folder, [picture for group in drawn.values() for picture in group])
         write_atomically(folder / "report.html", _page(summary, findings, drawn))
     return summary
 

@@ -77,6 +77,7 @@ h3 { font-size:1rem; margin:24px 0 6px; }
 figure { margin:0 0 26px; } figure img { max-width:100%; height:auto; display:block; }
 figcaption { color:var(--quiet); font-size:.92rem; max-width:70ch; margin-top:6px; }
 figcaption b { color:var(--ink); display:block; }
+.side { display:grid; grid-template-columns:repeat(auto-fit,minmax(300px,1fr)); gap:0 24px; }
 .scroll { overflow-x:auto; }
 table { border-collapse:collapse; font-size:.9rem; margin:4px 0 10px; }
 th,td { padding:4px 14px 4px 0; text-align:left; border-bottom:1px solid var(--line);
@@ -141,14 +142,20 @@ def make_page(
 
 
 def make_comparison(
-    *, title: str, about: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]],
+    *,
+    title: str,
+    about: str,
+    pictures: Mapping[str, Sequence[Picture]],
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[str]]],
     verdicts: Sequence[tuple[str, Sequence[Finding]]],
-) -> str:  # fmt: skip
+) -> str:
     """Return a page with several runs side by side.
 
     Args:
       title: the page's title.
       about: one line on what was compared.
+      pictures: heading -> the same figure of each run.
       columns: names of the columns after the first.
       rows: (quantity, one cell a column); a row without cells is a heading.
       verdicts: (run, its findings).
@@ -159,6 +166,10 @@ def make_comparison(
         said = html.escape(headline(list(findings)))
         parts.append(f"<h3>{html.escape(name)}</h3>")
         parts.append(f'<section class="verdict {level}"><p>{said}</p>{_listed(findings)}</section>')
+    for heading, group in pictures.items():
+        if group:
+            parts.append(f'<h2>{html.escape(heading)}</h2><div class="side">')
+            parts += [*map(_figure, group), "</div>"]
     heads = "".join(f'<th class="n">{html.escape(column)}</th>' for column in columns)
     parts.append(f'<h2>Side by side</h2><div class="scroll"><table><tr><th></th>{heads}</tr>')
     for name, cells in rows:

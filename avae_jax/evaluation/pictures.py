@@ -4,18 +4,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from avae_jax import figures
 from avae_jax.evaluation.html import Picture
 from avae_jax.evaluation.latent import LatentArrays
-from avae_jax.evaluation.material import Material, thinned
+from avae_jax.evaluation.material import Material
 from avae_jax.evaluation.record import metrics_of
 from avae_jax.metrics import hole_points, nearest_training_neighbor, radial_ks
+from avae_jax.priors import PriorUnits
 from avae_jax.training.terms import terms_of
 
 _MOST_WALKS = 10
 # A walk spans so many standard deviations of the codes either way, in so many images.
 _REACH, _NUM_FRAMES = 2.5, 24
+# Images whose root mean square difference is a smaller share of their range look alike.
+_SEEN = 0.01
+# Images along a side of the decoded plane.
+_NUM_PER_SIDE = 16
 
 
 def draw_quick(
@@ -73,22 +79,34 @@ def _png(title: str, caption: str, figure, **options) -> Picture:
 
 def _images(material: Material, samples) -> list[Picture]:
     value_range, prior = material.value_range, material.run.prior()
-    groups = {f"claimed: {prior.describe()}": samples["claimed"][:36]}
-    caption = f"Decoded draws of {prior.describe()}, the prior the run claims"
+    words = prior.describe().replace("^2", "²")
+    claimed, noun = samples["claimed"][:36], f"the prior the run claims, {words}"
+    groups, other, beside = {f"claimed: {words}": claimed}, "", claimed
     if "standard_normal" in samples:
-        groups["N(0, I)"] = samples["standard_normal"][:36]
-        caption += ", beside N(0, I); the same noise in both"
+        other, beside = "N(0, I)", samples["standard_normal"][:36]
     elif "gaussian" in samples and prior.is_gaussian:
-        groups["the codes' mean and covariance"] = samples["gaussian"][:36]
-        caption += ", beside a Gaussian with the codes' mean and covariance; the same noise"
+        other, beside = "the codes' mean and covariance", samples["gaussian"][:36]
+    caption = f"Decoded draws of {noun}"
+    if other and _look_alike(claimed, beside, value_range):
+        caption += f"; those of {other} look the same and are left out"
+    elif other:
+        groups[other] = beside
+        caption += f", beside {other}; the same noise in both"
     drawn = figures.make_samples(groups, value_range=value_range)
-    x, x_recon = thinned(material.x, 48), thinned(material.x_recon, 48)
-    beside = figures.make_reconstructions(x, x_recon, value_range=value_range)
+    pairs = figures.make_reconstructions(
+        material.x, material.x_recon, value_range=value_range, labels=material.labels
+    )
     of_split = f"Images of the {material.split} split over what the model makes of them."
     return [
         _png("Samples", f"{caption}.", drawn, file="samples"),
-        _png("Reconstructions", of_split, beside, file="reconstructions"),
+        _png("Reconstructions", of_split, pairs, file="reconstructions"),
     ]
+
+
+def _look_alike(x: np.ndarray, y: np.ndarray, value_range) -> bool:
+    """Return whether decoded draws of one noise differ by less than an eye sees."""
+    low, high = value_range or (float(x.min()), float(x.max()))
+    return float(np.sqrt(np.mean(np.square(x - y)))) < _SEEN * (high - low)
 
 
 def _latent(material: Material, arrays: LatentArrays) -> list[Picture]:
@@ -102,6 +120,7 @@ def _latent(material: Material, arrays: LatentArrays) -> list[Picture]:
     pictures = [
         _png("Plane of largest variance", f"Codes{over}.{note}", scatter, width=640,
              file="latent_scatter"),
+        *_plane(material, units),
         _png("Covariance", caption, covariance, file="covariance"),
     ]  # fmt: skip
     if circle:
@@ -115,6 +134,24 @@ def _latent(material: Material, arrays: LatentArrays) -> list[Picture]:
     return pictures
 
 
+def _plane(material: Material, units: PriorUnits) -> list[Picture]:
+    """Draw what two dimensions decode to, at equal steps of the prior's probability."""
+    if not material.is_images or material.z.shape[1] != 2:
+        return []
+    # As Kingma and Welling (2014, appendix A) show theirs, and the axes of the scatter.
+    z = special.ndtri((np.arange(_NUM_PER_SIDE) + 0.5) / _NUM_PER_SIDE)
+    codes = units.back(np.stack(np.meshgrid(z, z), axis=-1).reshape(-1, 2))
+    positions = units.prior.std() * z if units.is_isotropic else z
+    decoded = material.run.decode(codes)
+    images = decoded.reshape(_NUM_PER_SIDE, _NUM_PER_SIDE, *decoded.shape[1:])
+    figure = figures.make_latent_grid(images, positions, value_range=material.value_range)
+    caption = (
+        "What every place of the plane decodes to, in steps of equal probability of the prior: "
+        "each image stands for as many of its draws."
+    )
+    return [_png("Decoded plane", caption, figure, width=640, file="latent_grid")]
+
+
 def _directions(arrays: LatentArrays) -> list[Picture]:
     spectrum = figures.make_spectrum(
         arrays.eigenvalues, prior_std=arrays.prior_std, relevance=arrays.relevance
@@ -122,7 +159,8 @@ def _directions(arrays: LatentArrays) -> list[Picture]:
     caption = "Variance of the codes by direction, and how many directions the decoder listens to."
     pictures = [_png("Spectrum", caption, spectrum)]
     d = arrays.z.shape[1]
-    if d < 2:
+    if d <= 2:
+        # There is no other plane than the one of the scatter.
         return pictures
     planes: dict[str, Any] = {"axes 1 and 2": np.eye(d)[:2], "least variance": arrays.vectors.T[:2]}
     caption = "Two axes, and the directions of least variance."
@@ -190,7 +228,7 @@ def _walks(material: Material, arrays: LatentArrays, directions) -> list[Picture
         images = dict(zip(group, np.split(decoded, len(group)), strict=True))
         strips = figures.make_strips(images, value_range=material.value_range)
         moving = figures.to_gif(images, value_range=material.value_range)
-        caption = f"All at once, 2.5 standard deviations either way: {', '.join(group)}."
+        caption = f"All at once, {_REACH} standard deviations of the codes either way."
         pictures += [
             Picture(f"Along {name}, moving", caption, moving, kind="gif"),
             _png(f"Along {name}", "The same walks as strips.", strips),

@@ -17,6 +17,8 @@ from avae_jax.training.terms import terms_of
 from avae_jax.training.writers import TensorBoardWriter, read_metrics
 
 SUMMARY_FILE = "summary.json"
+FIGURES = "figures"
+"""Folder of the figures that have a file of their own."""
 
 # Numbers of a row that are named apart.
 _FACTS = {"epoch": "epochs", "num_skipped": "skipped_steps"}
@@ -68,11 +70,7 @@ def keep(
     mean, covariance = material.train_moments()
     with written_whole(run.path / CODES_FILE) as file:
         np.savez(file, mean=mean, covariance=covariance, step=np.array(run.step))
-    folder = run.path / "figures"
-    folder.mkdir(exist_ok=True)
-    for picture in pictures:
-        if picture.file:
-            write_atomically(folder / f"{picture.file}.png", picture.data)
+    keep_figures(run.path, pictures)
     # Once per checkpoint: events are never replaced.
     if _summarized_step(run.path) == run.step or not material.is_images:
         return
@@ -83,6 +81,15 @@ def keep(
         shown = {"reconstruction": material.x_recon[:8], "sample": next(iter(samples.values()))[:8]}
         writer.write_images(step, {name: (x - low) / (high - low) for name, x in shown.items()})
         writer.close()
+
+
+def keep_figures(folder: Path, pictures: Sequence[Picture]) -> None:
+    """Write the pictures that have a file name to `figures/` of a folder."""
+    place = folder / FIGURES
+    place.mkdir(exist_ok=True)
+    for picture in pictures:
+        if picture.file:
+            write_atomically(place / f"{picture.file}.png", picture.data)
 
 
 def _summarized_step(path: Path) -> int | None:

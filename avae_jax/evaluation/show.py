@@ -58,13 +58,21 @@ def print_evaluation(summary: Mapping[str, Any], *places: Path) -> None:
     )
 
 
-def print_comparison(summaries: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Print several runs side by side and write the page that compares them."""
+def print_comparison(
+    summaries: Sequence[Mapping[str, Any]], folders: Sequence[Path], folder: Path
+) -> None:
+    """Print several runs side by side and write the page that compares them.
+
+    Args:
+      summaries: as `evaluate_run` returns them.
+      folders: where it wrote what it found of each.
+      folder: where the page is written.
+    """
     columns, rows = compare(summaries)
     print("\n" + comparison_table(columns, rows))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "comparison.html"
-    write_atomically(path, comparison_page(summaries))
+    write_atomically(path, comparison_page(summaries, folders))
     print(f"\nside by side: {path}", flush=True)
 
 

@@ -7,7 +7,7 @@ title shall give. A figure is written by `save(figure, path)` or turned into byt
 ```
 style.py     colors, fonts, titles      <-- every other file
 png.py       save, to_png
-images.py    reconstructions, samples, galleries, walks (strips, GIF)
+images.py    reconstructions, samples, galleries, the decoded plane, walks (strips, GIF)
   |-- tiles.py    many images as one picture, pixel for pixel
   `-- plain.py    the same for data that are no images: points, profiles, strips
 latent.py    scatter, planes, radius, covariance, spectrum
@@ -26,9 +26,11 @@ from avae_jax.figures.curves import make_prd as make_prd
 from avae_jax.figures.curves import make_training_curves as make_training_curves
 from avae_jax.figures.images import make_gallery as make_gallery
 from avae_jax.figures.images import make_image_grid as make_image_grid
+from avae_jax.figures.images import make_latent_grid as make_latent_grid
 from avae_jax.figures.images import make_reconstructions as make_reconstructions
 from avae_jax.figures.images import make_samples as make_samples
 from avae_jax.figures.images import make_strips as make_strips
+from avae_jax.figures.images import spread_rows as spread_rows
 from avae_jax.figures.images import to_gif as to_gif
 from avae_jax.figures.latent import make_covariance as make_covariance
 from avae_jax.figures.latent import make_latent_scatter as make_latent_scatter

@@ -32,10 +32,13 @@ if TYPE_CHECKING:
 
 # Circles are drawn around these shares of the prior.
 _MASSES = (0.5, 0.9, 0.99)
+_PERCENT = (50, 90, 99)
 # That many standard deviations hold 90% of a normal variable.
 _CENTRAL_90 = 1.6448536269514722
 # Points drawn at most: more take long and only blacken the middle.
 _SCATTERED, _SCATTERED_PER_PLANE = 8000, 6000
+# Scales whose logarithms differ by less are drawn as one.
+_SAME_SCALE = 0.02
 # Labels of more values than this are numbers, not classes.
 _MOST_CLASSES = 20
 
@@ -55,7 +58,8 @@ def make_latent_scatter(z, *, labels=None, prior_std: float | None = 1.0) -> Fig
       prior_std: standard deviation s of the prior N(0, s^2 I), > 0; None draws no prior.
 
     Returns:
-      The figure; its title says which share of the codes lies inside the 90% circle.
+      The figure; its title says which share of the codes lies inside what holds 90% of the prior in
+      all dimensions, a ball. A plane alone can look right while the codes lie elsewhere.
 
     Raises:
       ValueError: wrong shapes, no finite code, or a `prior_std` that is not positive.
@@ -76,8 +80,16 @@ def make_latent_scatter(z, *, labels=None, prior_std: float | None = 1.0) -> Fig
     title, radii = f"{len(z):,} codes", {}
     if prior_std is not None:
         radii = {mass: prior_std * _radius_of(mass) for mass in _MASSES}
-        inside = 100.0 * float(np.mean(np.hypot(*points.T) <= radii[0.9]))
-        title = f"{inside:.0f}% of {title} inside the 90% circle of the prior {_normal(prior_std)}"
+        d, shares = z.shape[1], _shares_inside(z, prior_std)
+        ball = "circle" if d == 2 else "ball"
+        title = f"{shares[1]}% of {title} inside the 90% {ball} of the prior {_normal(prior_std)}"
+        if d > 2:
+            rows = (_PERCENT, shares, _shares_inside(points, prior_std))
+            masses, whole, plane = (", ".join(map(str, row)) for row in rows)
+            notes = [
+                f"in {d} dimensions {whole}% of the codes inside the balls of {masses}%",
+                f"{notes[0]}: {plane}% inside the circles",
+            ]
 
     figure = new_figure(6.4, 5.6)
     axes = figure.add_subplot()
@@ -159,7 +171,8 @@ def make_radius_histogram(
 
     Args:
       z: `[n, latent_dim]` codes.
-      prior_std: standard deviation s of a second prior, > 0; None draws N(0, I) only.
+      prior_std: standard deviation s of a second prior, > 0, drawn alone where it is within 2% of
+        1; None draws N(0, I) only.
       distance: for the title, the Kolmogorov-Smirnov distance from the prior (the second one where
         there is one) and its null value, `radial_ks` and `radial_ks_null` of `metrics.radial_ks`;
         None counts the codes instead.
@@ -172,10 +185,12 @@ def make_radius_histogram(
     """
     z, _, dropped = _codes(z)
     d = z.shape[1]
+    claimed = 1.0 if prior_std is None else check_positive("prior_std", prior_std)
     priors = {1.0: (_normal(1.0), QUIET, "--")}
-    claimed = 1.0
+    # Two curves that cannot be told apart are one.
+    if prior_std is not None and abs(math.log(claimed)) < _SAME_SCALE:
+        priors = {}
     if prior_std is not None:
-        claimed = check_positive("prior_std", prior_std)
         priors[claimed] = (_normal(claimed), ORANGE, "-")
     radius = np.linalg.norm(z, axis=1)
     # chi.ppf of the tails: the axis holds the priors and the codes whole, but for far outliers.
@@ -304,6 +319,8 @@ def make_spectrum(eigenvalues, *, prior_std: float, relevance=None) -> Figure:
     panels[0].axhline(variance, color=ORANGE, label="prior")
     panels[0].set(xlabel="direction", ylabel="variance")
     panels[0].legend(loc="best")
+    for axes in panels:
+        axes.xaxis.set_major_locator(few_ticks(8, integer=True))
     set_title(panels[0], "Covariance spectrum")
     if relevance is not None:
         shares = np.cumsum(np.sort(np.asarray(relevance, np.float64))[::-1])
@@ -335,12 +352,21 @@ def _beyond(outside: int) -> list[str]:
 
 
 def _normal(std: float) -> str:
-    return "N(0, I)" if std == 1.0 else f"N(0, {std:.2g}² I)"
+    shown = f"{std:.2g}" if abs(std - 1.0) >= 0.05 else f"{std:.3g}"
+    return "N(0, I)" if std == 1.0 else f"N(0, {shown}² I)"
 
 
 def _radius_of(mass: float) -> float:
     """Return the radius that holds a share of the standard normal of the plane."""
     return math.sqrt(-2.0 * math.log1p(-mass))
+
+
+def _shares_inside(z: np.ndarray, prior_std: float) -> list[int]:
+    """Return which percentages of codes lie inside the balls that hold those of the prior."""
+    # The squared radius of the prior is chi-square.
+    squares = 2.0 * special.gammaincinv(0.5 * z.shape[1], np.array(_MASSES))
+    radius = np.linalg.norm(z, axis=1)
+    return [round(100.0 * np.mean(radius <= prior_std * math.sqrt(x))) for x in squares]
 
 
 def _chi_density(r: np.ndarray, d: int) -> np.ndarray:
@@ -359,7 +385,7 @@ def _largest_plane(z: np.ndarray) -> tuple[np.ndarray, tuple[str, str], list[str
     # The sign of an eigenvector is arbitrary: fix it, so that two figures can be compared.
     plane = plane * np.where(plane[np.abs(plane).argmax(axis=0), [0, 1]] < 0.0, -1.0, 1.0)
     share = 100.0 * eigenvalues[-2:].sum() / max(eigenvalues.sum(), np.finfo(float).tiny)
-    note = f"plane of largest variance of {z.shape[1]} dimensions, {share:.0f}% of the total"
+    note = f"plane of largest variance, {share:.0f}% of the total"
     return z @ plane, ("first principal direction", "second principal direction"), [note]
 
 

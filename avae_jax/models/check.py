@@ -68,7 +68,10 @@ def check_shapes(
             "it tells the range of the images; give an attribute for another purpose another name"
         )
     images = (_BATCH, *image_shape)
-    encoder_count = _check_one("encoder", encoder, images, (_BATCH, num_outputs), "expected")
+    encoder_count = _check_one(
+        "encoder", encoder, images, (_BATCH, num_outputs), "expected",
+        hint=f": end it in a layer of {num_outputs} features",
+    )  # fmt: skip
     ours = isinstance(decoder, ConvDecoder | MLPDecoder)
     decoder_count = _check_one(
         "decoder",
@@ -76,7 +79,7 @@ def check_shapes(
         (_BATCH, latent_dim),
         images,
         "but images are",
-        hint="; " + describe_fitting(image_shape) if ours else "",
+        hint=("; " + describe_fitting(image_shape)) if ours else ": reshape what it returns",
     )
     return ParameterCounts(encoder_count, decoder_count)
 
@@ -98,6 +101,11 @@ def _check_one(role, module, input_shape, output_shape, connective, hint=""):
             f"leave out dropout and other noise ({_first_line(error)})"
         ) from error
     except Exception as error:
+        if isinstance(error, TypeError) and "unexpected keyword argument 'train'" in str(error):
+            raise ValueError(
+                f"{role} must take train, whether it is trained, got {type(module).__name__} "
+                "without it: write def __call__(self, x, *, train)"
+            ) from error
         raise ValueError(
             f"{role} failed on an input of shape {list(input_shape)}: "
             f"{type(error).__name__}: {_first_line(error)}"

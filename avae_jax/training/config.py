@@ -15,7 +15,7 @@ from avae_jax import methods
 from avae_jax.files import import_file
 from avae_jax.likelihoods import make_likelihood
 from avae_jax.methods.method import Options, OptionsError, require, require_positive
-from avae_jax.text import nearest
+from avae_jax.text import KINDS, nearest, refusal
 
 ConfigError = OptionsError
 """A configuration that cannot be run; the message names the field, its value and how to fix it."""
@@ -239,8 +239,8 @@ def _check_types(config: Config) -> None:
                 types += (int,)
             if isinstance(value, types) and (bool in types or not isinstance(value, bool)):
                 continue
-            expected = choices or " or ".join(t.__name__ for t in types if t is not type(None))
-            raise ConfigError(f"{name}={value!r}: expected {expected}")
+            kinds = dict.fromkeys(KINDS[kind] for kind in options if kind in KINDS)
+            raise ConfigError(refusal(name, value, choices=map(str, choices), kinds=kinds))
 
 
 def _is_union(hint: Any) -> bool:

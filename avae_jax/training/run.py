@@ -19,6 +19,7 @@ from avae_jax.methods import Method
 from avae_jax.methods.networks import Variables
 from avae_jax.posteriors import Distribution
 from avae_jax.priors import DiagonalGaussianPrior, FullGaussian, Prior
+from avae_jax.text import refusal
 from avae_jax.training.checkpoint import CheckpointError, Checkpoints
 from avae_jax.training.config import Config, ConfigError, load_config
 from avae_jax.training.run_folder import read_facts
@@ -190,7 +191,7 @@ class Run:
         """
         if not isinstance(scale, str):
             if not (math.isfinite(scale) and scale > 0):
-                raise ValueError(f"scale={scale}: give a number > 0 or one of {self.prior_names}")
+                raise ValueError(self._refused(float(scale)))
             return DiagonalGaussianPrior.isotropic(self.method.latent_dim, float(scale))
         if scale == "measured":
             mean, covariance = self._moments()
@@ -200,8 +201,11 @@ class Run:
             return FullGaussian.of_moments(*self._moments())
         known = self.method.sampling_priors(self.variables)
         if scale not in known:
-            raise ValueError(f"scale={scale!r} is not one of {self.prior_names} or a number")
+            raise ValueError(self._refused(scale))
         return known[scale]()
+
+    def _refused(self, scale: str | float) -> str:
+        return refusal("scale", scale, choices=self.prior_names, kinds=["a number above 0"])
 
     @property
     def prior_names(self) -> tuple[str, ...]:

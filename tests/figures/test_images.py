@@ -62,14 +62,67 @@ def test_reconstructions_lie_under_their_originals():
     figure = figures.make_reconstructions(DIGITS, x_recon, value_range=(0.0, 1.0))
     rows = _images(_picture(figure))
     assert [len(row) for row in rows] == [12, 12, 12, 12]
-    for position in range(24):
+    chosen = figures.spread_rows(30, 24)
+    for position, index in enumerate(chosen):
         line, column = 2 * (position // 12), position % 12
-        _assert_enlarged(rows[line][column], DIGITS[position])
-        _assert_enlarged(rows[line + 1][column], x_recon[position])
+        _assert_enlarged(rows[line][column], DIGITS[index])
+        _assert_enlarged(rows[line + 1][column], x_recon[index])
     names = [text.get_text() for text in figure.axes[0].texts if text.get_text()]
     assert names == 2 * ["original", "reconstruction"]
-    mse = np.square(DIGITS[:24].astype(np.float64) - x_recon[:24]).mean()
-    assert f"error {mse:.2g} per pixel (24 images)" in figure.axes[0].get_title("left")
+    mse = np.square(DIGITS[chosen].astype(np.float64) - x_recon[chosen]).mean()
+    assert f"error {mse:.2g} per pixel (24 of 30 images)" in figure.axes[0].get_title("left")
+    few = figures.make_reconstructions(DIGITS[:3], x_recon[:3], value_range=(0.0, 1.0))
+    assert few.axes[0].get_title("left").endswith("per pixel (3 images)")
+
+
+@pytest.mark.parametrize("n", [1, 23, 24, 25, 48, 448])
+def test_rows_are_spread(n):
+    chosen = figures.spread_rows(n, 24)
+    assert len(chosen) == min(n, 24)
+    assert (np.diff(chosen) > 0).all()
+    # One of each stretch.
+    edges = np.linspace(0, n, len(chosen) + 1).astype(int)
+    assert (edges[:-1] <= chosen).all()
+    assert (chosen < edges[1:]).all()
+    np.testing.assert_array_equal(chosen, figures.spread_rows(n, 24))
+
+
+def test_rows_are_spread_over_the_classes():
+    """A folder in the order of its paths begins with one class, and one may have few images."""
+    labels = np.array(["circle"] * 300 + ["square"] * 140 + ["triangle"] * 8)
+    shown = labels[figures.spread_rows(448, 24, labels)]
+    assert {name: int(np.sum(shown == name)) for name in np.unique(labels)} == {
+        "circle": 8, "square": 8, "triangle": 8
+    }  # fmt: skip
+    shown = labels[figures.spread_rows(448, 48, labels)]
+    assert [int(np.sum(shown == name)) for name in np.unique(labels)] == [20, 20, 8]
+    # More classes than rows: from all over the classes, one of each.
+    chosen = figures.spread_rows(1000, 24, np.arange(1000) // 10)
+    assert len(np.unique(chosen // 10)) == 24
+    assert chosen.max() > 900
+
+
+def test_rows_of_a_grid_of_factors_differ_in_each():
+    """Rows at equal distances would all have the same last factor."""
+    factor = np.arange(2400) % 10
+    assert len(np.unique(factor[figures.spread_rows(2400, 24)])) >= 8
+
+
+def test_a_latent_grid_lies_as_its_axes_say():
+    k, z = 3, np.array([-1.0, 0.0, 1.0])
+    images = 0.1 * (1 + np.arange(k * k, dtype=np.float64)).reshape(k, k, 1, 1, 1)
+    images = np.broadcast_to(images, (k, k, 8, 8, 1)) * 0.9
+    axes = figures.make_latent_grid(images, z, value_range=(0.0, 1.0)).axes[0]
+    picture = np.asarray(axes.get_images()[0].get_array())
+    for i in range(k):
+        for j in range(k):
+            column, row = axes.get_xticks()[j], axes.get_yticks()[i]
+            assert axes.get_xticklabels()[j].get_text() == f"{z[j]:.1f}".replace("-", "−")
+            assert picture[round(row), round(column), 0] == pytest.approx(images[i, j, 0, 0, 0])
+    # The second dimension grows upward.
+    assert axes.get_yticks()[0] > axes.get_yticks()[-1]
+    with pytest.raises(ValueError, match="images must have shape"):
+        figures.make_latent_grid(images[:2], z, value_range=None)
 
 
 def test_names_of_rows_stand_beside_their_rows():
@@ -247,10 +300,25 @@ def test_a_gif_moves_all_walks_at_once_to_and_fro():
             gif.seek(position)
             picture = np.asarray(gif.convert("RGB")) / 255.0
             rows = _images(np.where(picture > 0.99, 1.0, picture))
-            assert [len(row) for row in rows] == [10, 2]
-            for index, tile in enumerate(rows[0] + rows[1]):
+            # Letters, images, letters, images.
+            assert [len(row) for row in rows[1::2]] == [10, 2]
+            for index, tile in enumerate(rows[1] + rows[3]):
                 expected = shades[frame if index % 2 else 4 - frame, 0, 0, 0]
                 np.testing.assert_allclose(tile, expected, atol=2 / 255)
+
+
+def test_walks_that_move_stand_under_their_names():
+    black = np.zeros((2, 8, 8, 1))
+    for name, shown in (("axis 1", True), ("", False), ("a name longer than its image", True)):
+        with Image.open(
+            io.BytesIO(figures.to_gif({name: black, "b": black}, value_range=None))
+        ) as gif:
+            picture = np.asarray(gif.convert("L"))
+        (left, right), (other, _) = _bands((picture[-10:] < 128).any(axis=0))
+        over = picture[: int(np.argmax(picture[:, left] < 128))]
+        assert (over[:, left:right].min() < 128) is np.bool_(shown)
+        assert over[:, :left].min() > 128
+        assert over[:, right:other].min() > 128
 
 
 # What is refused

@@ -36,6 +36,24 @@ def test_scatter_draws_the_codes_and_the_prior_s_circles(rng):
     assert axes.get_title("left") == title
 
 
+@pytest.mark.parametrize(("d", "spread"), [(3, 1.0), (16, 0.7), (64, 1.1)])
+def test_scatter_tells_the_coverage_in_all_dimensions(rng, d, spread):
+    """A plane alone cannot: codes that are too narrow everywhere fill most of its circles."""
+    z = 0.8 * spread * rng.standard_normal((2000, d))
+    axes = figures.make_latent_scatter(z, prior_std=0.8).axes[0]
+    inside = stats.chi2(d).cdf(np.square(z / 0.8).sum(axis=1))
+    shares = [round(100 * np.mean(inside <= mass)) for mass in (0.5, 0.9, 0.99)]
+    title = f"{shares[1]}% of 2,000 codes inside the 90% ball of the prior N(0, 0.8² I)"
+    assert axes.get_title("left") == title
+    points = np.asarray(axes.collections[0].get_offsets())
+    inside = stats.chi2(2).cdf(np.square(points / 0.8).sum(axis=1))
+    plane = [round(100 * np.mean(inside <= mass)) for mass in (0.5, 0.9, 0.99)]
+    whole, of_plane = (", ".join(map(str, row)) for row in (shares, plane))
+    note = axes.texts[-1].get_text()
+    assert f"in {d} dimensions {whole}% of the codes inside the balls of 50, 90, 99%" in note
+    assert f"% of the total: {of_plane}% inside the circles" in note
+
+
 @pytest.mark.parametrize("d", [1, 2])
 def test_codes_of_a_prior_without_circles_are_drawn_alone(rng, d):
     z = rng.standard_normal((300, d))
@@ -57,7 +75,7 @@ def test_scatter_takes_the_plane_of_largest_variance(rng):
     points = np.asarray(axes.collections[0].get_offsets())
     second = np.linalg.eigvalsh(z.T @ z / 500)[::-1]
     np.testing.assert_allclose(np.mean(points**2, axis=0), second[:2])
-    assert axes.texts[-1].get_text().startswith("plane of largest variance of 5 dimensions")
+    assert "plane of largest variance, " in axes.texts[-1].get_text()
 
 
 def test_scatter_colors_classes_as_the_legend_says(rng):
@@ -108,6 +126,17 @@ def test_far_codes_do_not_shrink_the_rest(rng):
     axes = figures.make_radius_histogram(z).axes[0]
     assert axes.get_xlim()[1] < 10
     assert "beyond the picture: 1 code" in axes.texts[-1].get_text()
+
+
+def test_scales_that_agree_are_one_curve(rng):
+    z = rng.standard_normal((300, 4))
+    for std, names in (
+        (0.99, {"N(0, 0.99² I)"}),
+        (0.9, {"N(0, I)", "N(0, 0.9² I)"}),
+        (1.0, {"N(0, I)"}),
+    ):
+        axes = figures.make_radius_histogram(z, prior_std=std).axes[0]
+        assert {*axes.get_legend_handles_labels()[1]} == {"codes", *names}
 
 
 @pytest.mark.parametrize("d", [1, 2, 16, 2048])

@@ -99,19 +99,28 @@ def test_every_architecture_passes_for_its_own_shape(name):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"encoder": Encoder(3)}, r"^encoder returned \[2, 3\], expected \[2, 4\]$"),
-        ({"num_outputs": 8}, r"^encoder returned \[2, 4\], expected \[2, 8\]$"),
+        (
+            {"encoder": Encoder(3)},
+            r"^encoder returned \[2, 3\], expected \[2, 4\]: end it in a layer of 4 features$",
+        ),
+        (
+            {"num_outputs": 8},
+            r"^encoder returned \[2, 4\], expected \[2, 8\]: end it in a layer of 8 ",
+        ),
         (
             {"encoder": Encoder(4, train_outputs=5)},
-            r"^encoder returned \[2, 5\] with train=True, expected \[2, 4\]$",
+            r"^encoder returned \[2, 5\] with train=True, expected \[2, 4\]: end it",
         ),
         (
             {"image_shape": (8, 8, 1)},
-            r"^decoder returned \[2, 6, 6, 1\], but images are \[2, 8, 8, 1\]$",
+            r"^decoder returned \[2, 6, 6, 1\], but images are \[2, 8, 8, 1\]: reshape what",
         ),
         ({"encoder": TwoOutputs()}, r"^encoder returned a tuple, expected one array of shape"),
         ({"encoder": IntegerOutput()}, r"^encoder returned int32, expected floating point$"),
-        ({"encoder": NoTrainArgument()}, r"^encoder failed on an input of shape .*train"),
+        (
+            {"encoder": NoTrainArgument()},
+            r"^encoder must take train, .* got NoTrainArgument without it: write def __call__",
+        ),
         ({"decoder": Decoder(activation="softmax")}, "got 'softmax'"),
         ({"decoder": Decoder(activation=nn.relu)}, "^decoder.activation must be one of .* got <"),
         (
