@@ -10,9 +10,14 @@ import numpy as np
 
 from avae_jax import metrics
 from avae_jax.evaluation.material import Material, thinned
+from avae_jax.metrics.nulls import NUM_NULL
 from avae_jax.priors import FullGaussian, Prior, StandardNormal, is_standard
 
 NOT_COMPUTED = "not computed: give the Inception weights as --inception-weights FILE"
+
+
+# The subsets of the published KID; of fewer images all would be one and the same.
+_KID_SUBSET = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +105,9 @@ def describe_samples(
     Returns:
       (numbers, curves): `numbers[space][prior]` with the floor (training images in place of
       samples) under "floor"; `curves[prior]` the (precision, recall) curve in the last space.
+
+    Nulls that take repetitions are those of the floor, beside every prior: real images alone, the
+    training's and the split's, dealt out at random.
     """
     real = material.to_unit(material.x)
     train = material.to_unit(material.x_train)
@@ -120,10 +128,10 @@ def describe_samples(
             curve = metrics.prd_curve(
                 features, reference, num_clusters=num_clusters, seed=material.seed
             )
+            null = section.get("floor")
             section[name] = {
-                **_compare(space.name, features, reference, material.seed),
-                # Without the null of `prd`, ten times the time: the floor stands beside it.
-                **metrics.prd_scores(curve),
+                **_compare(space.name, features, reference, material.seed, null),
+                **_prd(curve, features, reference, num_clusters, material.seed, null),
             }
             label = "floor: training images" if name == "floor" else name.replace("_", " ")
             curves[label] = (curve.precision, curve.recall)
@@ -135,24 +143,44 @@ def describe_samples(
     return numbers, curves
 
 
-def _compare(name: str, features, reference, seed: int) -> dict[str, float]:
+def _compare(name: str, features, reference, seed: int, floor) -> dict[str, float]:
     n = len(reference)
-    found = metrics.frechet_distance(features, reference)
+    num_null = NUM_NULL if floor is None else 0
+    found = metrics.frechet_distance(features, reference, num_null=num_null, seed=seed)
     found |= metrics.frechet_infinity(features, reference, seed=seed)
     values = {
         key.replace("frechet_distance", name).replace("frechet_infinity", f"{name}_infinity"): value
         for key, value in found.items()
     }
-    values |= metrics.kid(features, reference, seed=seed, subset_size=min(1000, n))
+    values |= metrics.polynomial_mmd(features, reference)
+    if n > _KID_SUBSET:
+        values |= metrics.kid(features, reference, seed=seed, subset_size=_KID_SUBSET)
     values |= metrics.precision_recall(features, reference, k=3 if n > 3 else n - 1)
-    return values
+    return values | _nulls_of(floor, name)
+
+
+def _prd(curve, features, reference, num_clusters: int, seed: int, floor) -> dict[str, float]:
+    if floor is None:
+        return metrics.prd(features, reference, num_clusters=num_clusters, seed=seed)
+    return metrics.prd_scores(curve) | _nulls_of(floor, "prd_f8", "prd_f1_8")
+
+
+def _nulls_of(floor: Mapping[str, float] | None, *names: str) -> dict[str, float]:
+    """Return mean and deviation of the floor's nulls, for what is judged by them."""
+    keys = [f"{name}{end}" for name in names for end in ("_null", "_null_std")]
+    return {} if floor is None else {key: floor[key] for key in keys}
 
 
 def _pixels(material: Material, groups, real, train) -> dict[str, Any]:
     flat = _flat(real)
     values: dict[str, Any] = {"n": len(flat)}
     for name, images in groups.items():
-        entry = metrics.sliced_w2(_flat(images), reference=flat, num_null=2, seed=material.seed)
+        floor = values.get("floor")
+        num_null = NUM_NULL if floor is None else 0
+        entry = metrics.sliced_w2(
+            _flat(images), reference=flat, num_null=num_null, seed=material.seed
+        )
+        entry |= _nulls_of(floor, "sliced_w2")
         if name != "floor":
             entry |= metrics.memorisation(_flat(images), _flat(train), flat)
         values[name] = entry

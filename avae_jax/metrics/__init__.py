@@ -36,7 +36,7 @@ from avae_jax.metrics.holes import (
 )
 from avae_jax.metrics.image_quality import structural_similarity
 from avae_jax.metrics.iwae import iwae_bound
-from avae_jax.metrics.kde_kl import kde_kl
+from avae_jax.metrics.kde_kl import kde_kl, kde_kl_null
 from avae_jax.metrics.kid import kid, polynomial_mmd
 from avae_jax.metrics.knn_kl import knn_kl
 from avae_jax.metrics.mardia import mardia
@@ -78,6 +78,7 @@ __all__ = [
     "hole_points",
     "iwae_bound",
     "kde_kl",
+    "kde_kl_null",
     "kid",
     "knn_kl",
     "mardia",

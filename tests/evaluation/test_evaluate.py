@@ -145,6 +145,17 @@ def test_numbers_stand_beside_their_nulls(evaluated):
         for name in names:
             assert math.isfinite(latent[section][name]), name
             assert f"{name}_null" in latent[section], name
+    # One name, one set of codes.
+    assert not latent["shape"].keys() & (latent["distances"].keys() | latent["moments"].keys())
+    for section, names in {
+        "density": ["kde_kl", "whitened_entropy"],
+        "moments": ["moment_kl", "radial_ks", "eig_min", "effective_rank"],
+        "distances": ["sliced_w2", "max_sliced_w2", "knn_kl", "c2st_auc", "energy_distance"],
+        "dependence": ["total_correlation_neighbors", "dimension_kl_sum"],
+        "scale": ["unevenness"],
+    }.items():
+        for name in names:
+            assert latent[section][f"{name}_null_std"] > 0.0, name
 
 
 def test_samples_of_every_prior_stand_beside_the_floor(evaluated):
@@ -152,8 +163,16 @@ def test_samples_of_every_prior_stand_beside_the_floor(evaluated):
     priors = {"floor", "claimed", "standard_normal", "gaussian", "mixture_10"}
     assert priors <= set(samples)
     for name in priors:
-        assert {"FD-pca50", "kid", "precision", "recall", "prd_f8"} <= set(samples[name])
+        named = {"FD-pca50", "polynomial_mmd_null_std", "precision", "recall", "prd_f8_null_std"}
+        assert named <= set(samples[name])
+        # 359 images are fewer than a subset of the KID.
+        assert "kid" not in samples[name]
+        for number in ("FD-pca50", "prd_f8", "prd_f1_8"):
+            nulls = [samples[of][f"{number}_null"] for of in (name, "floor")]
+            assert nulls[0] == nulls[1] > 0.0
     assert samples["floor"]["FD-pca50"] < 0.5
+    floor = samples["floor"]
+    assert abs(floor["FD-pca50"] - floor["FD-pca50_null"]) < 6 * floor["FD-pca50_null_std"]
     assert "distance_ratio" in evaluated[0]["samples"]["pixels"]["claimed"]
 
 
