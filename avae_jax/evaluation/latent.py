@@ -13,12 +13,15 @@ import numpy as np
 
 from avae_jax import metrics
 from avae_jax.density import find_bandwidth
-from avae_jax.evaluation.material import Material
+from avae_jax.evaluation.material import Material, thinned
 from avae_jax.evaluation.verdict import COLLAPSED_SHARE, IGNORED_SHARE, LOCATION_NOTICE
 from avae_jax.metrics.checks import prior_generator
 from avae_jax.metrics.code_moments import prior_eigenvalues
 from avae_jax.metrics.nulls import NUM_NULL, with_null
 from avae_jax.priors import PriorUnits, is_standard
+
+# Codes that the test of many bandwidths compares with as many draws.
+_MOST_FUSED = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -192,6 +195,10 @@ def _distances(u: np.ndarray, units: PriorUnits) -> dict[str, float]:
         values = metrics.mmd(u, kernel=kernel, **options)
         found |= {f"mmd_{kernel}{key.removeprefix('mmd')}": x for key, x in values.items()}
     found |= metrics.energy_distance(u, **options) | metrics.knn_kl(u, **options)
+    # All pairs of both sets at once: of many codes some are enough.
+    some = thinned(np.arange(len(u)), _MOST_FUSED)
+    fused = {**options, "reference": sample and sample(len(some))}
+    found |= metrics.mmd_fuse(u[some], **fused) | {"mmd_fuse_num_codes": len(some)}
     return found | metrics.c2st(u, **options)
 
 

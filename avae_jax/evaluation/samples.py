@@ -1,6 +1,7 @@
 """How good the decoded draws of a prior are, beside the floor that real images give."""
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from avae_jax import metrics
 from avae_jax.evaluation.material import Material, thinned
+from avae_jax.metrics.feature_likelihood import fit_stand_ins
 from avae_jax.metrics.nulls import NUM_NULL
 from avae_jax.priors import FullGaussian, Prior, StandardNormal, is_standard
 
@@ -18,6 +20,9 @@ NOT_COMPUTED = "not computed: give the Inception weights as --inception-weights 
 
 # The subsets of the published KID; of fewer images all would be one and the same.
 _KID_SUBSET = 1000
+
+# Images behind the feature likelihood, whose fit takes 50 passes over all pairs of them.
+_FLD_SAMPLES, _FLD_TRAIN = 2000, 4000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +33,14 @@ class FeatureSpace:
       name: of the Frechet distance taken in it: "FID", "FD-lenet-digits", "FD-pca50".
       extract: images `[n, ...]` in [0, 1] -> `[n, num_features]`.
       about: what makes the numbers comparable: a hash, a resize mode, an accuracy.
+      has_directions: whether a network is meant to be compared by the angle between its features
+        alone, as CLIP is: by CMMD.
     """
 
     name: str
     extract: Callable[[np.ndarray], np.ndarray]
     about: Mapping[str, Any]
+    has_directions: bool = False
 
 
 def pixel_features(material: Material) -> FeatureSpace:
@@ -123,6 +131,7 @@ def describe_samples(
         say(f"samples in {space.name}")
         reference = space.extract(real)
         section: dict[str, Any] = {"n": most, **space.about}
+        likelihood = _feature_likelihood(space.extract(train), reference, material.seed)
         for name, images in groups.items():
             features = space.extract(images)
             curve = metrics.prd_curve(
@@ -130,9 +139,11 @@ def describe_samples(
             )
             null = section.get("floor")
             section[name] = {
-                **_compare(space.name, features, reference, material.seed, null),
+                **_compare(space, features, reference, material.seed, null),
                 **_prd(curve, features, reference, num_clusters, material.seed, null),
             }
+            if null is not None:
+                section[name] |= likelihood(features)
             label = "floor: training images" if name == "floor" else name.replace("_", " ")
             curves[label] = (curve.precision, curve.recall)
         numbers[space.name] = section
@@ -143,10 +154,28 @@ def describe_samples(
     return numbers, curves
 
 
-def _compare(name: str, features, reference, seed: int, floor) -> dict[str, float]:
-    n = len(reference)
-    num_null = NUM_NULL if floor is None else 0
-    found = metrics.frechet_distance(features, reference, num_null=num_null, seed=seed)
+def _feature_likelihood(train, test, seed: int) -> Callable[[np.ndarray], dict[str, float]]:
+    """Return the judge of samples by their likelihood; of training images it would say copies."""
+    train = thinned(train, _FLD_TRAIN)
+
+    def judge(features):
+        features = thinned(features, _FLD_SAMPLES)
+        found = metrics.feature_likelihood(
+            features, train, test, stand_ins=stand_ins(len(features)), seed=seed
+        )
+        return found | {"fld_num_samples": len(features)}
+
+    @functools.cache
+    def stand_ins(num_centers):
+        return fit_stand_ins(train, test, num_centers=num_centers, seed=seed)
+
+    return judge
+
+
+def _compare(space: FeatureSpace, features, reference, seed: int, floor) -> dict[str, float]:
+    n, name = len(reference), space.name
+    options = {"num_null": NUM_NULL if floor is None else 0, "seed": seed}
+    found = metrics.frechet_distance(features, reference, **options)
     found |= metrics.frechet_infinity(features, reference, seed=seed)
     values = {
         key.replace("frechet_distance", name).replace("frechet_infinity", f"{name}_infinity"): value
@@ -156,7 +185,11 @@ def _compare(name: str, features, reference, seed: int, floor) -> dict[str, floa
     if n > _KID_SUBSET:
         values |= metrics.kid(features, reference, seed=seed, subset_size=_KID_SUBSET)
     values |= metrics.precision_recall(features, reference, k=3 if n > 3 else n - 1)
-    return values | _nulls_of(floor, name)
+    values |= metrics.clipped_density_coverage(features, reference, **options)
+    values |= metrics.vendi_score(features, reference, **options)
+    if space.has_directions:
+        values |= metrics.cmmd(features, reference)
+    return values | _nulls_of(floor, name, "clipped_density", "clipped_coverage", "vendi")
 
 
 def _prd(curve, features, reference, num_clusters: int, seed: int, floor) -> dict[str, float]:

@@ -15,7 +15,8 @@ def frechet_distance(
     """Measure the Fréchet distance between Gaussians fitted to two feature sets.
 
     `FD = |m1 - m2|^2 + tr(S1 + S2 - 2 (S1^(1/2) S2 S1^(1/2))^(1/2))`, covariances divided by n - 1
-    (Heusel et al. 2017, eq. 6; on Inception features it is the FID). Only numbers on the same
+    (Heusel et al. 2017, eq. 6; on Inception features it is the FID, on those of DINOv2 the
+    FD-DINOv2 of Stein et al. 2023, arXiv 2306.04675). Only numbers on the same
     features and the same number of samples compare.
 
     The estimate is biased upwards by O(1/n), the more the worse the features' kurtosis: by
