@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -239,7 +239,8 @@ def _steps():
         def step(_, carry):
             parameters, state = carry
             updates, state = optimizer.update(gradient(parameters), state)
-            log_var, log_var_mean = optax.apply_updates(parameters, updates)
+            updated: Any = optax.apply_updates(parameters, updates)
+            log_var, log_var_mean = updated
             return (jnp.clip(log_var, _LOWEST, _HIGHEST), log_var_mean), state
 
         start = (log_variances, jnp.zeros(()))

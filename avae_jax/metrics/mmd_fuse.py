@@ -87,11 +87,11 @@ def mmd_fuse(
     smaller = min(n, m)
     weight = (smaller * (smaller - 1)) ** 1.5
     exponents = []
-    for distance, exponent in (("cityblock", 1), ("euclidean", 2)):
-        distances = pdist(pooled, distance)
+    for power in (1, 2):
+        distances = pdist(pooled, "minkowski", p=power)
         for bandwidth in _bandwidths(distances):
             scaled = distances / bandwidth
-            kernel = np.exp(-math.sqrt(2.0) * scaled if exponent == 1 else -0.5 * scaled**2)
+            kernel = np.exp(-math.sqrt(2.0) * scaled if power == 1 else -0.5 * scaled**2)
             norm = math.sqrt(2.0 * float(kernel @ kernel))
             exponents.append(weight / norm * _mmd(squareform(kernel), in_z, n, m))
     values = np.logaddexp.reduce(exponents, axis=0) - math.log(len(exponents))

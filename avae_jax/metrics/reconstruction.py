@@ -54,8 +54,10 @@ def reconstruction_error(
     stderr = sums.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
     sse = np.array([sums.mean(), null, stderr])
     mse = sse / (x.shape[1] * width**2)
-    errors = dict(zip(("mse", "mse_null", "mse_stderr"), map(float, mse), strict=True))
-    errors |= zip(("sse", "sse_null", "sse_stderr"), map(float, sse), strict=True)
+    errors: dict[str, float] = {}
+    for name, values in (("mse", mse), ("sse", sse)):
+        for end, value in zip(("", "_null", "_stderr"), values, strict=True):
+            errors[name + end] = float(value)
     if value_range is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
             psnr, psnr_null = -10.0 * np.log10(mse[:2])
