@@ -37,8 +37,8 @@ def clipped_density_coverage(
 
     Returns:
       `clipped_density` and `clipped_coverage` in [0, 1], with `_null` and `_null_std`: their mean
-      and standard deviation over the exchanges, a little below 1 because of the cut. The density is
-      NaN where more than half of the real points have k copies: all balls are empty.
+      and standard deviation over the exchanges, a little below 1 because of the cut. Where more
+      than half of the real points have k copies all balls have radius 0, and hold copies alone.
 
     Raises:
       ValueError: wrong shapes, too few rows, values that are not finite, k < 1, num_null < 0.
@@ -111,7 +111,7 @@ def _scores(x: np.ndarray, real: np.ndarray, k: int) -> tuple[float, float]:
         inside = (squares < radii[rows, None] ** 2).sum(axis=1)
         covered += float(np.minimum(inside, k).sum())
     best = np.minimum(own_balls / k, 1.0).mean()
-    density = min(float(np.minimum(balls / k, 1.0).mean() / best), 1.0) if best else float("nan")
+    density = min(float(np.minimum(balls / k, 1.0).mean() / best), 1.0)
     good = np.arange(n + 1)
     coverage = np.interp(covered / (k * m), expected_coverage(good, m, k), good / n)
     return density, float(coverage)
