@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from avae_jax import metrics
 from avae_jax.checks import check_count
 from avae_jax.data import ImageData
@@ -46,6 +48,7 @@ def evaluate_run(
     inception_weights: str | os.PathLike | None = None,
     classifier: str | os.PathLike | None = None,
     iwae_samples: int = 500,
+    features: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     factors: Factors = "scores",
     output: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -66,6 +69,9 @@ def evaluate_run(
       inception_weights: file of the Inception weights for FID and KID in its features.
       classifier: file of a classifier that `avae classifier` wrote, for features of the data set.
       iwae_samples: draws per image for the importance-weighted bound, for stochastic encoders.
+      features: further networks to compare images by, by name, each a function from images
+        `[n, height, width, channels]` in [0, 1] to `[n, num_features]`: "DINOv2" gives FD-DINOv2
+        and, with the other numbers of a feature space, CMMD.
       factors: for data with known factors: "scores" encodes most of their grid and computes the
         disentanglement scores, "dci" adds DCI, which trains a classifier per factor, "none" skips.
       output: folder to write `summary.json`, the page `report.html` and some of its figures to;
@@ -95,6 +101,9 @@ def evaluate_run(
     check_folder(folder, name="output")
     # Files are read before the work that needs them at its end.
     spaces = _file_spaces(inception_weights, classifier)
+    for name, extract in (features or {}).items():
+        about = {"features": f"{name}, the caller's"}
+        spaces.append(FeatureSpace(f"FD-{name}", extract, about, has_directions=True))
     say(f"encoding {run.path}")
     material = gather(run, dataset, protocol=protocol, num_images=num_images, seed=seed)
     _check_fit(spaces, material)
@@ -161,7 +170,8 @@ def _check_fit(spaces: list[FeatureSpace], material: Material) -> None:
     if spaces and not (material.is_images and material.value_range):
         what = "have no bounds" if material.is_images else "are no images"
         raise ValueError(
-            f"the data of {material.run.path} {what}: leave classifier and inception_weights out"
+            f"the data of {material.run.path} {what}: leave classifier, inception_weights and "
+            "features out"
         )
     for space in spaces:
         space.extract(material.to_unit(material.x[:2]))
@@ -199,9 +209,14 @@ _SECTIONS = {
     ),
     "samples": (
         "Samples",
-        "Floor: training images in place of samples. FD and kid: 0 is best; precision, recall and "
-        "the others: 1 is best. copying z below -3 says that samples copy training images, above 3 "
-        "that they are farther from them than test images are.",
+        "Floor: training images in place of samples; the nulls are of real images dealt out at "
+        "random. FD, polynomial mmd (over all pairs of images) and kid (the same on subsets of "
+        "1,000, where there are more): 0 is best; fld: hundredths of a nat per feature, high for "
+        "copies too, whose gap is far below its null; vendi: effective number of different images; "
+        "auth pct: samples that are no near copies, in per cent; precision, recall and the others: "
+        "1 is best. "
+        "copying z below -3 says that samples copy training images, above 3 that they are farther "
+        "from them than test images are.",
     ),
     "disentanglement": (
         "Disentanglement",

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from avae_jax import metrics
-from avae_jax.density import find_bandwidth, null_kl
-from avae_jax.evaluation.material import Material
+from avae_jax.density import find_bandwidth
+from avae_jax.evaluation.material import Material, thinned
 from avae_jax.evaluation.verdict import COLLAPSED_SHARE, IGNORED_SHARE, LOCATION_NOTICE
 from avae_jax.metrics.checks import prior_generator
+from avae_jax.metrics.code_moments import prior_eigenvalues
+from avae_jax.metrics.nulls import NUM_NULL, with_null
 from avae_jax.priors import PriorUnits, is_standard
 
-# Draws of a prior without a known null that the density of others like them is taken at.
-_NULL_QUERIES = 2000
+# Codes that the test of many bandwidths compares with as many draws.
+_MOST_FUSED = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,29 +159,30 @@ def _density(material: Material, units: PriorUnits) -> dict[str, Any]:
     bandwidth = found.h_corr * target.std()
     log_prob = None if is_standard(target) else target.log_prob
     kl = metrics.kde_kl(z, centers, bandwidth=bandwidth, log_prob=log_prob)
-    if units.is_isotropic and log_prob is None:
-        null = null_kl(d, len(centers), bandwidth=bandwidth, scale=units.prior.std())
-    else:
-        draws = units.back(units.sampler(1)(_NULL_QUERIES + len(centers)))
-        queries, others = draws[:_NULL_QUERIES], draws[_NULL_QUERIES:]
-        null = metrics.kde_kl(queries, others, bandwidth=bandwidth, log_prob=log_prob)["kl"]
+    sample = _sampler(units, 1)
+    null = metrics.kde_kl_null(
+        lambda count: units.back(sample(count)),
+        num_codes=len(z),
+        num_centers=len(centers),
+        bandwidth=bandwidth,
+        log_prob=log_prob,
+    )
     unit = math.log(10.0) if material.protocol == "paper" else 1.0
     name = "kde_kl_log10" if material.protocol == "paper" else "kde_kl"
     numbers = {
         name: kl["kl"] / unit,
         f"{name}_stderr": kl["stderr"] / unit,
-        f"{name}_null": null / unit,
-        # In nats whatever the protocol: what the verdict reads.
-        "kl_excess_nats": kl["kl"] - null,
-        "kl_excess_nats_stderr": kl["stderr"],
+        f"{name}_null": null["null"] / unit,
+        f"{name}_null_std": null["null_std"] / unit,
+        # In nats whatever the protocol: what the verdict reads. The codes' own centers, and those
+        # of the null, err too.
+        "kl_excess_nats": kl["kl"] - null["null"],
+        "kl_excess_nats_stderr": math.hypot(kl["stderr"], null["centers_std"], null["null_stderr"]),
         "num_centers": len(centers),
         "bandwidth": bandwidth,
     }
     if units.is_gaussian:
-        entropy = metrics.whitened_entropy(z, h_opt=found.h_opt, seed=material.seed)
-        names = {"entropy": "whitened_entropy", "null": "whitened_entropy_null"}
-        names |= {"cap": "whitened_entropy_cap", "tail_share": "tail_share"}
-        numbers |= {name: entropy[key] for key, name in names.items()}
+        numbers |= metrics.whitened_entropy(z, h_opt=found.h_opt, seed=material.seed)
     return numbers
 
 
@@ -192,6 +195,10 @@ def _distances(u: np.ndarray, units: PriorUnits) -> dict[str, float]:
         values = metrics.mmd(u, kernel=kernel, **options)
         found |= {f"mmd_{kernel}{key.removeprefix('mmd')}": x for key, x in values.items()}
     found |= metrics.energy_distance(u, **options) | metrics.knn_kl(u, **options)
+    # All pairs of both sets at once: of many codes some are enough.
+    some = thinned(np.arange(len(u)), _MOST_FUSED)
+    fused = {**options, "reference": sample and sample(len(some))}
+    found |= metrics.mmd_fuse(u[some], **fused) | {"mmd_fuse_num_codes": len(some)}
     return found | metrics.c2st(u, **options)
 
 
@@ -207,6 +214,14 @@ def _whiten(u, mean, eigenvalues, vectors, live) -> tuple[np.ndarray, np.ndarray
     return root, vectors[:, live]
 
 
+def _sampler(units: PriorUnits, stream: int) -> Callable[[int], np.ndarray]:
+    """Return a function that draws so many codes, in units of the prior; others at each call."""
+    if not units.is_gaussian:
+        return units.sampler(stream)
+    rng = prior_generator(units.seed, stream=stream)
+    return lambda n: rng.standard_normal((n, len(units.loc)))
+
+
 def _draws_like(n: int, d: int, units: PriorUnits, stream: int) -> np.ndarray:
     """Return n draws of the prior in `d` of its dimensions."""
     if units.is_gaussian:
@@ -218,7 +233,7 @@ def _scale(mean, eigenvalues, live, n: int, units: PriorUnits) -> dict[str, Any]
     """Return the codes' standard deviations relative to the prior's, directions in use only."""
     d, num_live = len(eigenvalues), int(live.sum())
     stds = np.sqrt(eigenvalues[live]) if num_live else np.array([math.nan])
-    null, _ = _spectrum(_draws_like(n, len(stds), units, 17))
+    null = np.sqrt(np.maximum(_null_spectra(n, len(stds), units), 1e-12))
     return {
         "n": n,
         "claimed": units.prior.std(),
@@ -232,9 +247,17 @@ def _scale(mean, eigenvalues, live, n: int, units: PriorUnits) -> dict[str, Any]
         # The mean of n draws lies sqrt(d / n) from the center.
         "shift": float(np.linalg.norm(mean)),
         "shift_null": math.sqrt(d / n),
-        "unevenness": _spread(stds),
-        "unevenness_null": _spread(np.sqrt(np.maximum(null, 1e-12))),
+        **with_null("unevenness", _spread(stds), [_spread(draw) for draw in null]),
     }
+
+
+def _null_spectra(n: int, d: int, units: PriorUnits) -> np.ndarray:
+    """Return eigenvalues of the covariances of draws of the prior, `[NUM_NULL, d]`."""
+    if units.is_gaussian:
+        rng = prior_generator(units.seed, stream=17)
+        return prior_eigenvalues(n, d, num_draws=NUM_NULL, rng=rng)
+    sample = units.sampler(17)
+    return np.array([_spectrum(sample(n)[:, :d])[0] for _ in range(NUM_NULL)])
 
 
 def _spread(stds: np.ndarray) -> float:
@@ -257,7 +280,9 @@ def _shape(white: np.ndarray, units: PriorUnits) -> dict[str, Any]:
     }
     shape: dict[str, Any] = {"n": n, "dims": d}
     for name, measure in measures.items():
-        shape[name], shape[f"{name}_null"] = measure(white)[name], measure(draws)[name]
+        # Not the numbers of these names on the codes as they are.
+        shape[f"whitened_{name}"] = measure(white)[name]
+        shape[f"whitened_{name}_null"] = measure(draws)[name]
     return shape
 
 

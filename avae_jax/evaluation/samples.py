@@ -1,6 +1,7 @@
 """How good the decoded draws of a prior are, beside the floor that real images give."""
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,9 +11,18 @@ import numpy as np
 
 from avae_jax import metrics
 from avae_jax.evaluation.material import Material, thinned
+from avae_jax.metrics.feature_likelihood import fit_stand_ins
+from avae_jax.metrics.nulls import NUM_NULL
 from avae_jax.priors import FullGaussian, Prior, StandardNormal, is_standard
 
 NOT_COMPUTED = "not computed: give the Inception weights as --inception-weights FILE"
+
+
+# The subsets of the published KID; of fewer images all would be one and the same.
+_KID_SUBSET = 1000
+
+# Images behind the feature likelihood, whose fit takes 50 passes over all pairs of them.
+_FLD_SAMPLES, _FLD_TRAIN = 2000, 4000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +33,14 @@ class FeatureSpace:
       name: of the Frechet distance taken in it: "FID", "FD-lenet-digits", "FD-pca50".
       extract: images `[n, ...]` in [0, 1] -> `[n, num_features]`.
       about: what makes the numbers comparable: a hash, a resize mode, an accuracy.
+      has_directions: whether a network is meant to be compared by the angle between its features
+        alone, as CLIP is: by CMMD.
     """
 
     name: str
     extract: Callable[[np.ndarray], np.ndarray]
     about: Mapping[str, Any]
+    has_directions: bool = False
 
 
 def pixel_features(material: Material) -> FeatureSpace:
@@ -100,6 +113,9 @@ def describe_samples(
     Returns:
       (numbers, curves): `numbers[space][prior]` with the floor (training images in place of
       samples) under "floor"; `curves[prior]` the (precision, recall) curve in the last space.
+
+    Nulls that take repetitions are those of the floor, beside every prior: real images alone, the
+    training's and the split's, dealt out at random.
     """
     real = material.to_unit(material.x)
     train = material.to_unit(material.x_train)
@@ -115,16 +131,19 @@ def describe_samples(
         say(f"samples in {space.name}")
         reference = space.extract(real)
         section: dict[str, Any] = {"n": most, **space.about}
+        likelihood = _feature_likelihood(space.extract(train), reference, material.seed)
         for name, images in groups.items():
             features = space.extract(images)
             curve = metrics.prd_curve(
                 features, reference, num_clusters=num_clusters, seed=material.seed
             )
+            null = section.get("floor")
             section[name] = {
-                **_compare(space.name, features, reference, material.seed),
-                # Without the null of `prd`, ten times the time: the floor stands beside it.
-                **metrics.prd_scores(curve),
+                **_compare(space, features, reference, material.seed, null),
+                **_prd(curve, features, reference, num_clusters, material.seed, null),
             }
+            if null is not None:
+                section[name] |= likelihood(features)
             label = "floor: training images" if name == "floor" else name.replace("_", " ")
             curves[label] = (curve.precision, curve.recall)
         numbers[space.name] = section
@@ -135,24 +154,66 @@ def describe_samples(
     return numbers, curves
 
 
-def _compare(name: str, features, reference, seed: int) -> dict[str, float]:
-    n = len(reference)
-    found = metrics.frechet_distance(features, reference)
+def _feature_likelihood(train, test, seed: int) -> Callable[[np.ndarray], dict[str, float]]:
+    """Return the judge of samples by their likelihood; of training images it would say copies."""
+    train = thinned(train, _FLD_TRAIN)
+
+    def judge(features):
+        features = thinned(features, _FLD_SAMPLES)
+        found = metrics.feature_likelihood(
+            features, train, test, stand_ins=stand_ins(len(features)), seed=seed
+        )
+        return found | {"fld_num_samples": len(features)}
+
+    @functools.cache
+    def stand_ins(num_centers):
+        return fit_stand_ins(train, test, num_centers=num_centers, seed=seed)
+
+    return judge
+
+
+def _compare(space: FeatureSpace, features, reference, seed: int, floor) -> dict[str, float]:
+    n, name = len(reference), space.name
+    options = {"num_null": NUM_NULL if floor is None else 0, "seed": seed}
+    found = metrics.frechet_distance(features, reference, **options)
     found |= metrics.frechet_infinity(features, reference, seed=seed)
     values = {
         key.replace("frechet_distance", name).replace("frechet_infinity", f"{name}_infinity"): value
         for key, value in found.items()
     }
-    values |= metrics.kid(features, reference, seed=seed, subset_size=min(1000, n))
+    values |= metrics.polynomial_mmd(features, reference)
+    if n > _KID_SUBSET:
+        values |= metrics.kid(features, reference, seed=seed, subset_size=_KID_SUBSET)
     values |= metrics.precision_recall(features, reference, k=3 if n > 3 else n - 1)
-    return values
+    values |= metrics.clipped_density_coverage(features, reference, **options)
+    values |= metrics.vendi_score(features, reference, **options)
+    if space.has_directions:
+        values |= metrics.cmmd(features, reference)
+    return values | _nulls_of(floor, name, "clipped_density", "clipped_coverage", "vendi")
+
+
+def _prd(curve, features, reference, num_clusters: int, seed: int, floor) -> dict[str, float]:
+    if floor is None:
+        return metrics.prd(features, reference, num_clusters=num_clusters, seed=seed)
+    return metrics.prd_scores(curve) | _nulls_of(floor, "prd_f8", "prd_f1_8")
+
+
+def _nulls_of(floor: Mapping[str, float] | None, *names: str) -> dict[str, float]:
+    """Return mean and deviation of the floor's nulls, for what is judged by them."""
+    keys = [f"{name}{end}" for name in names for end in ("_null", "_null_std")]
+    return {} if floor is None else {key: floor[key] for key in keys}
 
 
 def _pixels(material: Material, groups, real, train) -> dict[str, Any]:
     flat = _flat(real)
     values: dict[str, Any] = {"n": len(flat)}
     for name, images in groups.items():
-        entry = metrics.sliced_w2(_flat(images), reference=flat, num_null=2, seed=material.seed)
+        floor = values.get("floor")
+        num_null = NUM_NULL if floor is None else 0
+        entry = metrics.sliced_w2(
+            _flat(images), reference=flat, num_null=num_null, seed=material.seed
+        )
+        entry |= _nulls_of(floor, "sliced_w2")
         if name != "floor":
             entry |= metrics.memorisation(_flat(images), _flat(train), flat)
         values[name] = entry

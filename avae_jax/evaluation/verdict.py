@@ -223,7 +223,7 @@ def _shape(shape: Mapping[str, Any], density: Mapping[str, Any]) -> list[Finding
     noticed = []
     ratios = [
         shape[name] / shape[f"{name}_null"]
-        for name in ("max_sliced_w2", "radial_ks")
+        for name in ("whitened_max_sliced_w2", "whitened_radial_ks")
         if math.isfinite(shape.get(name, math.nan)) and shape.get(f"{name}_null", 0.0) > 0.0
     ]
     if ratios and max(ratios) > 1.0 + SHAPE_EXCESS:

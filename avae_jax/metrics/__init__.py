@@ -8,6 +8,7 @@ NaN.
 
 from avae_jax.metrics import disentanglement
 from avae_jax.metrics.c2st import c2st
+from avae_jax.metrics.clipped import clipped_density_coverage
 from avae_jax.metrics.code_moments import code_moments
 from avae_jax.metrics.collapse import (
     RelevanceSpectrum,
@@ -19,6 +20,7 @@ from avae_jax.metrics.collapse import (
 from avae_jax.metrics.elbo_surgery import elbo_surgery
 from avae_jax.metrics.energy import energy_distance
 from avae_jax.metrics.entropy import whitened_entropy
+from avae_jax.metrics.feature_likelihood import feature_likelihood
 from avae_jax.metrics.frechet import (
     frechet_distance,
     frechet_distance_from_moments,
@@ -36,12 +38,13 @@ from avae_jax.metrics.holes import (
 )
 from avae_jax.metrics.image_quality import structural_similarity
 from avae_jax.metrics.iwae import iwae_bound
-from avae_jax.metrics.kde_kl import kde_kl
+from avae_jax.metrics.kde_kl import kde_kl, kde_kl_null
 from avae_jax.metrics.kid import kid, polynomial_mmd
 from avae_jax.metrics.knn_kl import knn_kl
 from avae_jax.metrics.mardia import mardia
 from avae_jax.metrics.memorisation import memorisation, nearest_training_neighbor
-from avae_jax.metrics.mmd import mmd
+from avae_jax.metrics.mmd import cmmd, mmd
+from avae_jax.metrics.mmd_fuse import mmd_fuse
 from avae_jax.metrics.pca_features import PCAFeatures, fit_pca
 from avae_jax.metrics.prd import PRDCurve, prd, prd_curve, prd_from_histograms, prd_scores
 from avae_jax.metrics.precision_recall import precision_recall
@@ -53,6 +56,7 @@ from avae_jax.metrics.total_correlation import (
     dimension_kl_values,
     total_correlation,
 )
+from avae_jax.metrics.vendi import vendi_score
 
 __all__ = [
     "HolePoints",
@@ -62,6 +66,8 @@ __all__ = [
     "WorstPlane",
     "active_units",
     "c2st",
+    "clipped_density_coverage",
+    "cmmd",
     "code_moments",
     "count_relevant",
     "dimension_kl",
@@ -70,6 +76,7 @@ __all__ = [
     "elbo_surgery",
     "energy_distance",
     "far_prior_share",
+    "feature_likelihood",
     "fit_pca",
     "frechet_distance",
     "frechet_distance_from_moments",
@@ -78,12 +85,14 @@ __all__ = [
     "hole_points",
     "iwae_bound",
     "kde_kl",
+    "kde_kl_null",
     "kid",
     "knn_kl",
     "mardia",
     "max_sliced_w2",
     "memorisation",
     "mmd",
+    "mmd_fuse",
     "nearest_training_neighbor",
     "plane_holes",
     "polynomial_mmd",
@@ -101,6 +110,7 @@ __all__ = [
     "sliced_w2_along",
     "structural_similarity",
     "total_correlation",
+    "vendi_score",
     "whitened_entropy",
     "worst_plane",
 ]

@@ -42,11 +42,15 @@ def c2st(
       seed: of the prior draws, of the folds and of the training.
 
     Returns:
-      `c2st_auc` in [0, 1]; `c2st_auc_null`, .5; `c2st_auc_null_std`, the standard deviation of
-      the AUC where the laws agree and the folds are independent,
-      `sqrt((n' + m' + 1) / (12 n' m') / num_folds)` for folds of n' and m' rows;
-      `c2st_auc_stderr`, that of the estimate by DeLong (1988), the classifiers held fixed. All NaN
-      where z or the reference has fewer than two rows for each fold.
+      `c2st_auc` in [0, 1]; `c2st_auc_null`, .5; `c2st_auc_null_std`, at most the standard
+      deviation of the AUC where the laws agree, `sqrt(2 (n' + m' + 1) / (12 n' m' num_folds))` for
+      folds of n' and m' rows; `c2st_auc_stderr`, that of the estimate by DeLong (1988), the
+      classifiers held fixed (up to sqrt(2) too small where the laws agree). All NaN where z or the
+      reference has fewer than two rows for each fold.
+
+      The null's 2 is not that of independent folds: each row is tested once and trains the other
+      folds, so that for a score linear in the labels every pair of folds counts twice. That is the
+      bound; this classifier's spread is .77 to .86 of it.
 
     Raises:
       ValueError: wrong shapes, values that are not finite, scale not positive, or an option out
@@ -99,7 +103,7 @@ def c2st(
     return {
         "c2st_auc": float(np.mean(aucs)),
         "c2st_auc_null": 0.5,
-        "c2st_auc_null_std": math.sqrt(sum(null_variances)) / num_folds,
+        "c2st_auc_null_std": math.sqrt(2.0 * sum(null_variances)) / num_folds,
         "c2st_auc_stderr": math.sqrt(sum(variances)) / num_folds,
     }
 

@@ -100,6 +100,12 @@ def check_features(features, reference, *, min_rows: int = 2) -> tuple[np.ndarra
     return features, reference
 
 
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Return rows divided by their lengths; NaN for a row of zeros, which has no direction."""
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(lengths > 0.0, lengths, np.nan)
+
+
 def check_flat(images, *, name: str, min_codes: int = 1) -> np.ndarray:
     """Convert images to one row each, `[n, num_pixels]`, and check them as `check_codes` does."""
     images = np.asarray(images)

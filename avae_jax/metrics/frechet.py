@@ -6,40 +6,47 @@ import numpy as np
 
 from avae_jax.checks import check_count
 from avae_jax.metrics.checks import check_codes, check_features
+from avae_jax.metrics.nulls import NUM_NULL, exchanges, with_null
 
 
-def frechet_distance(features, reference) -> dict[str, float]:
+def frechet_distance(
+    features, reference, *, num_null: int = NUM_NULL, seed: int = 0
+) -> dict[str, float]:
     """Measure the Fréchet distance between Gaussians fitted to two feature sets.
 
     `FD = |m1 - m2|^2 + tr(S1 + S2 - 2 (S1^(1/2) S2 S1^(1/2))^(1/2))`, covariances divided by n - 1
-    (Heusel et al. 2017, eq. 6; on Inception features it is the FID). Only numbers on the same
+    (Heusel et al. 2017, eq. 6; on Inception features it is the FID, on those of DINOv2 the
+    FD-DINOv2 of Stein et al. 2023, arXiv 2306.04675). Only numbers on the same
     features and the same number of samples compare.
 
-    The estimate is biased upwards by O(1/n), the more the worse the features' kurtosis:
-    `frechet_distance_null` is the leading term for two draws of the reference's distribution,
+    The estimate is biased upwards by O(1/n), the more the worse the features' kurtosis: by
+    `d (d + 5) / (2 n)` for isotropic Gaussian features and n = m. The null is a permutation null:
+    FD of the pooled rows, dealt out to both sets at random. (To second order it is
     `(1/n + 1/m) (tr S + 1/2 sum_ij (E[y_i^2 y_j^2] - [i = j] l_i^2) / (l_i + l_j))` with l, y the
-    eigenvalues and coordinates of the reference's covariance S. It is `d (d + 5) / (2 n)` for
-    isotropic Gaussian features and n = m, and for those only. Use `frechet_infinity` to compare
-    models across sample sizes, and real train against real test features for the floor.
+    eigenvalues and coordinates of the covariance S; with sample eigenvalues in place of the true
+    ones that is 8% low at n = 7 d and 23% at 2.5 d.) Use `frechet_infinity` to compare models
+    across sample sizes, and real train against real test features for the floor.
 
     Args:
       features: `[n, num_features]` of the samples to judge, n >= 2.
       reference: `[m, num_features]` of real data, m >= 2.
+      num_null: random exchanges of rows behind the null, >= 0; 0 leaves it NaN.
+      seed: of the exchanges.
 
     Returns:
       `frechet_distance` >= 0, in squared units of the features; `frechet_distance_null` and
-      `frechet_distance_null_std`, its mean and standard deviation if both sets came from the
-      reference's distribution; `frechet_distance_stderr`, the sampling error of the estimate about
-      its own mean (delta method; not the bias). The last three are NaN unless n and m exceed
-      num_features.
+      `frechet_distance_null_std`, its mean and standard deviation over the exchanges (NaN below one
+      and two of them); `frechet_distance_stderr`, the sampling error of the estimate about its own
+      mean (delta method; not the bias), NaN unless n and m exceed num_features.
 
     Raises:
-      ValueError: wrong shapes, fewer than two rows, values that are not finite.
+      ValueError: wrong shapes, fewer than two rows, values that are not finite, num_null < 0.
+      TypeError: num_null is no integer.
 
     Numerics:
       float64. With `S = R'R` from a QR decomposition the last term is the nuclear norm of `R1 R2'`,
-      so nothing becomes imaginary and singular covariances (n <= num_features) are exact. The null
-      is 2% low at n = 30 num_features. Time O((n + m) d^2 + d^3).
+      so nothing becomes imaginary and singular covariances (n <= num_features) are exact. Time
+      O(num_null ((n + m) d^2 + d^3)).
 
     Example:
       >>> x = np.random.default_rng(0).standard_normal((50, 3))
@@ -51,19 +58,20 @@ def frechet_distance(features, reference) -> dict[str, float]:
       The Fréchet distance between multivariate normal distributions, 1982.
     """
     features, reference = check_features(features, reference)
+    num_null = check_count("num_null", num_null, minimum=0)
     n, d = features.shape
     m = reference.shape[0]
-    shift = features.mean(axis=0) - reference.mean(axis=0)
-    root, reference_root = _root(features), _root(reference)
-    null = null_std = stderr = float("nan")
+    roots = _root(features), _root(reference)
+    stderr = math.nan
     if min(n, m) > d:
-        null, null_std = _null_moments(reference, n, m)
-        linear = _linear_variance(features, reference, root, reference_root)
-        stderr = math.sqrt(max(linear - null_std**2, null_std**2))
+        noise = _null_std(reference, n, m)
+        linear = _linear_variance(features, reference, *roots)
+        stderr = math.sqrt(max(linear - noise**2, noise**2))
+    pairs = exchanges(features, reference, num_null, np.random.default_rng(seed))
+    null = [_distance(x, y, _root(x), _root(y)) for x, y in pairs]
+    distance = _distance(features, reference, *roots)
     return {
-        "frechet_distance": _from_roots(shift, root, reference_root),
-        "frechet_distance_null": null,
-        "frechet_distance_null_std": null_std,
+        **with_null("frechet_distance", distance, null),
         "frechet_distance_stderr": stderr,
     }
 
@@ -167,16 +175,16 @@ def frechet_infinity(
             estimate += weight * (whole - part) / level
     # The parts average to the whole in first order; in second order a pair of samples shares a
     # part at level k with probability 1/k, which inflates the variance by 1 + sum_k w^2 (k - 1).
-    _, null_std = _null_moments(reference, n, m)
+    noise = _null_std(reference, n, m)
     roots = [
         _covariance_root(covariance, d, "covariance")
         for _, covariance in (moments, reference_moments)
     ]
-    linear = max(_linear_variance(features, reference, *roots) - 2.0 * null_std**2, 0.0)
+    linear = max(_linear_variance(features, reference, *roots) - 2.0 * noise**2, 0.0)
     return {
         "frechet_infinity": float(estimate),
         "frechet_infinity_null": 0.0,
-        "frechet_infinity_stderr": math.sqrt(linear + null_std**2 * (1.0 + weight)),
+        "frechet_infinity_stderr": math.sqrt(linear + noise**2 * (1.0 + weight)),
     }
 
 
@@ -189,6 +197,10 @@ def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = x.mean(axis=0)
     centered = x - mean
     return mean, centered.T @ centered / (x.shape[0] - 1)
+
+
+def _distance(x: np.ndarray, y: np.ndarray, x_root: np.ndarray, y_root: np.ndarray) -> float:
+    return _from_roots(x.mean(axis=0) - y.mean(axis=0), x_root, y_root)
 
 
 def _from_roots(shift: np.ndarray, root: np.ndarray, reference_root: np.ndarray) -> float:
@@ -216,8 +228,8 @@ def _covariance_root(covariance, d: int, name: str) -> np.ndarray:
     return np.sqrt(eigenvalues[kept])[:, None] * vectors[:, kept].T
 
 
-def _null_moments(reference: np.ndarray, n: int, m: int) -> tuple[float, float]:
-    """Return the leading mean and standard deviation of FD between draws of one distribution.
+def _null_std(reference: np.ndarray, n: int, m: int) -> float:
+    """Return the leading standard deviation of FD between draws of one distribution.
 
     To second order `FD = |dm|^2 + 1/2 sum_ij dS_ij^2 / (l_i + l_j)` in the eigenbasis of S; dm and
     dS are sums over samples with variances l_i and `E[y_i^2 y_j^2] - [i = j] l_i^2` per sample.
@@ -234,8 +246,7 @@ def _null_moments(reference: np.ndarray, n: int, m: int) -> tuple[float, float]:
     halves = 0.5 * terms
     variance = 2.0 * np.sum(np.square(eigenvalues)) + 4.0 * np.sum(np.square(halves))
     variance -= 2.0 * np.sum(np.square(np.diag(halves)))
-    scale = 1.0 / n + 1.0 / m
-    return float(scale * (eigenvalues.sum() + halves.sum())), float(scale * np.sqrt(variance))
+    return float((1.0 / n + 1.0 / m) * np.sqrt(variance))
 
 
 def _linear_variance(features, reference, root, reference_root) -> float:

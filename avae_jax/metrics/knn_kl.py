@@ -7,6 +7,7 @@ import numpy as np
 from avae_jax.checks import check_count, check_positive
 from avae_jax.metrics.checks import check_codes, check_reference, prior_generator
 from avae_jax.metrics.neighbors import nearest_neighbors
+from avae_jax.metrics.nulls import NUM_NULL, exchanges, with_null
 
 
 def knn_kl(
@@ -15,7 +16,7 @@ def knn_kl(
     reference=None,
     k: int = 5,
     scale: float = 1.0,
-    num_null: int = 3,
+    num_null: int = NUM_NULL,
     seed: int = 0,
 ) -> dict[str, float]:
     """Estimate `KL(q(z) || p)` from distances to the k-th nearest neighbour.
@@ -73,28 +74,15 @@ def knn_kl(
     num_null = check_count("num_null", num_null, minimum=0)
     n = len(z)
     if n <= k or (reference is not None and len(reference) < k):
-        return dict.fromkeys(("knn_kl", "knn_kl_null", "knn_kl_null_std"), math.nan)
+        return with_null("knn_kl", math.nan, [])
     rng = prior_generator(seed)
-    null = []
     if reference is None:
         value = _divergence(z, scale * rng.standard_normal(z.shape), k)
-        for _ in range(int(num_null)):
-            x, y = scale * rng.standard_normal((2, *z.shape))
-            null.append(_divergence(x, y, k))
+        pairs = (scale * rng.standard_normal((2, *z.shape)) for _ in range(num_null))
     else:
         value = _divergence(z, reference, k)
-        pooled = np.concatenate([z, reference])
-        for _ in range(int(num_null)):
-            pooled = rng.permutation(pooled)
-            null.append(_divergence(pooled[:n], pooled[n:], k))
-    return {
-        "knn_kl": value,
-        "knn_kl_null": float(np.mean(null)) if null else math.nan,
-        # Infinities, from repeated rows, have no spread.
-        "knn_kl_null_std": float(np.std(null, ddof=1))
-        if len(null) > 1 and np.isfinite(null).all()
-        else math.nan,
-    }
+        pairs = exchanges(z, reference, num_null, rng)
+    return with_null("knn_kl", value, [_divergence(x, y, k) for x, y in pairs])
 
 
 def _divergence(x: np.ndarray, y: np.ndarray, k: int) -> float:

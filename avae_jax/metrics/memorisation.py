@@ -27,8 +27,10 @@ def memorisation(samples, train, test) -> dict[str, float]:
       samples' mean distance over the test's, null 1, with `distance_ratio_stderr`; `copying_auc`,
       the probability that a sample is farther than a test image (ties count one half), null 0.5;
       `copying_z`, the same as a z score, null 0: below -3 says copying, above 3 that samples are
-      farther from the training set than real images are (Meehan et al. 2020's C_T with one cell).
-      `_null_std` is given for all but the ratio. A share is NaN when m is too small for the
+      farther from the training set than real images are (Meehan et al. 2020's C_T with one cell);
+      `auth_pct`, the percentage of samples that are authentic: farther from their nearest training
+      image than that one is from its nearest other (Alaa et al. 2022), null that of the test
+      images. `_null_std` is given for all but the ratio. A share is NaN when m is too small for the
       quantile (100 and 20) or when the quantile is 0; ratio, AUC and z are NaN when every
       distance is 0, the ratio also when the test's are; its error when n or m is 1.
 
@@ -46,10 +48,13 @@ def memorisation(samples, train, test) -> dict[str, float]:
 
     References:
       Meehan, Chaudhuri and Dasgupta, A non-parametric test to detect data-copying in generative
-      models, AISTATS 2020, section 3.
+      models, AISTATS 2020, section 3. Alaa et al., How faithful is your synthetic data?, ICML 2022,
+      arXiv 2102.08921; as the AuthPct of Stein et al., NeurIPS 2023, arXiv 2306.04675.
     """
-    sample_distances = nearest_training_neighbor(samples, train)[0][:, 0]
-    test_distances = nearest_training_neighbor(test, train, name="test")[0][:, 0]
+    sample_distances, nearest = (x[:, 0] for x in nearest_training_neighbor(samples, train))
+    test_distances, nearest_to_test = (
+        x[:, 0] for x in nearest_training_neighbor(test, train, name="test")
+    )
     n, m = sample_distances.size, test_distances.size
     nan = float("nan")
     result: dict[str, float] = {}
@@ -79,7 +84,28 @@ def memorisation(samples, train, test) -> dict[str, float]:
     auc = float((below + not_above).mean() / (2 * m)) if max(mean, test_mean) > 0.0 else nan
     result |= {"copying_auc": auc, "copying_auc_null": 0.5, "copying_auc_null_std": auc_std}
     z = (auc - 0.5) / auc_std
+    result |= _authentic(
+        (sample_distances, test_distances),
+        (nearest, nearest_to_test),
+        check_flat(train, name="train"),
+    )
     return result | {"copying_z": z, "copying_z_null": 0.0, "copying_z_null_std": 1.0}
+
+
+def _authentic(distances, nearest, train: np.ndarray) -> dict[str, float]:
+    """Return the percentage of samples and of test images farther out than their neighbor lies."""
+    names = ("auth_pct", "auth_pct_null", "auth_pct_null_std")
+    if len(train) < 2:
+        return dict.fromkeys(names, math.nan)
+    # Only those that are nearest to something.
+    used, places = np.unique(np.concatenate(nearest), return_inverse=True)
+    # A row is its own nearest; where it has a copy, that is at distance 0 too.
+    apart = nearest_neighbors(train[used], train, k=2)[0][:, 1][places]
+    authentic = np.concatenate(distances) > apart
+    n, m = (len(x) for x in distances)
+    share, null = float(authentic[:n].mean()), float(authentic[n:].mean())
+    std = math.sqrt(null * (1.0 - null) * (1.0 / n + 1.0 / m))
+    return dict(zip(names, (100.0 * share, 100.0 * null, 100.0 * std), strict=True))
 
 
 def nearest_training_neighbor(

@@ -6,6 +6,7 @@ import numpy as np
 
 from avae_jax.checks import check_count
 from avae_jax.metrics.checks import check_codes
+from avae_jax.metrics.nulls import NUM_NULL, with_null
 
 # Keeps the slope finite and positive at both ends of the curve, as in the authors' code.
 _EPSILON = 1e-10
@@ -25,7 +26,7 @@ def prd(
     num_clusters: int = 20,
     num_angles: int = 1001,
     num_runs: int = 10,
-    num_null: int = 20,
+    num_null: int = NUM_NULL,
     seed: int = 0,
 ) -> dict[str, float]:
     """Score samples by precision and recall for distributions (PRD).
@@ -76,12 +77,9 @@ def prd(
         null = []
         for _ in range(num_null):
             shuffled = labels[:, rng.permutation(2 * n)]
-            null.append(_f_scores(_mean_curve(shuffled, n, num_clusters, num_angles)))
-        means = np.mean(null, axis=0)
-        stds = np.std(null, axis=0, ddof=1) if num_null > 1 else np.full(2, np.nan)
-        for name, mean, std in zip(("prd_f8", "prd_f1_8"), means, stds, strict=True):
-            scores[f"{name}_null"] = float(mean)
-            scores[f"{name}_null_std"] = float(std)
+            null.append(prd_scores(_mean_curve(shuffled, n, num_clusters, num_angles)))
+        for name, value in list(scores.items()):
+            scores |= with_null(name, value, [draw[name] for draw in null])
     return scores
 
 

@@ -6,8 +6,9 @@ from scipy import special
 from avae_jax.checks import check_positive
 from avae_jax.metrics.checks import check_codes
 
-# Mean of the Kolmogorov distribution, sqrt(pi/2) log 2 = 0.8687.
+# Mean, sqrt(pi/2) log 2 = 0.8687, and standard deviation, 0.2603, of the Kolmogorov distribution.
 _KOLMOGOROV_MEAN = np.sqrt(np.pi / 2.0) * np.log(2.0)
+_KOLMOGOROV_STD = np.sqrt(np.pi**2 / 12.0 - _KOLMOGOROV_MEAN**2)
 
 
 def radial_ks(z, *, scale: float = 1.0) -> dict[str, float]:
@@ -21,8 +22,9 @@ def radial_ks(z, *, scale: float = 1.0) -> dict[str, float]:
       scale: standard deviation of the prior `N(0, scale^2 I)`.
 
     Returns:
-      `radial_ks` in [0, 1] and `radial_ks_null`, its expectation for n draws from that prior,
-      `0.8687 / (sqrt(n) + 0.12 + 0.11 / sqrt(n))`.
+      `radial_ks` in [0, 1]; `radial_ks_null` and `radial_ks_null_std`, its mean and standard
+      deviation for n draws from that prior, `0.8687` and `0.2603` over
+      `sqrt(n) + 0.12 + 0.11 / sqrt(n)`.
 
     Raises:
       ValueError: wrong shape, no codes, values that are not finite, `scale` not positive.
@@ -42,8 +44,9 @@ def radial_ks(z, *, scale: float = 1.0) -> dict[str, float]:
     cdf = special.gammainc(0.5 * d, 0.5 * np.sort(np.sum(np.square(z / scale), axis=1)))
     steps = np.arange(n + 1) / n
     distance = max(float(np.max(steps[1:] - cdf)), float(np.max(cdf - steps[:-1])))
-    root = np.sqrt(n)
+    root = np.sqrt(n) + 0.12 + 0.11 / np.sqrt(n)
     return {
         "radial_ks": distance,
-        "radial_ks_null": float(_KOLMOGOROV_MEAN / (root + 0.12 + 0.11 / root)),
+        "radial_ks_null": float(_KOLMOGOROV_MEAN / root),
+        "radial_ks_null_std": float(_KOLMOGOROV_STD / root),
     }

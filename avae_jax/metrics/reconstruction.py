@@ -1,5 +1,7 @@
 """Reconstruction error per pixel, per image and in decibels."""
 
+import math
+
 import numpy as np
 
 from avae_jax.metrics.checks import check_reconstructions, check_value_range
@@ -21,9 +23,10 @@ def reconstruction_error(
         None for data without bounds: `mse` is then in native units and there is no `psnr`.
 
     Returns:
-      `mse` per pixel in [0, 1] units, `mse_null` the same for the mean image as everybody's
-      reconstruction (the best a constant decoder can do), `sse` per image in native units, `psnr`
-      in dB.
+      `mse` per pixel in [0, 1] units, `sse` per image in native units, `psnr` in dB; each with
+      `_null`, the same for the mean image as everybody's reconstruction (the best a constant
+      decoder can do: a number of these images, without a spread), and `_stderr` over the images,
+      NaN for a single one.
 
     Raises:
       ValueError: shapes differ, there are no images, `value_range` is empty, or `x` lies outside
@@ -46,14 +49,21 @@ def reconstruction_error(
     if value_range is not None:
         low, high = check_value_range(x, value_range)
         width = high - low
-    squares = np.square(x - x_recon.reshape(n, -1).astype(np.float64))
-    mse = float(squares.mean() / width**2)
-    errors = {
-        "mse": mse,
-        "mse_null": float(np.square(x - x.mean(axis=0)).mean() / width**2),
-        "sse": float(squares.sum(axis=1).mean()),
-    }
+    sums = np.square(x - x_recon.reshape(n, -1).astype(np.float64)).sum(axis=1)
+    null = np.square(x - x.mean(axis=0)).sum(axis=1).mean()
+    stderr = sums.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
+    sse = np.array([sums.mean(), null, stderr])
+    mse = sse / (x.shape[1] * width**2)
+    errors: dict[str, float] = {}
+    for name, values in (("mse", mse), ("sse", sse)):
+        for end, value in zip(("", "_null", "_stderr"), values, strict=True):
+            errors[name + end] = float(value)
     if value_range is not None:
-        with np.errstate(divide="ignore"):
-            errors["psnr"] = float(-10.0 * np.log10(mse))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            psnr, psnr_null = -10.0 * np.log10(mse[:2])
+            # By the delta method.
+            psnr_stderr = 10.0 / math.log(10.0) * mse[2] / mse[0]
+        errors |= {
+            "psnr": float(psnr), "psnr_null": float(psnr_null), "psnr_stderr": float(psnr_stderr),
+        }  # fmt: skip
     return errors

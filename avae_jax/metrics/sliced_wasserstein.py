@@ -8,6 +8,7 @@ from scipy import special
 
 from avae_jax.checks import check_count, check_positive
 from avae_jax.metrics.checks import check_codes, check_reference, prior_generator
+from avae_jax.metrics.nulls import NUM_NULL, exchanges, with_null
 
 # Projected values held at once, about 64 MB with their sorted copy.
 _BLOCK_VALUES = 2**22
@@ -19,7 +20,7 @@ def sliced_w2(
     reference=None,
     scale: float = 1.0,
     num_projections: int = 256,
-    num_null: int = 10,
+    num_null: int = NUM_NULL,
     seed: int = 0,
 ) -> dict[str, float]:
     """Compute the sliced 2-Wasserstein distance (not its square).
@@ -72,7 +73,7 @@ def sliced_w2(
         return math.sqrt(float(np.mean(_w2_along(x, y, directions, scale))))
 
     null = [estimate(x, y) for x, y in _null_samples(z, reference, scale, num_null, rng)]
-    return _with_null("sliced_w2", estimate(z, reference), null)
+    return with_null("sliced_w2", estimate(z, reference), null)
 
 
 def sliced_w2_along(x, y, directions) -> float:
@@ -119,7 +120,7 @@ def max_sliced_w2(
     scale: float = 1.0,
     num_starts: int = 8,
     num_steps: int = 30,
-    num_null: int = 5,
+    num_null: int = NUM_NULL,
     seed: int = 0,
 ) -> dict[str, float]:
     """Compute the 2-Wasserstein distance along the worst direction, found on other codes.
@@ -171,7 +172,7 @@ def max_sliced_w2(
     num_steps = check_count("num_steps", num_steps, minimum=0)
     num_null = check_count("num_null", num_null, minimum=0)
     if len(z) < 2 or (reference is not None and len(reference) < 2):
-        return _with_null("max_sliced_w2", math.nan, [])
+        return with_null("max_sliced_w2", math.nan, [])
     rng = prior_generator(seed)
 
     def estimate(x, y):
@@ -186,25 +187,13 @@ def max_sliced_w2(
         return math.sqrt(0.5 * total)
 
     null = [estimate(x, y) for x, y in _null_samples(z, reference, scale, num_null, rng)]
-    return _with_null("max_sliced_w2", estimate(z, reference), null)
-
-
-def _with_null(name: str, value: float, null: list[float]) -> dict[str, float]:
-    return {
-        name: value,
-        f"{name}_null": float(np.mean(null)) if null else math.nan,
-        f"{name}_null_std": float(np.std(null, ddof=1)) if len(null) > 1 else math.nan,
-    }
+    return with_null("max_sliced_w2", estimate(z, reference), null)
 
 
 def _null_samples(z, reference, scale, num_null, rng) -> Iterator[tuple]:
-    pooled = None if reference is None else np.concatenate([z, reference])
-    for _ in range(num_null):
-        if pooled is None:
-            yield scale * rng.standard_normal(z.shape), None
-        else:
-            pooled = rng.permutation(pooled)
-            yield pooled[: len(z)], pooled[len(z) :]
+    if reference is not None:
+        return exchanges(z, reference, num_null, rng)
+    return ((scale * rng.standard_normal(z.shape), None) for _ in range(num_null))
 
 
 def _random_directions(d: int, count: int, rng) -> np.ndarray:

@@ -9,6 +9,7 @@ from avae_jax.checks import check_count, check_positive
 from avae_jax.metrics.checks import check_codes, prior_generator
 from avae_jax.metrics.mardia import whiten
 from avae_jax.metrics.neighbors import nearest_distances
+from avae_jax.metrics.nulls import NUM_NULL, with_null
 
 # Beyond this many dimensions neighbours are too far away for an entropy estimate.
 _MAX_NEIGHBOR_DIM = 16
@@ -109,7 +110,7 @@ def dimension_kl(z, *, scale: float = 1.0, seed: int = 0) -> dict[str, float]:
 
 
 def total_correlation(
-    z, *, num_neighbors: int = 5, num_null: int = 3, seed: int = 0
+    z, *, num_neighbors: int = 5, num_null: int = NUM_NULL, seed: int = 0
 ) -> dict[str, float]:
     """Estimate the total correlation of the codes, the dependence between their dimensions.
 
@@ -182,10 +183,8 @@ def total_correlation(
         rng = prior_generator(seed)
         draws = (rng.standard_normal((n, d)) for _ in range(num_null))
         null = [_neighbor_tc(draw, whiten(draw), num_neighbors) for draw in draws]
-        result["total_correlation_neighbors"] = _neighbor_tc(z, white, num_neighbors)
-        result["total_correlation_neighbors_null"] = float(np.mean(null))
-        if num_null > 1:
-            result["total_correlation_neighbors_null_std"] = float(np.std(null, ddof=1))
+        value = _neighbor_tc(z, white, num_neighbors)
+        result |= with_null("total_correlation_neighbors", value, null)
     return result
 
 

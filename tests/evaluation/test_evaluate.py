@@ -30,7 +30,10 @@ SECTIONS = QUICK | {"likelihood", "samples", "disentanglement"}
 def evaluated(digits_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated")
     lines = []
-    summary = evaluate_run(digits_run, output=folder, say=lines.append)
+    summary = evaluate_run(
+        digits_run, output=folder, say=lines.append,
+        features={"thumbnails": lambda x: x[:, ::2, ::2].reshape(len(x), -1) + 0.1},
+    )  # fmt: skip
     return summary, folder, lines
 
 
@@ -135,7 +138,7 @@ def test_numbers_stand_beside_their_nulls(evaluated):
         "moments": ["moment_kl", "radial_ks", "eig_min", "effective_rank"],
         "distances": [
             "sliced_w2", "max_sliced_w2", "mmd_rbf", "mmd_imq", "energy_distance", "knn_kl",
-            "c2st_auc",
+            "c2st_auc", "mmd_fuse",
         ],
         "normality": ["mardia_skewness", "mardia_kurtosis", "henze_zirkler"],
         "dependence": ["total_correlation_gaussian", "dimension_kl_sum"],
@@ -145,6 +148,17 @@ def test_numbers_stand_beside_their_nulls(evaluated):
         for name in names:
             assert math.isfinite(latent[section][name]), name
             assert f"{name}_null" in latent[section], name
+    # One name, one set of codes.
+    assert not latent["shape"].keys() & (latent["distances"].keys() | latent["moments"].keys())
+    for section, names in {
+        "density": ["kde_kl", "whitened_entropy"],
+        "moments": ["moment_kl", "radial_ks", "eig_min", "effective_rank"],
+        "distances": ["sliced_w2", "max_sliced_w2", "knn_kl", "c2st_auc", "energy_distance"],
+        "dependence": ["total_correlation_neighbors", "dimension_kl_sum"],
+        "scale": ["unevenness"],
+    }.items():
+        for name in names:
+            assert latent[section][f"{name}_null_std"] > 0.0, name
 
 
 def test_samples_of_every_prior_stand_beside_the_floor(evaluated):
@@ -152,9 +166,31 @@ def test_samples_of_every_prior_stand_beside_the_floor(evaluated):
     priors = {"floor", "claimed", "standard_normal", "gaussian", "mixture_10"}
     assert priors <= set(samples)
     for name in priors:
-        assert {"FD-pca50", "kid", "precision", "recall", "prd_f8"} <= set(samples[name])
+        named = {"FD-pca50", "polynomial_mmd_null_std", "precision", "recall", "prd_f8_null_std"}
+        assert named <= set(samples[name])
+        # 359 images are fewer than a subset of the KID.
+        assert "kid" not in samples[name]
+        for number in ("FD-pca50", "prd_f8", "prd_f1_8"):
+            nulls = [samples[of][f"{number}_null"] for of in (name, "floor")]
+            assert nulls[0] == nulls[1] > 0.0
+        assert 0.0 < samples[name]["vendi"] <= 50.0
+        assert 0.0 <= samples[name]["clipped_coverage"] <= 1.0
+        assert ("fld" in samples[name]) == (name != "floor")
+    # A model of a few seconds does not copy.
+    assert samples["claimed"]["fld_gap"] > 5.0 * samples["claimed"]["fld_gap_null"]
     assert samples["floor"]["FD-pca50"] < 0.5
-    assert "distance_ratio" in evaluated[0]["samples"]["pixels"]["claimed"]
+    floor = samples["floor"]
+    assert abs(floor["FD-pca50"] - floor["FD-pca50_null"]) < 6 * floor["FD-pca50_null_std"]
+    assert {"distance_ratio", "auth_pct"} <= set(evaluated[0]["samples"]["pixels"]["claimed"])
+
+
+def test_features_of_the_caller_are_named_by_them(evaluated):
+    section = evaluated[0]["samples"]["FD-thumbnails"]
+    assert section["features"] == "thumbnails, the caller's"
+    for name in ("floor", "claimed"):
+        assert math.isfinite(section[name]["FD-thumbnails"])
+        assert section[name]["cmmd_null_std"] > 0.0
+    assert "cmmd" not in evaluated[0]["samples"]["FD-pca50"]["claimed"]
 
 
 def test_without_weights_fid_is_not_computed(evaluated):

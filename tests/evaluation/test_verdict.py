@@ -23,8 +23,8 @@ GOOD = {
     },
     "density": {"kl_excess_nats": 0.05, "kl_excess_nats_stderr": 0.02},
     "shape": {
-        "max_sliced_w2": 0.05, "max_sliced_w2_null": 0.05,
-        "radial_ks": 0.02, "radial_ks_null": 0.02,
+        "whitened_max_sliced_w2": 0.05, "whitened_max_sliced_w2_null": 0.05,
+        "whitened_radial_ks": 0.02, "whitened_radial_ks_null": 0.02,
     },
 }  # fmt: skip
 
@@ -84,7 +84,7 @@ def test_several_failures_are_named_together():
         {"holes__plane_max_chi2": 300.0},
         {"holes__prior_coverage": 0.9},
         {"scale__unevenness": 0.25},
-        {"shape__max_sliced_w2": 0.4},
+        {"shape__whitened_max_sliced_w2": 0.4},
         {"density__kl_excess_nats": 0.6},
     ],
 )

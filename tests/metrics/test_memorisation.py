@@ -36,9 +36,10 @@ def test_images_and_exact_copies():
 def test_null_is_the_mean_for_real_samples():
     train = draw(3, 500)
     trials = [memorisation(draw(10 + i, 300), train, draw(500 + i, 200)) for i in range(80)]
-    for name in ("close_share_1", "close_share_5", "copying_auc", "copying_z", "distance_ratio"):
-        values = np.array([trial[name] for trial in trials])
-        null = trials[0][f"{name}_null"]
+    names = ("close_share_1", "close_share_5", "copying_auc", "copying_z", "distance_ratio")
+    for name in (*names, "auth_pct"):
+        values = np.array([trial[name] - trial[f"{name}_null"] for trial in trials])
+        null = 0.0
         assert abs(values.mean() - null) < 5 * values.std(ddof=1) / np.sqrt(80), name
         std = f"{name}_null_std" if name != "distance_ratio" else f"{name}_stderr"
         assert values.std(ddof=1) == pytest.approx(trials[0][std], rel=5 / np.sqrt(2 * 79)), name
@@ -106,3 +107,18 @@ def test_bad_input_is_named():
         memorisation(x, x, x * np.nan)
     with pytest.raises(ValueError, match=r"num_neighbors must be an integer from 1 to 3, got 4"):
         nearest_training_neighbor(x, x, num_neighbors=4)
+
+
+def test_authentic_samples_are_farther_out_than_their_neighbors_lie():
+    # Nearest training images 0, 4, 4 and 9, whose nearest others are 1, 3, 3 and 5 away.
+    train = np.array([[0.0], [1.0], [4.0], [9.0]])
+    samples = np.array([[-2.0], [4.5], [6.4], [14.5]])
+    found = memorisation(samples, train, test=np.array([[-0.5], [15.0]]))
+    assert found["auth_pct"] == 50.0
+    assert found["auth_pct_null"] == 50.0
+    assert found["auth_pct_null_std"] == pytest.approx(50.0 * np.sqrt(1 / 4 + 1 / 2))
+    # A training image with a copy has a neighbor at distance 0.
+    twice = memorisation(samples, np.concatenate([train, train]), test=samples)
+    assert twice["auth_pct"] == 100.0
+    assert memorisation(train, train, test=samples)["auth_pct"] == 0.0
+    assert np.isnan(memorisation(samples, train[:1], test=samples)["auth_pct"])

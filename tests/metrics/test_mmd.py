@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from avae_jax.metrics.mmd import mmd
+from avae_jax.metrics.mmd import cmmd, mmd
 
 
 def normal(seed, n, d):
@@ -153,3 +153,28 @@ def test_bad_input_is_named():
         mmd(z, bandwidth=0.0)
     with pytest.raises(ValueError, match="scale must be finite and positive"):
         mmd(z, scale=-1.0)
+
+
+def test_cmmd_equals_the_mean_over_all_pairs_of_unit_rows():
+    x, y = np.random.default_rng(0).standard_normal((2, 30, 5))
+    y = y[:20] + 1.0
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, y))
+
+    def k(p, q):
+        return np.exp(-np.sum((p[:, None] - q[None]) ** 2, axis=-1) / 200.0)
+
+    def whole(p, q):
+        return 1000.0 * (k(p, p).mean() + k(q, q).mean() - 2.0 * k(p, q).mean())
+
+    found = cmmd(4.0 * x, 0.1 * y)
+    assert found["cmmd"] == pytest.approx(whole(a, b), rel=1e-9)
+    pooled = np.concatenate([a, b])
+    rng = np.random.default_rng(1)
+    values = []
+    for _ in range(1000):
+        pooled = rng.permutation(pooled)
+        values.append(whole(pooled[:30], pooled[30:]))
+    assert abs(found["cmmd_null"] - np.mean(values)) < 5 * np.std(values) / np.sqrt(1000)
+    assert found["cmmd_null_std"] == pytest.approx(np.std(values), rel=5 / np.sqrt(2000) + 0.05)
+    # A row of zeros has no direction.
+    assert all(np.isnan(value) for value in cmmd(x, 0.0 * y).values())

@@ -86,6 +86,9 @@ def test_is_invariant_to_order_and_motion():
     q, _ = np.linalg.qr(rng.standard_normal((5, 5)))
     moved = precision_recall(rng.permutation(x) @ q + 3.0, rng.permutation(y) @ q + 3.0)
     assert moved == pytest.approx(expected, abs=1e-12)
+    # As far out as double precision can tell the rows apart.
+    assert precision_recall(x + 1e8, y + 1e8) == pytest.approx(expected, abs=0.01)
+    assert expected["precision"] > 0.8
 
 
 def test_constant_sets():

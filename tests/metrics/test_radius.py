@@ -19,6 +19,9 @@ def test_null_is_the_mean_over_prior_samples(n):
     values = [trial["radial_ks"] for trial in trials]
     stderr = np.std(values, ddof=1) / np.sqrt(len(values))
     assert abs(np.mean(values) - trials[0]["radial_ks_null"]) < 5 * stderr
+    # The error of a standard deviation from 400 trials is 1 / sqrt(2 * 399) of it.
+    std = trials[0]["radial_ks_null_std"]
+    assert np.std(values, ddof=1) == pytest.approx(std, rel=5 / np.sqrt(2 * 399))
 
 
 def test_large_samples_approach_the_quoted_constant():

@@ -23,6 +23,20 @@ def test_null_is_the_error_of_the_mean_image(rng):
     assert errors["mse_null"] == pytest.approx(np.var(x.astype(np.float64), axis=0).mean())
 
 
+def test_errors_over_the_images(rng):
+    x, x_recon = rng.uniform(size=(2, 40, 6))
+    errors = reconstruction_error(2 * x - 1, 2 * x_recon - 1, value_range=(-1.0, 1.0))
+    per_image = np.sum((2 * x - 2 * x_recon) ** 2, axis=1)
+    assert errors["sse_stderr"] == pytest.approx(per_image.std(ddof=1) / np.sqrt(40))
+    assert errors["mse_stderr"] == pytest.approx(errors["sse_stderr"] / 24)
+    # The derivative of the PSNR by the mean squared error.
+    low, high = (-10 * np.log10(errors["mse"] + s * 1e-6) for s in (1, -1))
+    assert errors["psnr_stderr"] == pytest.approx((high - low) / 2e-6 * errors["mse_stderr"])
+    assert errors["psnr_null"] == pytest.approx(-10 * np.log10(errors["mse_null"]))
+    assert errors["sse_null"] == pytest.approx(24 * errors["mse_null"])
+    assert np.isnan(reconstruction_error(x[:1], x_recon[:1])["psnr_stderr"])
+
+
 def test_unbounded_data_has_no_psnr(rng):
     x = rng.standard_normal((5, 3)) * 10
     errors = reconstruction_error(x, x + 1.0, value_range=None)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from avae_jax.checks import check_count
 from avae_jax.metrics.checks import check_codes, check_matching, prior_generator
 
 
@@ -133,9 +134,9 @@ def noise_null(
 
     Raises:
       ValueError: `num_null` negative.
+      TypeError: `num_null` is no integer.
     """
-    if num_null < 0:
-        raise ValueError(f"num_null must not be negative, got {num_null}")
+    num_null = check_count("num_null", num_null, minimum=0)
     rng = prior_generator(seed)
     repeats = [estimate(rng) for _ in range(num_null)]
     null = {}

@@ -11,6 +11,7 @@ from avae_jax.metrics.disentanglement.discretise import (
     mutual_information,
     noise_null,
 )
+from avae_jax.metrics.nulls import NUM_NULL
 
 
 def mig_per_factor(codes, factors, *, num_bins: int = 20) -> np.ndarray:
@@ -44,7 +45,7 @@ def mig_per_factor(codes, factors, *, num_bins: int = 20) -> np.ndarray:
 
 
 def mig(
-    codes, factors, *, num_bins: int = 20, num_null: int = 4, seed: int = 0
+    codes, factors, *, num_bins: int = 20, num_null: int = NUM_NULL, seed: int = 0
 ) -> dict[str, float]:
     """Compute the mutual information gap, the mean of `mig_per_factor`.
 

@@ -10,10 +10,11 @@ from avae_jax.metrics.disentanglement.discretise import (
     mutual_information,
     noise_null,
 )
+from avae_jax.metrics.nulls import NUM_NULL
 
 
 def modularity(
-    codes, factors, *, num_bins: int = 20, num_null: int = 4, seed: int = 0
+    codes, factors, *, num_bins: int = 20, num_null: int = NUM_NULL, seed: int = 0
 ) -> dict[str, float]:
     """Compute the modularity score.
 
