@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from scipy import special
 
 from avae_jax.checks import check_between, check_choice, check_count, check_positive_unless_traced
+from avae_jax.numerics import promoted
 
 Tail = Literal["none", "official"]
 """What is done where the density of codes vanishes: nothing, or what the authors' code does."""
@@ -79,4 +80,5 @@ def log_tail_density(latent_dim: int, *, bandwidth: ArrayLike, max_cdf: float) -
     max_cdf = check_between("max_cdf", max_cdf, 0.0, 1.0)
     # The inverse survival function: 1 - max_cdf keeps its digits where max_cdf is close to 1.
     radius_squared = float(special.chdtri(latent_dim, 1.0 - max_cdf))
+    (bandwidth,) = promoted(bandwidth=bandwidth)
     return -0.5 * radius_squared - latent_dim * (jnp.log(bandwidth) + 0.5 * math.log(2.0 * math.pi))
