@@ -93,7 +93,7 @@ class Gaussian:
       7.3515
     """
 
-    noise_scale: ArrayLike = 1.0
+    noise_scale: float | jax.Array = 1.0
 
     name: ClassVar[str] = "gaussian"
     takes_logits: ClassVar[bool] = False
@@ -233,7 +233,7 @@ LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
 """Likelihoods by name, made with their options: `LIKELIHOODS["gaussian"](noise_scale=0.5)`."""
 
 
-def make_likelihood(name: str, *, noise_scale: ArrayLike = 1.0) -> Likelihood:
+def make_likelihood(name: str, *, noise_scale: float | jax.Array = 1.0) -> Likelihood:
     """Make a likelihood by name.
 
     Args:

@@ -1,10 +1,12 @@
 """Log density of a Gaussian kernel density estimate."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from avae_jax.checks import check_axes, check_positive_unless_traced
@@ -130,7 +132,7 @@ def kde_log_density(
     return (lse - log_mass - log_volume).astype(lse.dtype)
 
 
-def as_floating(**arrays):
+def as_floating(**arrays: Any) -> tuple[Any, ...]:
     """Return arrays promoted, or raise for one that holds integers: codes and weights have none.
 
     Args:
@@ -148,7 +150,7 @@ def as_floating(**arrays):
     return promoted(**arrays)
 
 
-def checked_covariance(covariance: ArrayLike, latent_dim: int) -> ArrayLike:
+def checked_covariance(covariance: Any, latent_dim: int) -> Any:
     """Return a covariance as it was given, or raise for one that is none.
 
     Args:
@@ -164,9 +166,7 @@ def checked_covariance(covariance: ArrayLike, latent_dim: int) -> ArrayLike:
             f"covariance must have shape [{latent_dim}] or [{latent_dim}, {latent_dim}], got "
             f"{shape}: give one variance per column, or all covariances"
         )
-    if isinstance(covariance, jax.core.Tracer) or not getattr(
-        covariance, "is_fully_addressable", True
-    ):
+    if isinstance(covariance, Tracer) or not getattr(covariance, "is_fully_addressable", True):
         return covariance
     values = np.asarray(covariance, np.float64)
     variances = values if len(shape) == 1 else np.diagonal(values)

@@ -148,9 +148,9 @@ def avae(
         implementation=implementation,
         precision=precision,
     )
-    if log_p is None:
-        log_p = standard_normal_log_prob(z)
-    log_q, log_p = promoted(log_q=log_q, log_p=log_p)
+    log_q, log_prior = promoted(
+        log_q=log_q, log_p=standard_normal_log_prob(z) if log_p is None else log_p
+    )
     if max_cdf is None:
         log_q_tail, in_tail = log_q, jnp.zeros_like(log_q)
     else:
@@ -158,12 +158,12 @@ def avae(
         log_eps = log_eps.astype(log_q.dtype)
         log_q_tail = jnp.logaddexp(log_q, log_eps)
         in_tail = (log_q < log_eps).astype(log_q.dtype)
-    kl = log_q_tail - log_p
+    kl = log_q_tail - log_prior
     terms = {
         "reconstruction": reconstruction,
         "kl": kl,
         "log_q": log_q,
-        "log_p": log_p,
+        "log_p": log_prior,
         "tail": in_tail,
     }
     return reconstruction / beta + kl_weight(weight) * kl, terms

@@ -47,7 +47,7 @@ def beta_elbo(
     *,
     beta: ArrayLike,
     likelihood: str = "gaussian",
-    noise_scale: ArrayLike = 1.0,
+    noise_scale: float | jax.Array = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the negative beta-weighted evidence lower bound of each example.
 
@@ -103,7 +103,7 @@ def elbo(
     log_var: jax.Array,
     *,
     likelihood: str = "gaussian",
-    noise_scale: ArrayLike = 1.0,
+    noise_scale: float | jax.Array = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the negative evidence lower bound of each example.
 

@@ -18,7 +18,7 @@ def factor_vae(
     *,
     gamma: ArrayLike,
     likelihood: str = "gaussian",
-    noise_scale: ArrayLike = 1.0,
+    noise_scale: float | jax.Array = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return FactorVAE's loss of each example: the negative ELBO plus a total correlation.
 

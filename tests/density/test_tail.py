@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -37,3 +38,10 @@ def test_other_errors_name_the_argument():
         log_tail_density(2.0, bandwidth=0.5, max_cdf=0.9)
     with pytest.raises(ValueError, match="bandwidth must be finite and positive, got -1"):
         log_tail_density(2, bandwidth=-1, max_cdf=0.9)
+
+
+def test_a_bandwidth_in_half_precision_is_promoted():
+    half = jnp.bfloat16(0.62)
+    value = log_tail_density(128, bandwidth=half, max_cdf=0.9)
+    want = log_tail_density(128, bandwidth=float(half), max_cdf=0.9)
+    np.testing.assert_allclose(value, want, rtol=1e-6)
