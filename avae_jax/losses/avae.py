@@ -41,7 +41,7 @@ def avae(
     beta: ArrayLike,
     weight: float | Literal["nats", "log10"] = 1.0,
     tail: Tail = "none",
-    max_cdf: float | None = None,
+    max_cdf: float | jax.Array | None = None,
     likelihood: str = "gaussian",
     exclude: jax.Array | None = None,
     log_weights: jax.Array | None = None,
