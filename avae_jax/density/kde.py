@@ -115,13 +115,16 @@ def kde_log_density(
     )
     num_centers, latent_dim = centers.shape
     exclude = None if exclude is None else jnp.asarray(exclude)
-    if axis_name is None:
-        log_mass = _log_included_mass(num_centers, exclude, log_weights, lse.dtype)
-    else:
+    if axis_name is not None:
         num_centers *= jax.lax.axis_size(axis_name)
-        log_mass = _log_sharded_mass(
-            num_centers, exclude, log_weights, lse.dtype, axis_name, queries_sharded
-        )
+    if log_weights is None:
+        log_mass = _log_count(num_centers, exclude, lse.dtype)
+    elif exclude is None and axis_name is None:
+        log_mass = logsumexp(log_weights)
+    elif axis_name is None and not _are_spread(log_weights, exclude):
+        log_mass = _log_others(log_weights, exclude)
+    else:
+        log_mass = _log_spread_mass(log_weights, exclude, len(z), axis_name, queries_sharded)
     if exclude is not None or log_weights is not None:
         # Without any mass left, lse is -inf as well and the difference would be NaN.
         log_mass = jnp.where(log_mass == -jnp.inf, 0.0, log_mass)
@@ -202,18 +205,27 @@ def _whitened(z, centers, covariance, log_weights, axis_name):
         white = [(a - origin) / root[None] for a in (z, centers)]
         return *white, jnp.sum(jnp.log(root))
     root = jnp.linalg.cholesky(covariance)
-    solve = jax.scipy.linalg.solve_triangular
-    white = [solve(root, (a - origin).T, lower=True).T for a in (z, centers)]
+    inverse = jax.scipy.linalg.solve_triangular(
+        root, jnp.eye(len(root), dtype=root.dtype), lower=True
+    )
+    highest = jax.lax.Precision.HIGHEST
+    white = [jnp.matmul(a - origin, inverse.T, precision=highest) for a in (z, centers)]
     return *white, jnp.sum(jnp.log(jnp.diagonal(root)))
 
 
-def _log_included_mass(num_centers, exclude, log_weights, dtype) -> jax.Array | float:
-    """Return the log of the sum of the weights each query sees, `[n]` or a scalar."""
-    if log_weights is None:
-        return _log_count(num_centers, exclude, dtype)
-    total = logsumexp(log_weights)
+def _log_count(num_centers: int, exclude, dtype) -> jax.Array | float:
+    """Return the log of the number of centers that each query sees, `[n]` or a number."""
     if exclude is None:
-        return total
+        return math.log(num_centers)
+    excluded = (exclude >= 0) & (exclude < num_centers)
+    others = math.log(num_centers - 1) if num_centers > 1 else -math.inf
+    return jnp.where(excluded, others, math.log(num_centers)).astype(dtype)
+
+
+def _log_others(log_weights, exclude) -> jax.Array:
+    """Return the log of the sum of the weights that each query sees, `[n]`."""
+    num_centers = len(log_weights)
+    total = logsumexp(log_weights)
     # Total minus own weight cancels where one center holds nearly all of it: for that one the
     # others are summed by themselves.
     largest = jnp.argmax(log_weights)
@@ -226,26 +238,19 @@ def _log_included_mass(num_centers, exclude, log_weights, dtype) -> jax.Array | 
     return jnp.where(of_largest, others, total + jnp.log1p(-share))
 
 
-def _log_count(num_centers: int, exclude, dtype) -> jax.Array | float:
-    if exclude is None:
-        return math.log(num_centers)
-    excluded = (exclude >= 0) & (exclude < num_centers)
-    others = math.log(num_centers - 1) if num_centers > 1 else -math.inf
-    return jnp.where(excluded, others, math.log(num_centers)).astype(dtype)
+def _are_spread(*arrays) -> bool:
+    """Return whether an array is split over an Explicit mesh, where JAX looks up no entries."""
+    return any(axis is not None for a in arrays for axis in jax.typeof(a).sharding.spec)
 
 
-def _log_sharded_mass(
-    num_centers, exclude, log_weights, dtype, axis_name, queries_sharded
-) -> jax.Array | float:
-    """Return what `_log_included_mass` does for centers spread over devices."""
-    if log_weights is None:
-        return _log_count(num_centers, exclude, dtype)
+def _log_spread_mass(log_weights, exclude, num_queries, axis_name, queries_sharded) -> jax.Array:
+    """Return what `_log_others` does for centers spread over devices, `[n]` or `[1]`."""
     # With all points in one place the kernel sums the weights alone, over the devices, without
     # those left out and with the right gradient.
-    num_queries = 1 if exclude is None else exclude.shape[0]
+    num_queries = 1 if exclude is None else num_queries
     return pairwise_lse(
-        jnp.zeros((num_queries, 1), dtype),
-        jnp.zeros((log_weights.shape[0], 1), dtype),
+        jnp.zeros((num_queries, 1), log_weights.dtype),
+        jnp.zeros((log_weights.shape[0], 1), log_weights.dtype),
         bandwidth=1.0,
         log_weights=log_weights,
         exclude=exclude,

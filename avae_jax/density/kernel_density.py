@@ -48,10 +48,10 @@ class KDE:
       centers: points, `[num_centers, latent_dim]`, the rows.
       bandwidth: h. A number or scalar array > 0: what the root of the covariance is multiplied by;
         without a covariance the kernel's standard deviation, in units of the centers. Or a rule:
-        "scott", `n^(-1/(d + 4))` (Scott 1992, eq. 6.42), or "silverman", `(n (d + 2)/4)^(-1/(d +
-        4))` (Silverman 1986, section 4.3.2), multiples of the data's covariance with
+        "scott", `n^(-1/(d + 4))` (Scott 1992, chapter 6), or "silverman", `(n (d + 2)/4)^(-1/(d +
+        4))` (Silverman 1986, chapter 4), multiples of the data's covariance with
         `n = 1/sum w^2` effective points; or "cv", which maximizes the leave-one-out likelihood
-        `sum_i w_i log q_{-i}(c_i)` (Habbema, Hermans and van den Broek 1974; Duin 1976).
+        `sum_i w_i log q_{-i}(c_i)` (Duin 1976).
       covariance: S. `[latent_dim]`, variances (for a bandwidth per dimension: `bandwidth=1,
         covariance=h**2`), `[latent_dim, latent_dim]`, or "data", the centers' own, weighted. None:
         "data" for "scott" and "silverman", which have no unit of their own, else I.
