@@ -72,7 +72,7 @@ class KDE:
       RuntimeError: the search of "cv" did not settle.
 
     Numerics:
-      "cv" is Newton's method in log h, on the host: about six passes of `O(num_centers^2
+      "cv" is Newton's method in log h, on the host: three to eight passes of `O(num_centers^2
       latent_dim)`, without the matrix of distances. It begins at a kernel as wide as the data. One
       far outlier widens it: the leave-one-out likelihood has to explain that point too.
 
