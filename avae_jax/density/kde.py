@@ -120,7 +120,7 @@ def kde_log_density(
     if log_weights is None:
         log_mass = _log_count(num_centers, exclude, lse.dtype)
     elif exclude is None and axis_name is None:
-        log_mass = logsumexp(log_weights)
+        log_mass = logsumexp(jnp.asarray(log_weights))
     elif axis_name is None and not _are_spread(log_weights, exclude):
         log_mass = _log_others(log_weights, exclude)
     else:

@@ -17,7 +17,7 @@ Tail = Literal["none", "official"]
 """What is done where the density of codes vanishes: nothing, or what the authors' code does."""
 
 
-def check_tail(tail: Tail, max_cdf: float | None) -> None:
+def check_tail(tail: Tail, max_cdf: float | jax.Array | None) -> None:
     """Refuse an unknown tail policy, and a `max_cdf` that it lacks or does not use.
 
     Args:
