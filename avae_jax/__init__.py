@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from avae_jax import likelihoods, losses, posteriors, priors
 from avae_jax.density import (
+    KDE,
     Bandwidth,
     CodeScale,
     expected_code_scale,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _LAZY = {"load_run": "avae_jax.training.run", "train": "avae_jax.training.api"}
 
 __all__ = [
+    "KDE",
     "Bandwidth",
     "CodeScale",
     "PairwiseStats",

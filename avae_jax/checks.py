@@ -134,6 +134,49 @@ def check_same_shape(**arrays: Any) -> None:
             )
 
 
+def check_axes(**arrays: tuple[str, Any]) -> None:
+    """Refuse arrays without the axes they must have, or whose common axes differ in size.
+
+    Args:
+      **arrays: by the names of the arguments, each with its axes in words, such as
+        "batch latent_dim", "batch", "" for one number, or "batch ..." for at least one more axis of
+        any kind. The first array that has an axis sets its size. None is skipped.
+
+    Raises:
+      ValueError: another number of axes, or another size. A single row, as inside `jax.vmap`, is
+        told the index that makes it a batch of one.
+
+    Example:
+      >>> check_axes(x=("batch ...", np.zeros((7, 2))), z=("batch latent_dim", np.zeros((6, 3))))
+      Traceback (most recent call last):
+      ValueError: z must have the batch of x, 7, got 6 in shape (6, 3): give both the same
+    """
+    given = {
+        name: (axes.split(), np.shape(a)) for name, (axes, a) in arrays.items() if a is not None
+    }
+    for name, (axes, shape) in given.items():
+        missing = len(axes) - len(shape)
+        if missing > 0 or (missing and axes[-1:] != ["..."]):
+            if not axes:
+                raise ValueError(f"{name} must be one number, got shape {shape}: give one")
+            if missing == 1:
+                fix = f"give {name}[None] for a single one, as inside jax.vmap"
+            elif missing == -1 and shape[-1] == 1:
+                fix = f"give {name}[..., 0]"
+            else:
+                fix = "give an array of that shape"
+            raise ValueError(f"{name} must have shape [{', '.join(axes)}], got {shape}: {fix}")
+    sizes: dict[str, tuple[str, int]] = {}
+    for name, (axes, shape) in given.items():
+        for axis, size in zip(axes, shape, strict=False):
+            first, wanted = sizes.setdefault(axis, (name, size))
+            if size != wanted and axis != "...":
+                raise ValueError(
+                    f"{name} must have the {axis} of {first}, {wanted}, got {size} in shape "
+                    f"{shape}: give both the same"
+                )
+
+
 def _number(name: str, value: Any) -> float:
     try:
         return float(value)

@@ -1,4 +1,8 @@
-"""Diagonal Gaussians and their mixtures, shared by posteriors, priors and losses."""
+"""Diagonal Gaussians and their mixtures, shared by posteriors, priors and losses.
+
+Half precision is promoted: densities, divergences and samples are float32, or float64 where an
+argument is.
+"""
 
 import math
 
@@ -7,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from avae_jax.checks import check_same_shape
-from avae_jax.numerics import logsumexp
+from avae_jax.numerics import logsumexp, promoted, with_one_rank
 
 _LOG_2_PI = math.log(2 * math.pi)
 
@@ -21,6 +25,7 @@ def standard_normal_log_prob(z: jax.Array) -> jax.Array:
     Returns:
       `[...]`, nats, normalized.
     """
+    (z,) = promoted(z=z)
     return -0.5 * (jnp.square(z).sum(axis=-1) + z.shape[-1] * _LOG_2_PI)
 
 
@@ -44,7 +49,8 @@ def gaussian_log_prob(z: jax.Array, loc: ArrayLike, log_var: ArrayLike) -> jax.A
       >>> round(float(gaussian_log_prob(jnp.ones(2), 1.0, 0.0)), 4)  # -log(2 pi)
       -1.8379
     """
-    scaled = (z - loc) * jnp.exp(-0.5 * jnp.asarray(log_var))
+    z, loc, log_var = with_one_rank(*promoted(z=z, loc=loc, log_var=log_var))
+    scaled = (z - loc) * jnp.exp(-0.5 * log_var)
     return -0.5 * jnp.sum(jnp.square(scaled) + log_var + _LOG_2_PI, axis=-1)
 
 
@@ -77,7 +83,10 @@ def gaussian_kl(
       >>> gaussian_kl(jnp.ones((1, 4)), jnp.zeros((1, 4))).tolist()
       [2.0]
     """
-    distance = jnp.square((loc - prior_loc) * jnp.exp(-0.5 * jnp.asarray(prior_log_var)))
+    loc, log_var, prior_loc, prior_log_var = with_one_rank(
+        *promoted(loc=loc, log_var=log_var, prior_loc=prior_loc, prior_log_var=prior_log_var)
+    )
+    distance = jnp.square((loc - prior_loc) * jnp.exp(-0.5 * prior_log_var))
     difference = log_var - prior_log_var
     return 0.5 * jnp.sum(distance + jnp.expm1(difference) - difference, axis=-1)
 
@@ -97,6 +106,7 @@ def sample_gaussian(key: jax.Array, loc: jax.Array, log_var: jax.Array) -> jax.A
       ValueError: if the two shapes differ.
     """
     check_same_shape(loc=loc, log_var=log_var)
+    loc, log_var = promoted(loc=loc, log_var=log_var)
     return loc + jnp.exp(0.5 * log_var) * jax.random.normal(key, loc.shape, loc.dtype)
 
 
@@ -138,8 +148,10 @@ def mixture_log_prob(
       >>> [round(float(value), 4) for value in log_prob]  # the first lacks log 2
       [-1.6121, -0.9189]
     """
+    z, log_weights, loc, log_var = promoted(z=z, log_weights=log_weights, loc=loc, log_var=log_var)
     per_component = gaussian_log_prob(z[..., None, :], loc, log_var)
-    log_prob = logsumexp(jax.nn.log_softmax(log_weights, axis=-1) + per_component, axis=-1)
+    log_shares, joint = with_one_rank(jax.nn.log_softmax(log_weights, axis=-1), per_component)
+    log_prob = logsumexp(log_shares + joint, axis=-1)
     if labels is None:
         return log_prob
     own = jnp.take_along_axis(per_component, labels[:, None], axis=-1, mode="fill")[:, 0]
@@ -197,6 +209,7 @@ def mixture_variance(log_weights: jax.Array, loc: jax.Array, log_var: jax.Array)
     Returns:
       `[..., latent_dim]`.
     """
+    log_weights, loc, log_var = promoted(log_weights=log_weights, loc=loc, log_var=log_var)
     weights = jax.nn.softmax(log_weights, axis=-1)[..., None]
     mean = jnp.sum(weights * loc, axis=-2, keepdims=True)
     return jnp.sum(weights * (jnp.exp(log_var) + jnp.square(loc - mean)), axis=-2)

@@ -1,7 +1,8 @@
 """What a decoder's output means: likelihoods read it as a distribution of data.
 
 Likelihoods are pytrees whose leaves are their parameters: one with a learned scale can stand in
-`params` beside the networks; those with none have no leaves.
+`params` beside the networks; those with none have no leaves. Half precision and integers are
+promoted: what they return is float32, or float64 where an argument is.
 """
 
 import dataclasses
@@ -11,10 +12,18 @@ from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from avae_jax.checks import check_between, check_positive, check_same_shape
+from avae_jax.checks import (
+    check_axes,
+    check_between,
+    check_positive,
+    check_positive_unless_traced,
+    check_same_shape,
+)
 from avae_jax.gaussians import inverse_soft_bound, soft_bound
+from avae_jax.numerics import promoted
 from avae_jax.registries import make
 
 LOG_SCALE_RANGE = (-6.0, 6.0)
@@ -64,16 +73,18 @@ class Likelihood(Protocol):
         ...
 
 
-@jax.tree_util.register_dataclass
+@jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """Independent Gaussians around the decoder's output, with one fixed standard deviation.
+    """Independent Gaussians around the decoder's output, with one standard deviation.
 
     Attributes:
-      noise_scale: standard deviation > 0, in units of x.
+      noise_scale: standard deviation > 0, in units of x. A number is fixed, a part of the structure
+        of the pytree. An array, `[]`, is its leaf: it may be traced and learned, and only the
+        caller sees to it that it stays positive (`LearnedGaussian` does that by itself).
 
     Raises:
-      ValueError: `noise_scale` is not positive and finite.
+      ValueError: `noise_scale` is a number that is not positive and finite, or not `[]`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -82,16 +93,35 @@ class Gaussian:
       7.3515
     """
 
-    noise_scale: float = dataclasses.field(default=1.0, metadata={"static": True})
+    noise_scale: float | jax.Array = 1.0
 
     name: ClassVar[str] = "gaussian"
     takes_logits: ClassVar[bool] = False
 
     def __post_init__(self):
-        check_positive("noise_scale", self.noise_scale)
+        if isinstance(self.noise_scale, jax.Array):
+            check_axes(noise_scale=("", self.noise_scale))
+        else:
+            check_positive("noise_scale", self.noise_scale)
+
+    def tree_flatten_with_keys(self):
+        """Return an array as a leaf, a number as a part of the structure."""
+        if isinstance(self.noise_scale, jax.Array):
+            return ((jax.tree_util.GetAttrKey("noise_scale"), self.noise_scale),), None
+        return (), float(self.noise_scale)
+
+    @classmethod
+    def tree_unflatten(cls, structure, leaves):
+        """Return the likelihood; leaves may be anything, as JAX passes through what it maps."""
+        likelihood = object.__new__(cls)
+        object.__setattr__(likelihood, "noise_scale", *leaves, *[structure][len(leaves) :])
+        return likelihood
 
     def nll(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
         """Return `-log N(x; outputs, noise_scale^2 I)`, `[batch]`, nats."""
+        if isinstance(self.noise_scale, jax.Array):
+            x, outputs, scale = promoted(x=x, outputs=outputs, noise_scale=self.noise_scale)
+            return _gaussian_nll(x, outputs, scale, jnp.log(scale))
         return _gaussian_nll(x, outputs, self.noise_scale, math.log(self.noise_scale))
 
     def reconstruction(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
@@ -203,21 +233,22 @@ LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
 """Likelihoods by name, made with their options: `LIKELIHOODS["gaussian"](noise_scale=0.5)`."""
 
 
-def make_likelihood(name: str, *, noise_scale: float = 1.0) -> Likelihood:
+def make_likelihood(name: str, *, noise_scale: float | jax.Array = 1.0) -> Likelihood:
     """Make a likelihood by name.
 
     Args:
       name: a name in `LIKELIHOODS`.
-      noise_scale: standard deviation > 0, for likelihoods that have one.
+      noise_scale: standard deviation > 0, for likelihoods that have one; a number, or an array
+        where the likelihood takes one.
 
     Raises:
-      ValueError: an unknown name, or a `noise_scale` that is not positive and finite.
+      ValueError: an unknown name, or a `noise_scale` that is a number and not positive and finite.
 
     Example:
       >>> make_likelihood("gaussian", noise_scale=0.5)
       Gaussian(noise_scale=0.5)
     """
-    check_positive("noise_scale", noise_scale)
+    check_positive_unless_traced("noise_scale", noise_scale)
     return make(LIKELIHOODS, "likelihood", name, noise_scale=noise_scale)
 
 
@@ -225,16 +256,18 @@ def squared_error(x: jax.Array, outputs: jax.Array) -> jax.Array:
     """Return `sum((x - outputs)**2)` over the features.
 
     Args:
-      x: data, `[batch, ...]`, any rank from one up.
+      x: data, `[batch, ...]`, at least two axes. Integers are taken by value.
       outputs: shaped like `x`.
 
     Returns:
-      `[batch]`, squared units of x.
+      `[batch]`, squared units of x, float32 (float64 if an argument is).
 
     Raises:
-      ValueError: the shapes differ (nothing is broadcast).
+      ValueError: the shapes differ (nothing is broadcast), or there is one axis only.
     """
     check_same_shape(x=x, outputs=outputs)
+    check_axes(x=("batch ...", x))
+    x, outputs = promoted(x=x, outputs=outputs)
     return _sum_features(jnp.square(x - outputs))
 
 
@@ -242,20 +275,29 @@ def cross_entropy(x: jax.Array, logits: jax.Array) -> jax.Array:
     """Return `-log p(x | logits)` of independent Bernoulli variables, for x in [0, 1].
 
     Args:
-      x: data in [0, 1], `[batch, ...]`, any rank from one up.
+      x: data in [0, 1], `[batch, ...]`, at least two axes; bool, or floating point.
       logits: shaped like `x`.
 
     Returns:
-      `[batch]`, nats.
+      `[batch]`, nats, float32 (float64 if an argument is).
 
     Raises:
-      ValueError: the shapes differ (nothing is broadcast).
+      TypeError: `x` holds integers, which may span 0..1 or 0..255.
+      ValueError: the shapes differ (nothing is broadcast), or there is one axis only.
 
     Numerics:
       The cross-entropy of a logit `a` is `softplus(a) - a x`: finite, with the gradient
       `sigmoid(a) - x`, for logits of any size.
     """
     check_same_shape(x=x, logits=logits)
+    check_axes(x=("batch ...", x))
+    dtype = jnp.asarray(x).dtype
+    if jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(
+            f"x must be of a floating type or bool with a Bernoulli likelihood, got {dtype}: give "
+            "x / 255 where it spans 0..255, x.astype('float32') where it holds 0 and 1"
+        )
+    x, logits = promoted(x=x, logits=logits)
     return _sum_features(jax.nn.softplus(logits) - logits * x)
 
 
@@ -266,5 +308,5 @@ def _sum_features(per_feature: jax.Array) -> jax.Array:
 def _gaussian_nll(
     x: jax.Array, outputs: jax.Array, scale: ArrayLike, log_scale: ArrayLike
 ) -> jax.Array:
-    constant = math.prod(x.shape[1:]) * (0.5 * math.log(2 * math.pi) + log_scale)
+    constant = math.prod(np.shape(x)[1:]) * (0.5 * math.log(2 * math.pi) + log_scale)
     return squared_error(x, outputs) / (2 * scale**2) + constant

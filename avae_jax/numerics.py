@@ -1,7 +1,49 @@
-"""Masked means, log-sum-exp and log-mean-exp, safe where everything is masked."""
+"""Masked means, log-sum-exp and log-mean-exp, safe where everything is masked; one promotion."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+
+def promoted(**arrays: Any) -> tuple[Any, ...]:
+    """Return arrays of one floating type in which sums over many dimensions keep their digits.
+
+    Half precision has 8 or 11 bits, and unsigned integers wrap below 0: a sum of squares of either
+    is off by whole nats. Everything is computed in single precision at least.
+
+    Args:
+      **arrays: by the names of the arguments; integers and bools are taken by value. None is
+        passed on.
+
+    Returns:
+      As many, in their order: float32, or float64 where one of them is and JAX's x64 mode is on.
+
+    Raises:
+      TypeError: an array of complex numbers.
+
+    Example:
+      >>> x, z = promoted(x=jnp.uint8(200), z=jnp.zeros(2, jnp.bfloat16))
+      >>> x.dtype, z.dtype, float(x)
+      (dtype('float32'), dtype('float32'), 200.0)
+    """
+    given = {name: jnp.asarray(a) for name, a in arrays.items() if a is not None}
+    for name, a in given.items():
+        if jnp.issubdtype(a.dtype, jnp.complexfloating):
+            raise TypeError(f"{name} must hold real numbers, got {a.dtype}: give its parts")
+    if not given:
+        return (None,) * len(arrays)
+    dtype = jnp.promote_types(jnp.result_type(*given.values()), jnp.float32)
+    return tuple(given[name].astype(dtype) if name in given else None for name in arrays)
+
+
+def with_one_rank(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Return arrays with leading axes of size 1, as many axes each as the one that has most.
+
+    What NumPy does by itself JAX refuses under `jax_numpy_rank_promotion="raise"`.
+    """
+    ndim = max(a.ndim for a in arrays)
+    return tuple(a.reshape((1,) * (ndim - a.ndim) + a.shape) for a in arrays)
 
 
 def logsumexp(a: jax.Array, *, axis: int | tuple[int, ...] | None = -1, where=None) -> jax.Array:

@@ -1,7 +1,8 @@
 """What an encoder's output means: posteriors read it as a distribution of codes.
 
 A `Posterior` turns the encoder's output, the head, into a `Distribution` of codes, one per row.
-Distributions are pytrees: they pass through `jax.jit`, `jax.grad` and `jax.vmap` as they are.
+Distributions are pytrees: they pass through `jax.jit`, `jax.grad` and `jax.vmap` as they are. A
+head in half precision is promoted: codes, densities and divergences are float32.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from avae_jax.gaussians import (
     sample_gaussian,
     soft_bound,
 )
+from avae_jax.numerics import promoted
 from avae_jax.registries import make
 
 LOG_VAR_RANGE = (-20.0, 10.0)
@@ -193,7 +195,7 @@ class Deterministic:
 
     def __call__(self, head: jax.Array) -> Dirac:
         """Return the codes `[batch, latent_dim]` as point masses."""
-        return Dirac(head)
+        return Dirac(*promoted(head=head))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,6 +267,7 @@ class MixturePosterior:
         Raises:
           ValueError: `head` has a last axis that no `latent_dim` has.
         """
+        (head,) = promoted(head=head)
         latent_dim, rest = divmod(head.shape[-1] - self.num_components, 2 * self.num_components)
         if latent_dim < 1 or rest:
             raise ValueError(
@@ -306,7 +309,7 @@ def split_gaussian(head: jax.Array) -> tuple[jax.Array, jax.Array]:
       head: `[batch, 2 * latent_dim]`: means first, then raw log-variances.
 
     Returns:
-      `(loc, log_var)`, each `[batch, latent_dim]`, the dtype of `head`.
+      `(loc, log_var)`, each `[batch, latent_dim]`, float32, or float64 if `head` is.
 
     Raises:
       ValueError: if the last axis of `head` is odd.
@@ -321,6 +324,7 @@ def split_gaussian(head: jax.Array) -> tuple[jax.Array, jax.Array]:
       >>> print(loc.tolist(), log_var.astype(int).tolist())
       [[0.5, -1.0]] [[-3, 10]]
     """
+    (head,) = promoted(head=head)
     if head.shape[-1] % 2:
         raise ValueError(
             f"head must hold means and log-variances, an even last axis, got shape {head.shape}: "

@@ -98,3 +98,25 @@ def test_shapes_are_compared_with_the_first():
     checks.check_same_shape(x=x, y=jnp.ones((2, 3)), z=[[0, 0, 0], [1, 1, 1]])
     with pytest.raises(ValueError, match=r"z must have the shape of x, \(2, 3\), got \(3,\): give"):
         checks.check_same_shape(x=x, y=x, z=x[0])
+
+
+def test_arrays_have_the_axes_they_must_have():
+    x, z = np.zeros((7, 4, 3)), np.zeros((7, 5))
+    checks.check_axes(
+        x=("batch ...", x), z=("batch latent_dim", z), h=("", 0.5), exclude=("batch", None)
+    )
+    for change, message in (
+        (
+            {"z": ("batch latent_dim", z[0])},
+            r"z .* \[batch, latent_dim\], got \(5,\): give z\[None\]",
+        ),
+        ({"x": ("batch ...", z[0])}, r"x .* \[batch, ...\], got \(5,\): give x\[None\]"),
+        ({"z": ("batch latent_dim", x)}, r"z .* got \(7, 4, 3\): give an array of that shape"),
+        ({"w": ("batch", z[:, :1])}, r"w .* got \(7, 1\): give w\[..., 0\]"),
+        ({"h": ("", z)}, r"h must be one number, got shape \(7, 5\): give one"),
+        ({"z": ("batch latent_dim", z[:6])}, "z must have the batch of x, 7, got 6"),
+        ({"c": ("m latent_dim", np.zeros((2, 4)))}, "c must have the latent_dim of z, 5, got 4"),
+    ):
+        given = {"x": ("batch ...", x), "z": ("batch latent_dim", z)} | change
+        with pytest.raises(ValueError, match=message):
+            checks.check_axes(**given)

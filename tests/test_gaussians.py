@@ -150,3 +150,33 @@ def test_the_inverse_of_the_bound(bounded):
     raw = gaussians.inverse_soft_bound(bounded, -6.0, 6.0)
     inner = 6.0 - np.logaddexp(0, 6.0 - raw)
     assert -6.0 + np.logaddexp(0, inner + 6.0) == pytest.approx(bounded, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_promoted_and_no_rank_is(dtype):
+    rng = np.random.default_rng(1)
+    z, loc, log_var = (jnp.asarray(rng.standard_normal((9, 128)), dtype) for _ in range(3))
+    z64, loc64, log_var64 = (np.float64(a) for a in (z, loc, log_var))
+    std = np.exp(log_var64 / 2)
+    cases = {
+        "standard": (gaussians.standard_normal_log_prob(z), stats.norm.logpdf(z64).sum(-1)),
+        "log_prob": (
+            gaussians.gaussian_log_prob(z, loc, log_var),
+            stats.norm.logpdf(z64, loc64, std).sum(-1),
+        ),
+        "kl": (
+            gaussians.gaussian_kl(loc, log_var),
+            0.5 * (loc64**2 + std**2 - 1 - log_var64).sum(-1),
+        ),
+    }
+    with jax.numpy_rank_promotion("raise"):
+        weights = jnp.asarray(rng.standard_normal(4), dtype)
+        value = gaussians.mixture_log_prob(z, weights, loc[:4], log_var[:4])
+        # One Gaussian for all rows, as a prior has it.
+        one = gaussians.gaussian_log_prob(z, loc[0], log_var[0])
+    cases["mixture"] = value, mixture64(z64, np.float64(weights), loc64[:4], log_var64[:4])
+    cases["one"] = one, stats.norm.logpdf(z64, loc64[0], std[0]).sum(-1)
+    for name, (got, want) in cases.items():
+        assert got.dtype == jnp.float32, name
+        np.testing.assert_allclose(got, want, rtol=3e-6, err_msg=name)
+    assert gaussians.sample_gaussian(jax.random.key(0), loc, log_var).dtype == jnp.float32

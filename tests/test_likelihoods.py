@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 from scipy import stats
 
 import avae_jax as av
-from avae_jax.likelihoods import LIKELIHOODS, LOG_SCALE_RANGE, LearnedGaussian
+from avae_jax.likelihoods import LIKELIHOODS, LOG_SCALE_RANGE, Gaussian, LearnedGaussian
 
 RNG = np.random.default_rng(0)
 X = RNG.random((7, 4, 3, 1)).astype(np.float32)
@@ -94,6 +94,19 @@ def test_the_losses_have_the_same_bits(name, options):
 def test_only_a_learned_scale_is_a_parameter():
     leaves = {name: len(jax.tree.leaves(example)) for name, example in EXAMPLES.items()}
     assert {name for name, number in leaves.items() if number} == {"learned_gaussian"}
+
+
+def test_a_scale_that_is_an_array_is_a_leaf():
+    fixed, traced = LIKELIHOODS["gaussian"](noise_scale=0.3), Gaussian(jnp.float32(0.3))
+    assert (len(jax.tree.leaves(fixed)), len(jax.tree.leaves(traced))) == (0, 1)
+    nll = jax.jit(lambda likelihood: likelihood.nll(X, OUTPUTS).sum())
+    np.testing.assert_allclose(nll(traced), nll(fixed), rtol=1e-6)
+    # d nll / d scale = num_features / scale - error / scale^3.
+    slope = jax.grad(nll)(traced).noise_scale
+    error = np.square(X - OUTPUTS.astype(np.float64)).sum()
+    np.testing.assert_allclose(slope, X.size / 0.3 - error / 0.3**3, rtol=1e-5)
+    with pytest.raises(ValueError, match="noise_scale must be one number"):
+        Gaussian(jnp.ones(2))
 
 
 @pytest.mark.parametrize("noise_scale", [0.003, 0.1, 1.0, 400.0])

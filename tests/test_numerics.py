@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from avae_jax.numerics import logmeanexp, logsumexp
+from avae_jax.numerics import logmeanexp, logsumexp, promoted
 
 
 @pytest.fixture
@@ -60,3 +60,19 @@ def test_infinite_and_nan_entries_stay_visible():
 def test_logmeanexp_counts_entries_of_probability_zero():
     value = logmeanexp(jnp.array([0.0, -jnp.inf]))
     np.testing.assert_allclose(value, -np.log(2.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_what_is_computed_with_has_single_precision_at_least(x64):
+    with jax.enable_x64(x64):
+        half = jnp.zeros(2, jnp.bfloat16)
+        a, nothing, b = promoted(a=np.uint8([200]), nothing=None, b=half)
+        assert (a.dtype, nothing, b.dtype) == (jnp.float32, None, jnp.float32)
+        assert float(a[0]) == 200
+        # A Python number has the type of the arrays beside it; alone, that of the mode.
+        assert promoted(a=0.1, b=half)[0].dtype == jnp.float32
+        wide = jnp.float64 if x64 else jnp.float32
+        assert [a.dtype for a in promoted(a=half, b=np.zeros(2))] == [wide, wide]
+        assert promoted(a=0.1)[0].dtype == wide
+    with pytest.raises(TypeError, match="a must hold real numbers, got complex64"):
+        promoted(a=jnp.zeros(1, complex))

@@ -120,6 +120,15 @@ def test_one_code_per_row(posterior):
     draws = [distribution.sample(jax.random.key(seed)) for seed in (0, 0, 1)]
     assert distribution.mean().shape == draws[0].shape == (6, 4)
     np.testing.assert_array_equal(draws[0], draws[1])
+    # A head in half precision is promoted before it is read.
+    half = jnp.asarray(make_head(posterior, 6, 4), jnp.bfloat16)
+    with jax.numpy_rank_promotion("raise"):
+        of_half = posterior(half)
+        found = of_half.log_prob(of_half.mean()) if posterior.stochastic else of_half.mean()
+    wide = posterior(half.astype(jnp.float32))
+    want = wide.log_prob(wide.mean()) if posterior.stochastic else wide.mean()
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, want)
     # Every row of a stochastic posterior moves with the key, no row of another one.
     moves = np.any(np.asarray(draws[0] != draws[2]), axis=1)
     np.testing.assert_array_equal(moves, posterior.stochastic)

@@ -3,6 +3,7 @@
 from avae_jax.density.bandwidth import Bandwidth, find_bandwidth
 from avae_jax.density.code_scale import CodeScale, expected_code_scale
 from avae_jax.density.kde import kde_log_density
+from avae_jax.density.kernel_density import KDE
 from avae_jax.density.null_kl import null_kl
 from avae_jax.density.prior_bandwidth import (
     PriorBandwidth,
@@ -12,6 +13,7 @@ from avae_jax.density.prior_bandwidth import (
 from avae_jax.density.tail import log_tail_density
 
 __all__ = [
+    "KDE",
     "Bandwidth",
     "CodeScale",
     "PriorBandwidth",

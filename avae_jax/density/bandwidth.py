@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -12,9 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from avae_jax.checks import check_count
-from avae_jax.density.normal_draws import Slab, draw_queries_and_centers, row_stats
+from avae_jax.density.normal_draws import (
+    Slab,
+    check_not_traced,
+    draw_queries_and_centers,
+    row_stats,
+)
 from avae_jax.density.null_kl import mean_kl_from_lse
 from avae_jax.files import cache_dir, write_atomically
+from avae_jax.kernels.pairwise_lse import PairwiseStats
 
 ESTIMATOR_VERSION = 1
 """Part of the cache key: raise it with every change of the draws or of the estimator."""
@@ -26,9 +32,10 @@ _MAX_ITERATIONS = 100
 _MAX_LOG_STEP = 1.0
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Bandwidth:
-    """A bandwidth for codes and what comes with it.
+    """A bandwidth for codes and what comes with it; a pytree of its numbers.
 
     Attributes:
       h_opt: argmax over h of the mean log density of N(0, I) draws, in units of N(0, I).
@@ -83,7 +90,7 @@ def find_bandwidth(
       A `Bandwidth`; `h_opt` and `null_kl` are means over the trials.
 
     Raises:
-      TypeError: a count that is not an integer.
+      TypeError: a count that is not an integer, or a call inside `jax.jit`.
       ValueError: a count below its minimum.
       RuntimeError: the search did not settle in 100 passes.
 
@@ -108,6 +115,7 @@ def find_bandwidth(
       https://arxiv.org/abs/2311.07693).
       Efron and Stein, 1981, The jackknife estimate of variance.
     """
+    check_not_traced("find_bandwidth")
     key = {
         "estimator_version": ESTIMATOR_VERSION,
         "latent_dim": check_count("latent_dim", latent_dim, minimum=1),
@@ -180,7 +188,9 @@ def _run_trial(key: dict, trial: int, *, with_stderr: bool) -> _Trial:
         seed=key["seed"],
         trial=trial,
     )
-    optimum = maximize_log_density(queries, slabs)
+    optimum = maximize_log_density(
+        lambda h: row_stats(queries, slabs, bandwidth=h), key["latent_dim"]
+    )
     h_opt = optimum.bandwidth
     # Perfect codes and h_corr are the draws and h_opt times prior_scale: the logits are the same.
     null = mean_kl_from_lse(
@@ -194,29 +204,36 @@ def _run_trial(key: dict, trial: int, *, with_stderr: bool) -> _Trial:
     return _Trial(h_opt, stderr, null, optimum.num_iterations)
 
 
-def maximize_log_density(queries: jax.Array, slabs: Sequence[Slab]) -> _Optimum:
+def maximize_log_density(
+    measure: Callable[[float], PairwiseStats],
+    latent_dim: int,
+    *,
+    row_weights: np.ndarray | None = None,
+) -> _Optimum:
     """Find the bandwidth that maximizes the mean log density of the queries.
 
     Args:
-      queries: `[n, latent_dim]` float32.
-      slabs: the centers.
+      measure: bandwidth -> what `pairwise_lse_stats` finds of the queries, `[n]` each.
+      latent_dim: columns of the queries.
+      row_weights: `[n]` that sum to one, for a weighted mean. None: all count alike.
 
     Returns:
-      The bandwidth, and the curvature of the objective in log h there.
+      The bandwidth, and the curvature of the objective in log h there. Of several maxima the one
+      that the search meets first, which begins at bandwidth 1.
 
     Raises:
       RuntimeError: no convergence.
     """
-    latent_dim = queries.shape[1]
     log_h, low, high = 0.0, -math.inf, math.inf
     for iteration in range(1, _MAX_ITERATIONS + 1):
-        stats = row_stats(queries, slabs, bandwidth=math.exp(log_h))
+        stats = measure(math.exp(log_h))
         logit_mean = np.asarray(stats.logit_mean, np.float64)
         logit_sq_mean = np.asarray(stats.logit_sq_mean, np.float64)
         scaled_distance = -2.0 * logit_mean
-        mean_distance = scaled_distance.mean()
+        mean_distance = np.average(scaled_distance, weights=row_weights)
+        variance = np.average(logit_sq_mean - logit_mean**2, weights=row_weights)
         slope = mean_distance - latent_dim
-        curvature = 4.0 * np.mean(logit_sq_mean - logit_mean**2) - 2.0 * mean_distance
+        curvature = 4.0 * variance - 2.0 * mean_distance
         if slope > 0:
             low = log_h
         elif slope < 0:
@@ -236,8 +253,8 @@ def maximize_log_density(queries: jax.Array, slabs: Sequence[Slab]) -> _Optimum:
                 num_iterations=iteration,
             )
     raise RuntimeError(
-        f"the bandwidth search did not settle in {_MAX_ITERATIONS} passes (latent_dim {latent_dim},"
-        f" {len(queries)} queries): try another seed or more queries"
+        f"the bandwidth search did not settle in {_MAX_ITERATIONS} passes (latent_dim "
+        f"{latent_dim}): try other points, another seed or more queries"
     )
 
 

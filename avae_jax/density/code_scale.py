@@ -9,7 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from avae_jax.checks import check_between, check_count
-from avae_jax.density.normal_draws import draw_queries_and_centers, row_stats
+from avae_jax.density.normal_draws import (
+    check_not_traced,
+    draw_queries_and_centers,
+    row_stats,
+)
 from avae_jax.density.tail import Tail, check_tail, log_tail_density
 
 SMALLEST_SCALE, LARGEST_SCALE = 0.05, 4.0
@@ -75,7 +79,7 @@ def expected_code_scale(
       A `CodeScale`.
 
     Raises:
-      TypeError: a count that is not an integer.
+      TypeError: a count that is not an integer, or a call inside `jax.jit`.
       ValueError: a count below its minimum, a bandwidth outside (0, 1), an unknown `tail`, or
         `max_cdf` missing, useless or outside (0, 1).
 
@@ -90,6 +94,7 @@ def expected_code_scale(
       >>> print(f"{scale.claimed:.2f}", 0.85 < scale.fixed_point < 1.05)
       0.85 True
     """
+    check_not_traced("expected_code_scale")
     latent_dim = check_count("latent_dim", latent_dim, minimum=1)
     num_centers = check_count("num_centers", num_centers, minimum=2)
     num_queries = check_count("num_queries", num_queries, minimum=2)

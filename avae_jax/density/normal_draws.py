@@ -3,11 +3,12 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from avae_jax.kernels.pairwise_lse import PairwiseStats, merge_stats, sharded_pairwise_lse_stats
@@ -29,6 +30,23 @@ class Slab(NamedTuple):
 
     centers: jax.Array
     log_weights: jax.Array | None
+
+
+def check_not_traced(name: str, *arrays: Any) -> None:
+    """Refuse to search, on the host and with as many passes as it takes, while JAX traces.
+
+    Args:
+      name: the function that was called, for the message.
+      *arrays: what must be known besides, also where `jax.grad` or `jax.vmap` maps it.
+
+    Raises:
+      TypeError: inside `jax.jit` and what compiles as it does.
+    """
+    if any(isinstance(a, Tracer) for a in (jnp.zeros(()), *arrays)):
+        raise TypeError(
+            f"{name} must be called outside of jax.jit, got a call inside of it: call it before, "
+            "and give the traced function what it returns"
+        )
 
 
 def draw_queries_and_centers(

@@ -5,7 +5,11 @@ import math
 import numpy as np
 
 from avae_jax.checks import check_count, check_positive_unless_traced
-from avae_jax.density.normal_draws import draw_queries_and_centers, row_stats
+from avae_jax.density.normal_draws import (
+    check_not_traced,
+    draw_queries_and_centers,
+    row_stats,
+)
 from avae_jax.density.tail import log_tail_density
 
 
@@ -41,7 +45,7 @@ def null_kl(
       The mean, in nats.
 
     Raises:
-      TypeError: a count that is not an integer.
+      TypeError: a count that is not an integer, or a call inside `jax.jit`.
       ValueError: a count below its minimum, or a bandwidth or scale that is not positive.
 
     Numerics:
@@ -51,6 +55,7 @@ def null_kl(
       >>> round(null_kl(16, 1000, bandwidth=0.62, scale=0.78), 1)
       -0.4
     """
+    check_not_traced("null_kl")
     latent_dim = check_count("latent_dim", latent_dim, minimum=1)
     num_centers = check_count("num_centers", num_centers, minimum=1)
     num_queries = check_count("num_queries", num_queries, minimum=1)

@@ -10,13 +10,14 @@ import numpy as np
 from avae_jax.checks import check_count, check_positive
 from avae_jax.density.bandwidth import jackknife_stderr, maximize_log_density
 from avae_jax.density.kde import kde_log_density
-from avae_jax.density.normal_draws import make_slabs
+from avae_jax.density.normal_draws import check_not_traced, make_slabs, row_stats
 from avae_jax.density.tail import log_tail_density
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PriorBandwidth:
-    """A bandwidth for codes that are to be distributed as a prior is.
+    """A bandwidth for codes that are to be distributed as a prior is; a pytree of its numbers.
 
     Attributes:
       bandwidth: argmax over h of the mean log density of draws, in units of the codes.
@@ -52,13 +53,14 @@ def find_prior_bandwidth(
       The bandwidth and what comes with it.
 
     Raises:
-      TypeError: a count that is not an integer.
+      TypeError: a count that is not an integer, or a call inside `jax.jit`.
       ValueError: a count below its minimum.
       RuntimeError: no convergence.
 
     Numerics:
       Time `O(num_queries num_centers latent_dim)` per pass, about ten of them.
     """
+    check_not_traced("find_prior_bandwidth")
     num_centers = check_count("num_centers", num_centers, minimum=2)
     queries, centers = _draws(prior, num_centers, seed, num_queries)
     taken = 0
@@ -69,7 +71,9 @@ def find_prior_bandwidth(
         taken += len(rows)
 
     slabs = make_slabs(prior.latent_dim, num_centers, fill)
-    optimum = maximize_log_density(queries, slabs)
+    optimum = maximize_log_density(
+        lambda h: row_stats(queries, slabs, bandwidth=h), prior.latent_dim
+    )
     return PriorBandwidth(
         bandwidth=optimum.bandwidth,
         stderr=jackknife_stderr(queries, slabs, optimum, num_centers),
@@ -100,6 +104,7 @@ def prior_null_kl(
     Returns:
       The mean, nats.
     """
+    check_not_traced("prior_null_kl")
     num_centers = check_count("num_centers", num_centers, minimum=1)
     check_positive("bandwidth", bandwidth)
     queries, centers = _draws(prior, num_centers, seed, num_queries)

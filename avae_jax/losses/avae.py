@@ -5,13 +5,15 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from avae_jax.checks import check_positive_unless_traced
+from avae_jax.checks import check_axes, check_positive_unless_traced, check_same_shape
 from avae_jax.density import kde_log_density, log_tail_density
 from avae_jax.density.tail import Tail, check_tail
 from avae_jax.gaussians import standard_normal_log_prob
 from avae_jax.losses.reconstruction import reconstruction_loss
+from avae_jax.numerics import promoted
 
 LOG10_WEIGHT = 1.0 / math.log(10.0)
 """Weight of the KL term, in nats, that equals the authors' KL in base-10 logarithms."""
@@ -39,12 +41,15 @@ def avae(
     beta: ArrayLike,
     weight: float | Literal["nats", "log10"] = 1.0,
     tail: Tail = "none",
-    max_cdf: float | None = None,
+    max_cdf: float | jax.Array | None = None,
     likelihood: str = "gaussian",
     exclude: jax.Array | None = None,
+    log_weights: jax.Array | None = None,
     log_p: jax.Array | None = None,
     axis_name: str | tuple[str, ...] | None = None,
     queries_sharded: bool = False,
+    implementation: str | None = None,
+    precision: str = "highest",
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     r"""Return the aggregate VAE's loss of each example.
 
@@ -77,22 +82,28 @@ def avae(
       likelihood: "gaussian", "bernoulli", or another name in `LIKELIHOODS`.
       exclude: `[batch]` int32, the row of `centers` that holds the example's own code, -1 for
         none. A code that meets itself sees a density that is too high.
+      log_weights: `[num_centers]`, logs of the centers' weights; -inf leaves a center out, as in a
+        queue that is not yet full. None: equal weights.
       log_p: `[batch]`, log density of the prior at `z`, nats, normalized; None is N(0, I). Another
         prior is to be given smoothed by the kernel, `p * N(0, bandwidth^2 I)`: codes whose density
         matches that are distributed as `p`.
       axis_name: mapped axis over which the centers are sharded, as in `avae_jax.kde_log_density`.
       queries_sharded: whether the batch is sharded over `axis_name` too.
+      implementation: as in `avae_jax.pairwise_lse`; None chooses by latent_dim.
+      precision: as in `avae_jax.pairwise_lse`.
 
     Returns:
       The loss `[batch]` and its terms, each `[batch]`: `reconstruction` (not divided by beta;
       squared data units, or nats with `likelihood="bernoulli"`),
       `kl` (unweighted, `log q~ - log p`, nats), `log_q`, `log_p` (nats, normalized), and `tail`
-      (1 where `q < eps`, else 0).
+      (1 where `q < eps`, else 0). All are float32, or float64 where an array is.
 
     Raises:
-      ValueError: shapes that do not match; a `beta` that is a number <= 0; an unknown `tail`,
-        `likelihood` or name of `weight`; `max_cdf` missing with `tail="official"`, given without
-        it or outside (0, 1).
+      TypeError: codes or centers that are integers; an `x` that is, with `likelihood="bernoulli"`.
+      ValueError: shapes that do not match (a single example, as inside `jax.vmap`, is `x[None]`,
+        and the others alike); several bandwidths; a `beta` that is a number <= 0; an unknown
+        `tail`, `likelihood` or name of `weight`; `max_cdf` missing with `tail="official"`, given
+        without it or outside (0, 1).
 
     Numerics:
       Time `O(batch num_centers latent_dim)`, memory `O(batch block)`. All densities stay in the
@@ -113,41 +124,46 @@ def avae(
     """
     check_tail(tail, max_cdf)
     check_positive_unless_traced("beta", beta)
-    x, z = jnp.asarray(x), jnp.asarray(z)
-    if x.shape[0] != z.shape[0]:
-        raise ValueError(
-            f"z must have one row per image of x, {x.shape[0]}, got {z.shape[0]}: encode the same x"
-        )
-    latent_dim = z.shape[-1]
+    check_same_shape(x=x, x_recon=x_recon)
+    check_axes(
+        x=("batch ...", x),
+        z=("batch latent_dim", z),
+        centers=("num_centers latent_dim", centers),
+        bandwidth=("", bandwidth),
+        exclude=("batch", exclude),
+        log_weights=("num_centers", log_weights),
+        log_p=("batch", log_p),
+    )
+    latent_dim = np.shape(z)[1]
 
     reconstruction = reconstruction_loss(x, x_recon, likelihood=likelihood)
     log_q = kde_log_density(
         z,
-        jax.lax.stop_gradient(centers),
+        jax.lax.stop_gradient(jnp.asarray(centers)),
         bandwidth=bandwidth,
         exclude=exclude,
+        log_weights=log_weights,
         axis_name=axis_name,
         queries_sharded=queries_sharded,
+        implementation=implementation,
+        precision=precision,
     )
-    if log_p is None:
-        log_p = standard_normal_log_prob(z)
-    elif log_p.shape != z.shape[:1]:
-        raise ValueError(
-            f"log_p must have shape {z.shape[:1]}, one per code, got {log_p.shape}: give "
-            "prior.log_prob(z)"
-        )
+    log_q, log_prior = promoted(
+        log_q=log_q, log_p=standard_normal_log_prob(z) if log_p is None else log_p
+    )
     if max_cdf is None:
         log_q_tail, in_tail = log_q, jnp.zeros_like(log_q)
     else:
         log_eps = log_tail_density(latent_dim, bandwidth=bandwidth, max_cdf=max_cdf)
+        log_eps = log_eps.astype(log_q.dtype)
         log_q_tail = jnp.logaddexp(log_q, log_eps)
         in_tail = (log_q < log_eps).astype(log_q.dtype)
-    kl = log_q_tail - log_p
+    kl = log_q_tail - log_prior
     terms = {
         "reconstruction": reconstruction,
         "kl": kl,
         "log_q": log_q,
-        "log_p": log_p,
+        "log_p": log_prior,
         "tail": in_tail,
     }
     return reconstruction / beta + kl_weight(weight) * kl, terms

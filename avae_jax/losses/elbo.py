@@ -1,12 +1,12 @@
 """The evidence lower bound and its beta-weighted form."""
 
 import jax
+import numpy as np
 from jax.typing import ArrayLike
 
 from avae_jax import gaussians
-from avae_jax.checks import check_same_shape
+from avae_jax.checks import check_axes, check_same_shape
 from avae_jax.likelihoods import make_likelihood
-from avae_jax.losses.reconstruction import reconstruction_loss
 
 
 def gaussian_kl(loc: jax.Array, log_var: jax.Array) -> jax.Array:
@@ -15,14 +15,14 @@ def gaussian_kl(loc: jax.Array, log_var: jax.Array) -> jax.Array:
     `1/2 sum(loc^2 + exp(log_var) - 1 - log_var)` (Kingma and Welling 2014, appendix B).
 
     Args:
-      loc: means, `[batch, latent_dim]`.
-      log_var: log-variances, `[batch, latent_dim]`.
+      loc: means, `[..., latent_dim]`.
+      log_var: log-variances, `[..., latent_dim]`.
 
     Returns:
-      `[batch]`, nats, >= 0.
+      `[...]`, nats, >= 0, float32 (float64 if an argument is).
 
     Raises:
-      ValueError: the shapes differ.
+      ValueError: the shapes differ or have no axis.
 
     Numerics:
       Written with `expm1`: at a log-variance v near 0 the rounding error is proportional to |v|
@@ -34,6 +34,8 @@ def gaussian_kl(loc: jax.Array, log_var: jax.Array) -> jax.Array:
       [2.0]
     """
     check_same_shape(loc=loc, log_var=log_var)
+    if not np.ndim(loc):
+        raise ValueError("loc must have shape [..., latent_dim], got (): give loc[None]")
     return gaussians.gaussian_kl(loc, log_var)
 
 
@@ -45,7 +47,7 @@ def beta_elbo(
     *,
     beta: ArrayLike,
     likelihood: str = "gaussian",
-    noise_scale: float = 1.0,
+    noise_scale: float | jax.Array = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the negative beta-weighted evidence lower bound of each example.
 
@@ -60,14 +62,19 @@ def beta_elbo(
       log_var: posterior log-variances, `[batch, latent_dim]`.
       beta: multiplies the KL term, >= 0; 1 is the evidence lower bound.
       likelihood: "gaussian", "bernoulli", or another name in `LIKELIHOODS`.
-      noise_scale: standard deviation > 0 of the Gaussian likelihood, in units of x.
+      noise_scale: standard deviation > 0 of the Gaussian likelihood, in units of x: a number, or
+        an array `[]`, which may be traced and learned: `noise_scale=jnp.exp(log_scale)`.
 
     Returns:
       The loss `[batch]`, nats, and its terms, each `[batch]`: `reconstruction` (unscaled: squared
       error, or cross-entropy in nats), `nll` (`-log p(x | z)`, normalized, nats), `kl` (nats).
 
+      All are float32, or float64 where an array is.
+
     Raises:
-      ValueError: shapes that do not match, an unknown likelihood or `noise_scale <= 0`.
+      TypeError: `x` holds integers with `likelihood="bernoulli"`.
+      ValueError: shapes that do not match (a single example, as inside `jax.vmap`, is `x[None]`,
+        and the others alike), an unknown likelihood or a `noise_scale` that is a number <= 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -79,8 +86,12 @@ def beta_elbo(
     References:
       Higgins et al., 2017, [beta-VAE](https://openreview.net/forum?id=Sy2fzU9gl).
     """
-    reconstruction = reconstruction_loss(x, x_recon, likelihood=likelihood)
-    nll = make_likelihood(likelihood, noise_scale=noise_scale).nll(x, x_recon)
+    check_same_shape(x=x, x_recon=x_recon)
+    check_axes(
+        x=("batch ...", x), loc=("batch latent_dim", loc), log_var=("batch latent_dim", log_var)
+    )
+    of_data = make_likelihood(likelihood, noise_scale=noise_scale)
+    reconstruction, nll = of_data.reconstruction(x, x_recon), of_data.nll(x, x_recon)
     kl = gaussian_kl(loc, log_var)
     return nll + beta * kl, {"reconstruction": reconstruction, "nll": nll, "kl": kl}
 
@@ -92,7 +103,7 @@ def elbo(
     log_var: jax.Array,
     *,
     likelihood: str = "gaussian",
-    noise_scale: float = 1.0,
+    noise_scale: float | jax.Array = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the negative evidence lower bound of each example.
 

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from avae_jax.checks import check_same_shape
+from avae_jax.checks import check_axes
 from avae_jax.losses.elbo import elbo
+from avae_jax.numerics import promoted
 
 
 def factor_vae(
@@ -17,7 +18,7 @@ def factor_vae(
     *,
     gamma: ArrayLike,
     likelihood: str = "gaussian",
-    noise_scale: float = 1.0,
+    noise_scale: float | jax.Array = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return FactorVAE's loss of each example: the negative ELBO plus a total correlation.
 
@@ -35,14 +36,15 @@ def factor_vae(
         where it takes them for codes. Their gradient must reach the encoder and not the critic.
       gamma: multiplies the total correlation, >= 0; 0 is the ELBO.
       likelihood: "gaussian", "bernoulli", or another name in `LIKELIHOODS`.
-      noise_scale: standard deviation > 0 of the Gaussian likelihood, in units of x.
+      noise_scale: standard deviation > 0 of the Gaussian likelihood, as in `beta_elbo`.
 
     Returns:
       The loss `[batch]`, nats, and its terms, each `[batch]`: `reconstruction`, `nll` and `kl` of
       `beta_elbo`, and `tc` (the total correlation, nats, unweighted).
 
     Raises:
-      ValueError: shapes that do not match, an unknown likelihood or `noise_scale <= 0`.
+      TypeError: as `beta_elbo`.
+      ValueError: as `beta_elbo`, or `critic_logits` are not `[batch]`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -54,8 +56,9 @@ def factor_vae(
     References:
       Kim and Mnih, 2018, [Disentangling by Factorizing](https://arxiv.org/abs/1802.05983).
     """
+    check_axes(x=("batch ...", x), critic_logits=("batch", critic_logits))
+    (critic_logits,) = promoted(critic_logits=critic_logits)
     bound, terms = elbo(x, x_recon, loc, log_var, likelihood=likelihood, noise_scale=noise_scale)
-    _check_logits(critic_logits, bound.shape[0], name="critic_logits")
     return bound + gamma * critic_logits, {**terms, "tc": critic_logits}
 
 
@@ -77,7 +80,8 @@ def critic_loss(
       `critic_accuracy`, the share of the two that it judges right, a logit of 0 counting half.
 
     Raises:
-      ValueError: the shapes differ or are not `[batch]`.
+      ValueError: the shapes differ or are not `[batch]`; one pair alone, as inside `jax.vmap`, is
+        `logits_joint[None]`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -85,8 +89,10 @@ def critic_loss(
       >>> terms["critic_accuracy"].tolist()
       [1.0, 0.5]
     """
-    check_same_shape(logits_joint=logits_joint, logits_shuffled=logits_shuffled)
-    _check_logits(logits_joint, logits_joint.shape[0], name="logits_joint")
+    check_axes(logits_joint=("batch", logits_joint), logits_shuffled=("batch", logits_shuffled))
+    logits_joint, logits_shuffled = promoted(
+        logits_joint=logits_joint, logits_shuffled=logits_shuffled
+    )
     loss = 0.5 * (jax.nn.softplus(-logits_joint) + jax.nn.softplus(logits_shuffled))
     accuracy = 0.5 + 0.25 * (jnp.sign(logits_joint) - jnp.sign(logits_shuffled))
     return loss, {"critic_accuracy": accuracy}
@@ -116,16 +122,9 @@ def permute_dims(key: jax.Array, z: jax.Array, mask: jax.Array | None = None) ->
       >>> sorted(permute_dims(jax.random.key(0), z)[:, 1].tolist())
       [1.0, 3.0, 5.0]
     """
-    if z.ndim != 2:
-        raise ValueError(
-            f"z must have shape [batch, latent_dim], got {z.shape}: give one row per code"
-        )
+    check_axes(z=("batch latent_dim", z), mask=("batch", mask))
+    z = jnp.asarray(z)
     kept = jnp.ones(z.shape[0], bool) if mask is None else jnp.asarray(mask) != 0
-    if kept.shape != z.shape[:1]:
-        raise ValueError(
-            f"mask must have shape {z.shape[:1]}, one per row of z, got {kept.shape}: "
-            "give 0 for rows that fill the batch up, 1 for the others"
-        )
     # Sorted by random numbers, rows that count come first; the sort is stable, so that the others
     # follow in their order. `place` says where each row of the result finds its own.
     draws = jnp.where(kept[:, None], jax.random.bits(key, z.shape), 0)
@@ -133,11 +132,3 @@ def permute_dims(key: jax.Array, z: jax.Array, mask: jax.Array | None = None) ->
     _, _, shuffled = jax.lax.sort((filler, draws, z), dimension=0, is_stable=True, num_keys=2)
     place = jnp.where(kept, jnp.cumsum(kept), jnp.sum(kept) + jnp.cumsum(~kept)) - 1
     return shuffled[place]
-
-
-def _check_logits(logits: jax.Array, batch: int, *, name: str) -> None:
-    if logits.shape != (batch,):
-        raise ValueError(
-            f"{name} must have shape [{batch}], one per example, got {logits.shape}: "
-            "take column 0 of the critic's output"
-        )

@@ -1,9 +1,8 @@
 """The reconstruction term, shared by every loss."""
 
 import jax
-import jax.numpy as jnp
 
-from avae_jax.checks import check_same_shape
+from avae_jax.checks import check_axes, check_same_shape
 from avae_jax.likelihoods import make_likelihood
 
 
@@ -17,15 +16,19 @@ def reconstruction_loss(
     for x in [0, 1].
 
     Args:
-      x: data, `[batch, ...]`, any rank from one up.
+      x: data, `[batch, ...]`, at least two axes. Integers are taken by value: the squared error of
+        bytes 0 and 255 is 65,025.
       x_recon: the decoder's output, same shape as `x`; logits when `likelihood="bernoulli"`.
       likelihood: "gaussian", "bernoulli", or another name in `LIKELIHOODS`.
 
     Returns:
-      `[batch]`, the dtype of `x_recon`; squared data units (gaussian) or nats (bernoulli).
+      `[batch]`, float32 (float64 if an argument is); squared data units (gaussian) or nats
+      (bernoulli).
 
     Raises:
-      ValueError: the shapes differ (nothing is broadcast) or `likelihood` is not one of them.
+      TypeError: `x` holds integers with `likelihood="bernoulli"`: they may span 0..1 or 0..255.
+      ValueError: the shapes differ (nothing is broadcast), there is one axis only (a single
+        example, as inside `jax.vmap`, is `x[None]`), or `likelihood` is not one of them.
 
     Numerics:
       The cross-entropy of a logit `a` is `softplus(a) - a x`: finite, with the gradient
@@ -36,6 +39,6 @@ def reconstruction_loss(
       >>> reconstruction_loss(jnp.zeros((2, 3)), jnp.ones((2, 3))).tolist()
       [3.0, 3.0]
     """
-    x, x_recon = jnp.asarray(x), jnp.asarray(x_recon)
     check_same_shape(x=x, x_recon=x_recon)
+    check_axes(x=("batch ...", x))
     return make_likelihood(likelihood).reconstruction(x, x_recon)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from avae_jax.checks import check_count
-from avae_jax.numerics import logsumexp
+from avae_jax.gaussians import standard_normal_log_prob
+from avae_jax.numerics import logsumexp, promoted
 
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -90,7 +91,7 @@ def iwae_bound(
     batch_size = check_count("batch_size", batch_size, minimum=1)
     n = x.shape[0]
     batch_size, chunk_size = min(batch_size, n), min(chunk_size, num_samples)
-    log_prior = standard_log_prior if log_prior is None else log_prior
+    log_prior = standard_normal_log_prob if log_prior is None else log_prior
     _check_shapes(x[:batch_size], encode, log_likelihood, log_prior)
 
     parts = []
@@ -119,22 +120,11 @@ def iwae_bound(
     }
 
 
-def standard_log_prior(z: jax.Array) -> jax.Array:
-    """Compute the log density of N(0, I).
-
-    Args:
-      z: `[..., latent_dim]`.
-
-    Returns:
-      `[...]` nats.
-    """
-    return -0.5 * jnp.sum(jnp.square(z) + _LOG_2PI, axis=-1)
-
-
 @functools.partial(jax.jit, static_argnames=("encode", "log_likelihood", "log_prior", "chunk_size"))
 def _batch_bound(x, key, num_samples, *, encode, log_likelihood, log_prior, chunk_size):
     """Return log-mean-weight, mean log-weight and log effective sample size, `[3, batch]`."""
     loc, log_var = encode(x)
+    loc, log_var = promoted(loc=loc, log_var=log_var)
     num_chunks = -(-num_samples // chunk_size)
 
     def log_weight(noise):

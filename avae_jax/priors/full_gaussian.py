@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from avae_jax.gaussians import standard_normal_log_prob
+from avae_jax.numerics import promoted
 from avae_jax.priors.diagonal_gaussian import MIN_VARIANCE_SHARE
 from avae_jax.priors.prior import BasePrior, check_codes_to_fit, check_width
 
@@ -50,13 +51,14 @@ class FullGaussian(BasePrior):
     def log_prob(self, z: jax.Array) -> jax.Array:
         """Return the log density of codes, as `Prior.log_prob` says."""
         check_width(z, self.latent_dim)
-        white = jnp.linalg.solve(self.root, (z - self.loc).T).T
+        (z,) = promoted(z=z)
+        white = jnp.linalg.solve(self.root, (z - self.loc[None]).T).T
         return standard_normal_log_prob(white) - jnp.linalg.slogdet(self.root)[1]
 
     def sample(self, key: jax.Array, num_samples: int) -> jax.Array:
         """Draw codes, `[num_samples, latent_dim]`."""
         noise = jax.random.normal(key, (num_samples, self.latent_dim))
-        return self.loc + noise @ self.root.T
+        return self.loc[None] + noise @ self.root.T
 
     def fit(self, z: Any, *, key: jax.Array) -> "FullGaussian":
         """Return the Gaussian with the codes' mean and covariance, as `Prior.fit` says; n >= 2."""

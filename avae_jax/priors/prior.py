@@ -117,9 +117,10 @@ def check_width(z: jax.Array, latent_dim: int) -> None:
     Raises:
       ValueError: the last axis of `z` differs from `latent_dim`.
     """
-    if z.ndim == 0 or z.shape[-1] != latent_dim:
+    shape = np.shape(z)
+    if shape[-1:] != (latent_dim,):
         raise ValueError(
-            f"z must have {latent_dim} columns as the prior has, got shape {z.shape}: "
+            f"z must have {latent_dim} columns as the prior has, got shape {shape}: "
             "make the prior with the latent_dim of the codes"
         )
 

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from avae_jax.density import Bandwidth, bandwidth, find_bandwidth
-from avae_jax.density.normal_draws import draw_queries_and_centers
+from avae_jax.density import (
+    Bandwidth,
+    bandwidth,
+    expected_code_scale,
+    find_bandwidth,
+    find_prior_bandwidth,
+    null_kl,
+    prior_null_kl,
+)
+from avae_jax.density.normal_draws import draw_queries_and_centers, row_stats
+from avae_jax.priors import StandardNormal
 
 
 @pytest.fixture(autouse=True)
@@ -68,12 +77,16 @@ def test_equals_the_best_of_a_float64_grid(latent_dim, num_centers):
     assert result.null_kl == pytest.approx(np.mean(log_q + 0.5 * np.square(z).sum(1)), abs=1e-4)
 
 
+def maximum(queries, slabs):
+    return bandwidth.maximize_log_density(
+        lambda h: row_stats(queries, slabs, bandwidth=h), queries.shape[1]
+    )
+
+
 def test_slabs_do_not_change_the_optimum():
     options = {"num_queries": 100, "seed": 0}
     optima = [
-        bandwidth.maximize_log_density(
-            *draw_queries_and_centers(9, 130, **options, max_slab_size=size)
-        )
+        maximum(*draw_queries_and_centers(9, 130, **options, max_slab_size=size))
         for size in (10**6, 9 * 5)
     ]
     assert optima[0].bandwidth == pytest.approx(optima[1].bandwidth, rel=1e-5)
@@ -82,7 +95,7 @@ def test_slabs_do_not_change_the_optimum():
 def test_deleted_centers_equal_float64():
     options = {"num_queries": 40, "seed": 0}
     queries, slabs = draw_queries_and_centers(7, 30, **options, max_slab_size=12)
-    optimum = bandwidth.maximize_log_density(queries, slabs)
+    optimum = maximum(queries, slabs)
     x = np.asarray(queries, np.float64)
     y = np.concatenate([slab.centers for slab in slabs])[:30].astype(np.float64)
     scaled = np.square(x[:, None] - y).sum(-1) / optimum.bandwidth**2
@@ -224,6 +237,30 @@ def test_result_is_frozen_plain_numbers():
     assert {type(value) for value in dataclasses.astuple(result)} == {float, int}
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.h_opt = 1.0
+
+
+def test_it_is_a_pytree_of_its_numbers():
+    found = Bandwidth(0.7, 0.5, 0.9, 0.01, -0.2, 5)
+    assert jax.jit(lambda b: jax.tree.map(lambda leaf: 2 * leaf, b))(found).h_corr == 1.0
+    assert jax.tree.map(lambda leaf: leaf, found) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("find_bandwidth", lambda _: find_bandwidth(4, 50)),
+        ("find_bandwidth", lambda n: find_bandwidth(4, n)),
+        ("null_kl", lambda h: null_kl(4, 50, bandwidth=h, scale=1.0)),
+        ("expected_code_scale", lambda h: expected_code_scale(4, 50, bandwidth=h)),
+        ("find_prior_bandwidth", lambda _: find_prior_bandwidth(StandardNormal(4), 50)),
+        ("prior_null_kl", lambda h: prior_null_kl(StandardNormal(4), 50, bandwidth=h)),
+    ],
+)
+def test_inside_jit_it_is_told_to_stay_outside(name, call):
+    with pytest.raises(
+        TypeError, match=f"{name} must be called outside of jax.jit, .*: call it be"
+    ):
+        jax.jit(call)(0.5)
 
 
 @pytest.mark.parametrize(

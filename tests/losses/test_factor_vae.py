@@ -147,14 +147,21 @@ def test_every_place_is_equally_likely():
     [
         (
             lambda: av.losses.factor_vae(X, X, LOC, LOG_VAR, LOGITS[:, None], gamma=1.0),
-            r"critic_logits must have shape \[7\], .* got \(7, 1\)",
+            r"critic_logits must have shape \[batch\], got \(7, 1\): give critic_logits\[..., 0\]",
         ),
-        (lambda: av.losses.critic_loss(LOGITS, LOGITS[:3]), "logits_shuffled must have the shape"),
+        (
+            lambda: av.losses.critic_loss(LOGITS, LOGITS[:3]),
+            "logits_shuffled must have the batch of logits_joint, 7, got 3",
+        ),
         (lambda: av.losses.critic_loss(LOGITS[:, None], LOGITS[:, None]), r"got \(7, 1\)"),
+        (
+            lambda: jax.vmap(lambda a: av.losses.critic_loss(a, a)[0])(LOGITS),
+            r"logits_joint must have shape \[batch\], got \(\): give logits_joint\[None\]",
+        ),
         (lambda: av.losses.permute_dims(jax.random.key(0), LOGITS), r"z must have .* got \(7,\)"),
         (
             lambda: av.losses.permute_dims(jax.random.key(0), LOC, np.ones(3)),
-            r"mask must have shape \(7,\), .* got \(3,\)",
+            "mask must have the batch of z, 7, got 3",
         ),
     ],
 )

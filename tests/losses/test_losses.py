@@ -59,12 +59,16 @@ def is_loss(name):
 LOSSES = [name for name in av.losses.__all__ if is_loss(name)]
 
 
-def call(name, x, x_recon):
+def needed(name):
+    """Return the names of a loss's arguments that have no default."""
+    parameters = inspect.signature(getattr(av.losses, name)).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty]
+
+
+def call(name, x, x_recon, **changes):
     """Call a loss with every argument that has no default."""
-    function = getattr(av.losses, name)
-    given = {**ARGUMENTS, "x": x, "x_recon": x_recon}
-    parameters = inspect.signature(function).parameters.values()
-    return function(**{p.name: given[p.name] for p in parameters if p.default is p.empty})
+    given = {**ARGUMENTS, "x": x, "x_recon": x_recon, **changes}
+    return getattr(av.losses, name)(**{argument: given[argument] for argument in needed(name)})
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -79,12 +83,104 @@ def test_contract(name):
     other = X.copy()
     other[1:] = 0
     np.testing.assert_allclose(loss_fn(other, X_RECON)[0][0], loss[0], rtol=1e-6)
+    # Lists are arrays.
+    as_lists = {argument: np.asarray(ARGUMENTS[argument]).tolist() for argument in ARGUMENTS}
+    listed, _ = call(name, X.tolist(), X_RECON.tolist(), **as_lists)
+    np.testing.assert_allclose(listed, loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "avae"])
+def test_ranks_need_not_be_promoted(name):
+    with jax.numpy_rank_promotion("raise"):
+        jax.eval_shape(jax.grad(lambda x_recon: call(name, X, x_recon)[0].sum()), X_RECON)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_mismatched_images_are_refused(name):
     with pytest.raises(ValueError, match="x_recon must have the shape of x"):
         call(name, X, X_RECON[:, :2])
+
+
+OF_THE_BATCH = [
+    (name, argument)
+    for name in LOSSES
+    for argument in needed(name)
+    if argument not in ("x", "x_recon", "centers") and np.ndim(ARGUMENTS[argument])
+]
+
+
+@pytest.mark.parametrize(("name", "argument"), OF_THE_BATCH)
+def test_another_batch_is_refused(name, argument):
+    for rows in (1, BATCH - 1):
+        with pytest.raises(ValueError, match=f"must have the batch of .*, 7, got {rows}"):
+            call(name, X, X_RECON, **{argument: ARGUMENTS[argument][:rows]})
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_single_example_is_told_to_be_a_batch(name, flat):
+    x, x_recon = ((a.reshape(BATCH, -1) if flat else a) for a in (X, X_RECON))
+    mapped = {argument: ARGUMENTS[argument] for loss, argument in OF_THE_BATCH if loss == name}
+
+    def loss(x, x_recon, others, lift):
+        others = {argument: lift(a) for argument, a in others.items()}
+        return call(name, lift(x), lift(x_recon), **others)[0]
+
+    with pytest.raises(ValueError, match=r"give (x|z|loc|critic_logits)\[None\]"):
+        jax.vmap(lambda *args: loss(*args, lambda a: a))(x, x_recon, mapped)
+    one_by_one = jax.vmap(lambda *args: loss(*args, lambda a: a[None])[0])(x, x_recon, mapped)
+    np.testing.assert_allclose(one_by_one, call(name, x, x_recon)[0], rtol=1e-5)
+
+
+def test_one_axis_is_no_batch_of_images():
+    for function in (
+        av.losses.reconstruction_loss,
+        av.likelihoods.Gaussian().nll,
+        av.likelihoods.Bernoulli().nll,
+    ):
+        with pytest.raises(ValueError, match=r"x must have shape .* give x\[None\]"):
+            jax.vmap(function)(X.reshape(BATCH, -1), X_RECON.reshape(BATCH, -1))
+
+
+@pytest.mark.parametrize(("latent_dim", "dtype"), [(64, jnp.float16), (128, jnp.bfloat16)])
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_is_promoted(name, latent_dim, dtype):
+    rng = np.random.default_rng(latent_dim)
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), dtype)  # noqa: E731
+    images = draw(2, BATCH, 28, 28, 1)
+    halves = {"z": draw(BATCH, latent_dim), "centers": draw(200, latent_dim)}
+    halves |= {"loc": draw(BATCH, latent_dim), "log_var": draw(BATCH, latent_dim)}
+    halves |= {"critic_logits": draw(BATCH), "bandwidth": jnp.asarray(0.62, dtype)}
+    loss, terms = call(name, *images, **halves)
+    assert {a.dtype for a in (loss, *terms.values())} == {jnp.dtype("float32")}
+    with jax.enable_x64(True):
+        wide = {argument: jnp.asarray(np.float64(a)) for argument, a in halves.items()}
+        want, want_terms = call(name, *(jnp.asarray(np.float64(a)) for a in images), **wide)
+        assert {a.dtype for a in (want, *want_terms.values())} == {jnp.dtype("float64")}
+    np.testing.assert_allclose(loss, want, rtol=1e-6)
+    for term, value in terms.items():
+        np.testing.assert_allclose(value, want_terms[term], rtol=2e-6, atol=1e-5)
+
+
+def test_codes_beyond_the_square_root_of_half_precision():
+    z = jnp.full((1, 4), 300, jnp.float16)
+    _, terms = av.losses.avae(X[:1], X[:1], z, z, bandwidth=0.5, beta=1.0)
+    np.testing.assert_allclose(terms["log_p"], stats.norm.logpdf(300.0) * 4, rtol=1e-6)
+
+
+def test_integer_images_do_not_wrap():
+    black, white = np.zeros((1, 4), np.uint8), np.full((1, 4), 255, np.uint8)
+    assert av.losses.reconstruction_loss(black, white).tolist() == [4 * 255**2]
+    loss, _ = av.losses.elbo(black, white, Z[:1], Z[:1])
+    assert loss[0] > 4 * 255**2 / 2
+    with pytest.raises(
+        TypeError, match="x must be .* with a Bernoulli likelihood, got uint8: give"
+    ):
+        av.losses.reconstruction_loss(white, np.zeros((1, 4)), likelihood="bernoulli")
+    of_bool = av.losses.reconstruction_loss(white > 0, np.zeros((1, 4)), likelihood="bernoulli")
+    np.testing.assert_allclose(of_bool, 4 * math.log(2), rtol=1e-6)
+    with pytest.raises(TypeError, match="z must be of a floating type, got int32"):
+        av.losses.avae(X, X, Z.astype(int), BANK, bandwidth=0.5, beta=1.0)
 
 
 def test_losses_are_told_from_their_helpers():
@@ -200,16 +296,19 @@ def test_far_codes_are_pulled_back_exactly():
         ({"max_cdf": 0.9}, "max_cdf must be None with tail='none', got 0.9"),
         ({"weight": "bits"}, "weight must be .* got 'bits'"),
         ({"beta": 0.0}, "beta must be finite and positive, got 0.0"),
+        ({"bandwidth": np.ones(2)}, r"bandwidth must be one number, got shape \(2,\)"),
+        ({"exclude": np.zeros(6, int)}, "exclude must have the batch of x, 7, got 6"),
+        ({"log_p": np.zeros((7, 1))}, r"log_p must have shape \[batch\], got \(7, 1\)"),
+        ({"log_weights": np.zeros(7)}, "log_weights must have the num_centers of centers, 40"),
+        ({"centers": BANK[:, :4]}, "centers must have the latent_dim of z, 5, got 4"),
+        ({"centers": BANK[0]}, r"centers must have shape .* give centers\[None\] for a single one"),
     ],
 )
 def test_avae_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
-        av.losses.avae(X, X_RECON, Z, BANK, **{"bandwidth": 0.5, "beta": 1.0, **arguments})
-
-
-def test_avae_refuses_codes_of_another_batch():
-    with pytest.raises(ValueError, match="z must have one row per image of x, 7, got 6"):
-        av.losses.avae(X, X_RECON, Z[:6], BANK, bandwidth=0.5, beta=1.0)
+        av.losses.avae(
+            X, X_RECON, Z, **{"centers": BANK, "bandwidth": 0.5, "beta": 1.0, **arguments}
+        )
 
 
 def test_gaussian_kl_against_monte_carlo_and_scipy():
@@ -222,6 +321,19 @@ def test_gaussian_kl_against_monte_carlo_and_scipy():
     ).sum(axis=1)
     error = ratio.std() / math.sqrt(len(ratio))
     assert abs(ratio.mean() - want[0]) < 5 * error
+
+
+def test_a_queue_that_is_not_yet_full():
+    log_weights = np.where(np.arange(CENTERS) < 9, 0, -np.inf).astype(np.float32)
+    given = {"bandwidth": 0.5, "beta": 1.0}
+    loss, _ = av.losses.avae(
+        X, X_RECON, Z, BANK, log_weights=log_weights, implementation="matrix", precision="high",
+        **given,
+    )  # fmt: skip
+    want, _ = av.losses.avae(X, X_RECON, Z, BANK[:9], **given)
+    np.testing.assert_allclose(loss, want, rtol=1e-5)
+    with pytest.raises(ValueError, match="precision"):
+        av.losses.avae(X, X_RECON, Z, BANK, precision="low", **given)
 
 
 def test_gaussian_kl_near_the_prior():
@@ -238,6 +350,24 @@ def test_elbo_is_a_normalised_bound():
     np.testing.assert_allclose(loss, want + np.asarray(terms["kl"]), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "avae"])
+def test_the_noise_scale_is_learned(name):
+    def loss(log_scale):
+        options = {a: ARGUMENTS[a] for a in needed(name) if a in ARGUMENTS}
+        images = (jnp.asarray(a, jnp.float64) for a in (X, X_RECON))
+        options["noise_scale"] = jnp.exp(log_scale)
+        return getattr(av.losses, name)(*images, **options)[0].mean()
+
+    with jax.enable_x64(True):
+        slope = jax.jit(jax.grad(loss))(math.log(0.7))
+        step = 1e-4
+        want = (loss(math.log(0.7) + step) - loss(math.log(0.7) - step)) / (2 * step)
+    np.testing.assert_allclose(slope, want, rtol=1e-6)
+    # By hand: num_features - sum of squares / scale^2.
+    error = np.square(X.astype(np.float64) - X_RECON).sum(axis=(1, 2, 3)).mean()
+    np.testing.assert_allclose(slope, X[0].size - error / 0.7**2, rtol=1e-5)
+
+
 def test_beta_weighs_the_kl():
     once, terms = av.losses.beta_elbo(X, X_RECON, Z, LOG_VAR, beta=1.0)
     thrice, _ = av.losses.beta_elbo(X, X_RECON, Z, LOG_VAR, beta=3.0)
@@ -245,7 +375,7 @@ def test_beta_weighs_the_kl():
 
 
 def test_elbo_refuses():
-    with pytest.raises(ValueError, match="log_var must have the shape of loc"):
+    with pytest.raises(ValueError, match="log_var must have the latent_dim of loc, 5, got 2"):
         av.losses.elbo(X, X_RECON, Z, LOG_VAR[:, :2])
     with pytest.raises(ValueError, match="noise_scale must be finite and positive, got 0"):
         av.losses.elbo(X, X_RECON, Z, LOG_VAR, noise_scale=0)

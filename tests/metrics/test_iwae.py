@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from avae_jax.metrics.iwae import _batch_bound, iwae_bound, standard_log_prior
+from avae_jax.gaussians import standard_normal_log_prob
+from avae_jax.metrics.iwae import _batch_bound, iwae_bound
 
 # x = A z + b + s e, z ~ N(0, I), e ~ N(0, I): everything is Gaussian and known.
 A = np.array([[1.0, -0.5], [0.3, 0.8], [0.0, 1.2]])
@@ -55,6 +56,23 @@ def test_reaches_the_known_likelihood_from_below():
     assert values["iwae_stderr"] == pytest.approx(log_p.std(ddof=1) / np.sqrt(300), rel=0.02)
 
 
+def test_an_encoder_in_half_precision_is_promoted():
+    def coarse(x, dtype):
+        return tuple(a.astype(jnp.bfloat16).astype(dtype) for a in encode(x))
+
+    x, _ = data(20)
+    found, want = (
+        iwae_bound(
+            x,
+            encode=lambda x, dtype=dtype: coarse(x, dtype),
+            log_likelihood=log_likelihood,
+            num_samples=50,
+        )
+        for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    assert found == pytest.approx(want, rel=1e-6)
+
+
 def test_the_bound_rises_with_the_number_of_samples():
     x, log_p = data(1000)
     values = [
@@ -103,7 +121,7 @@ def test_exact_posterior_gives_the_likelihood_from_one_draw():
     def moved(x, u):
         z = (x - B32) @ jnp.float32(GAIN.T) + u @ root.T
         log_det = float(np.log(np.abs(np.linalg.det(root))))
-        return log_likelihood(x, z) + standard_log_prior(z) + log_det
+        return log_likelihood(x, z) + standard_normal_log_prob(z) + log_det
 
     values = iwae_bound(
         x, encode=exact_encode, log_likelihood=moved, log_prior=lambda u: 0.0 * u[:, 0],
@@ -164,7 +182,7 @@ def test_batches_and_calls_share_one_program():
 def test_memory_holds_one_chunk_of_samples():
     lowered = _batch_bound.lower(
         jnp.zeros((50, 3)), jax.random.key(0), jnp.int32(5000), encode=encode,
-        log_likelihood=log_likelihood, log_prior=standard_log_prior, chunk_size=20,
+        log_likelihood=log_likelihood, log_prior=standard_normal_log_prob, chunk_size=20,
     )  # fmt: skip
     temporary = lowered.compile().memory_analysis().temp_size_in_bytes
     assert temporary < 10 * (50 * 20 * 3 * 4) < 5000 * 50 * 4

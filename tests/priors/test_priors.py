@@ -34,6 +34,11 @@ def test_log_prob_and_samples_have_their_shapes(name):
     log_prob = prior.log_prob(codes(5, 3))
     assert log_prob.shape == (5,)
     assert log_prob.dtype == jnp.float32
+    half = jnp.asarray(codes(5, 3), jnp.bfloat16)
+    with jax.numpy_rank_promotion("raise"):
+        of_half = prior.log_prob(half)
+    assert of_half.dtype == jnp.float32
+    np.testing.assert_array_equal(of_half, prior.log_prob(half.astype(jnp.float32)))
     for num_samples in (1, 4):
         assert prior.sample(jax.random.key(0), num_samples).shape == (num_samples, 3)
     np.testing.assert_array_equal(
