@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
+from avae_jax.files import check_folder, user_path
 from avae_jax.methods import DEFAULT, METHODS
 from avae_jax.text import nearest
 from avae_jax.training.config import (
@@ -53,8 +54,18 @@ class _Run:
     """Name shown in the summary, and of the run folder."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _RunData:
+    """Where the images of a run lie."""
+
+    data_path: Path | None = None
+    """Where the images of the run lie now, if they have moved; the run folder remembers it."""
+    data_dir: Path | None = None
+    """Where its prepared tfds data lies now, likewise."""
+
+
 @dataclasses.dataclass(frozen=True)
-class _Evaluate:
+class _Evaluate(_RunData):
     """Evaluate trained models on images they have never seen, and write a report."""
 
     runs: Positional[tuple[Path, ...]]
@@ -123,7 +134,7 @@ class _Sample:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Encode:
+class _Encode(_RunData):
     """Encode images with a trained model."""
 
     run: Positional[Path]
@@ -137,7 +148,7 @@ class _Encode:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Reconstruct:
+class _Reconstruct(_RunData):
     """Encode and decode images with a trained model."""
 
     run: Positional[Path]
@@ -180,6 +191,8 @@ class _Prepare:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 when done, 2 on bad input, 1 on failure, 130 when interrupted."""
+    # A notebook hands its own backend down, which may not even be installed here.
+    os.environ["MPLBACKEND"] = "Agg"
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -234,8 +247,18 @@ def usage() -> str:
 
 def _parse(kind: type, command: str, arguments: list[str]) -> Any:
     """Read the arguments of a command into an object of its class."""
-    parsed = _read(_described(kind), command, arguments)
-    return kind(**vars(parsed))
+    return kind(**_with_homes(_read(_described(kind), command, arguments)))
+
+
+def _with_homes(parsed: Any) -> dict[str, Any]:
+    """Return arguments by name, paths among them with ~ for the home folder."""
+
+    def expanded(value):
+        if isinstance(value, tuple):
+            return tuple(map(expanded, value))
+        return user_path(value) if isinstance(value, Path) else value
+
+    return {name: expanded(value) for name, value in vars(parsed).items()}
 
 
 def _read(kind: type, command: str, arguments: list[str]) -> Any:
@@ -440,7 +463,7 @@ def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
     kind.__doc__ = "Fields of the experiment can be replaced by name."
     chosen = "" if name == experiment_method else f" --method {name}"
     parsed = _read(kind, f"{command} {experiment}{chosen}", rest)
-    parts = {part: type(parts[part])(**vars(getattr(parsed, part))) for part in parts}
+    parts = {part: type(parts[part])(**_with_homes(getattr(parsed, part))) for part in parts}
     own = parts.pop("run")
     config = dataclasses.replace(default, experiment=own.experiment, **parts)
     return config, own.run_dir or Path("runs") / config.experiment
@@ -498,12 +521,11 @@ def _evaluate(wanted: _Evaluate) -> int:
             "needs its own; leave --output out or rename one"
         )
     _quiet()
-    import avae_jax as av
     from avae_jax.evaluation import evaluate_run
     from avae_jax.evaluation.show import print_comparison, print_evaluation
 
     # All of them are read before the first is worked on.
-    runs = [av.load_run(path) for path in wanted.runs]
+    runs = [_load(wanted, path) for path in wanted.runs]
     several = len(runs) > 1
     summaries = []
     for run in runs:
@@ -577,9 +599,7 @@ def _encode(wanted: _Encode) -> int:
     _quiet()
     import numpy as np
 
-    import avae_jax as av
-
-    trained = av.load_run(wanted.run)
+    trained = _load(wanted, wanted.run)
     (array,) = _outputs(wanted, ".npy")
     z = trained.encode(_images_for(trained, wanted.images))
     np.save(array, z)
@@ -591,10 +611,9 @@ def _reconstruct(wanted: _Reconstruct) -> int:
     _quiet()
     import numpy as np
 
-    import avae_jax as av
     from avae_jax import figures
 
-    trained = av.load_run(wanted.run)
+    trained = _load(wanted, wanted.run)
     array, picture = _outputs(wanted, ".npy", ".png")
     images = _images_for(trained, wanted.images)
     x_recon = trained.reconstruct(images)
@@ -604,6 +623,13 @@ def _reconstruct(wanted: _Reconstruct) -> int:
     figures.save(figure, picture)
     print(f"{len(x_recon)} reconstructions: {array}, {picture}")
     return 0
+
+
+def _load(wanted: _RunData, path: Path) -> Any:
+    """Load a run, whose images may have moved."""
+    import avae_jax as av
+
+    return av.load_run(path, data_path=wanted.data_path, data_dir=wanted.data_dir)
 
 
 def _images_for(trained, name: str) -> Any:
@@ -677,8 +703,7 @@ def _outputs(wanted: Any, *suffixes: str) -> list[Path]:
     output = wanted.output
     if not output.parent.is_dir():
         raise ConfigError(f"output={output}: there is no folder {output.parent}")
-    if not os.access(output.parent, os.W_OK):
-        raise ConfigError(f"output={output}: no write permission in {output.parent}")
+    check_folder(output.parent, name="output")
     stem = output.with_suffix("") if output.suffix in (".npy", ".png", *suffixes) else output
     files = [stem.with_name(stem.name + suffix) for suffix in suffixes]
     for file in files:

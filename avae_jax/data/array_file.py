@@ -8,6 +8,7 @@ import numpy as np
 from avae_jax.data.checks import check_finite
 from avae_jax.data.errors import DataError
 from avae_jax.data.image_data import ImageData, with_drawn_splits
+from avae_jax.files import user_path
 
 IMAGE_KEYS = ("images", "imgs", "x", "x_train", "data")
 LABEL_KEYS = ("labels", "y", "y_train")
@@ -31,7 +32,7 @@ def read_array_file(path) -> tuple[np.ndarray, np.ndarray | None]:
       FileNotFoundError: if there is no such file.
       DataError: if the file or the array is unusable.
     """
-    path = os.path.expanduser(os.fspath(path))
+    path = os.fspath(user_path(path))
     if not os.path.exists(path):
         raise FileNotFoundError(f"file {path} does not exist: dataset 'array' needs a .npy or .npz")
     if os.path.isdir(path):

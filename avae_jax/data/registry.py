@@ -19,6 +19,7 @@ from avae_jax.data.shapes3d import SHAPES3D
 from avae_jax.data.shapes3d_like import load_shapes3d_like
 from avae_jax.data.sprites_like import load_sprites_like
 from avae_jax.data.tfds_dataset import TfdsDataset, data_dir_of, load_tfds, prepare_locally
+from avae_jax.files import user_path
 from avae_jax.registries import takes
 from avae_jax.text import nearest
 
@@ -127,9 +128,9 @@ def read_images(path):
       FileNotFoundError: if there is nothing there.
       DataError: if the images are unusable.
     """
-    if not Path(path).expanduser().exists():
+    if not user_path(path).exists():
         raise FileNotFoundError(f"{path} does not exist: give a folder or a .npy or .npz file")
-    if Path(path).expanduser().is_dir():
+    if user_path(path).is_dir():
         return read_image_folder(path)
     return read_array_file(path)[0]
 

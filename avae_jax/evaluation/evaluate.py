@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from avae_jax import metrics
@@ -22,7 +21,7 @@ from avae_jax.evaluation.samples import (
     pixel_features,
 )
 from avae_jax.evaluation.verdict import Finding, headline, judge
-from avae_jax.files import check_folder, write_atomically
+from avae_jax.files import check_folder, user_path, write_atomically
 from avae_jax.training.run import Run, load_run
 from avae_jax.training.writers import strict_json
 
@@ -91,7 +90,7 @@ def evaluate_run(
     own = output is None and quick and run.which == "best" and num_images == NUM_IMAGES
     if output is None:
         output = run.path if own else run.path / "evaluation"
-    folder = Path(output)
+    folder = user_path(output)
     check_folder(folder, name="output")
     # Files are read before the work that needs them at its end.
     spaces = _file_spaces(inception_weights, classifier)

@@ -72,6 +72,36 @@ def _digest(leaves: dict[str, Any]) -> int:
     return total
 
 
+def _as_stored(leaves: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+    """Return what to read leaves as: those that lie there in another precision on the host.
+
+    Which precision a state has depends on `jax_enable_x64`, and a checkpoint outlives that.
+    """
+
+    def of(name, leaf):
+        found = stored.get(name)
+        kinds = (jnp.floating, jnp.integer)
+        if (
+            found is None
+            or found.dtype == leaf.dtype
+            or not any(
+                jnp.issubdtype(found.dtype, kind) and jnp.issubdtype(leaf.dtype, kind)
+                for kind in kinds
+            )
+        ):
+            return leaf
+        return np.empty(leaf.shape, found.dtype)
+
+    return {name: of(name, leaf) for name, leaf in leaves.items()}
+
+
+def _as_asked(leaf: Any, asked: Any) -> Any:
+    """Return a leaf that was read, in the precision and the place that were asked for."""
+    if leaf.dtype == asked.dtype:
+        return leaf
+    return jax.device_put(leaf.astype(asked.dtype), asked.sharding)
+
+
 def _options(read_only: bool) -> ocp.CheckpointManagerOptions:
     def criterion(metrics):
         return metrics["criterion"]
@@ -119,7 +149,12 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.ERROR)
 
         self._repair_criteria()
-        self._manager = ocp.CheckpointManager(folder.resolve(), options=_options(read_only))
+        handlers = {name: ocp.StandardCheckpointHandler() for name in (MODEL, TRAINING)}
+        self._manager = ocp.CheckpointManager(
+            folder.resolve(),
+            options=_options(read_only),
+            item_handlers={**handlers, "meta": ocp.JsonCheckpointHandler()},
+        )
 
     def save(self, state: TrainState, *, criterion: float | None, info: dict[str, Any]) -> None:
         """Write the state in the background.
@@ -236,7 +271,10 @@ class Checkpoints:
 
     def _restore_step(self, step: int, target: dict[str, Any]):
         """Return the items asked for, checked to be what was saved, and what is beside them."""
-        wanted = {name: _flatten(item) for name, item in target.items()}
+        stored = self._manager.item_metadata(step)
+        wanted = {
+            name: _as_stored(_flatten(item), stored[name].tree) for name, item in target.items()
+        }
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -252,7 +290,11 @@ class Checkpoints:
                     raise CheckpointError(f"{name} is {leaf.dtype}{leaf.shape}, not as expected")
             if _digest(restored[item]) != meta["digest"][item]:
                 raise CheckpointError("its checksum does not fit its contents")
-            items[item] = _unflatten(target[item], restored[item])
+            asked = _flatten(target[item])
+            items[item] = _unflatten(
+                target[item],
+                {name: _as_asked(leaf, asked[name]) for name, leaf in restored[item].items()},
+            )
         return items, meta
 
     def wait(self) -> None:

@@ -13,14 +13,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from avae_jax import data as datasets
+from avae_jax.files import user_path
 from avae_jax.training.checkpoint import Checkpoints
-from avae_jax.training.config import Config, check_config, to_dict
+from avae_jax.training.config import Config, check_config, to_dict, with_absolute_paths
 from avae_jax.training.means import Means
 from avae_jax.training.preflight import introduce
 from avae_jax.training.progress import Progress
 from avae_jax.training.run_folder import (
     check_run_dir,
     check_same_data,
+    hold_run_dir,
     prepare_run_dir,
     read_facts,
     write_json,
@@ -72,31 +74,35 @@ def train(
 
     Raises:
       ConfigError: the configuration does not fit the data, the devices or the folder's.
+      ValueError: another process trains in the folder.
       TrainingError: the loss was not finite for many steps in a row.
       Interrupted: after SIGINT or SIGTERM; the state is saved.
       OSError: the folder cannot be written.
     """
     # Refuse what cannot be run before anything is loaded.
-    run_dir = Path(run_dir)
     check_config(config)
+    run_dir, config = user_path(run_dir), with_absolute_paths(config)
     check_run_dir(config, run_dir)
-    # What was found for the run when it began holds for all of it.
-    new = not (run_dir / "config.json").exists()
-    facts = None if new else read_facts(run_dir)["method"]
-    setup = make_setup(
-        config, dataset=dataset, encoder=encoder, decoder=decoder, facts=facts, mesh=mesh
-    )
-    if not new:
-        check_same_data(setup, run_dir)
-    # From here on the folder holds a run.
-    trainer = Trainer(setup)
-    if new:
-        prepare_run_dir(setup, run_dir)
-    checkpoints = Checkpoints(run_dir / "checkpoints")
-    try:
-        _train(trainer, run_dir, checkpoints)
-    finally:
-        checkpoints.close()
+    with hold_run_dir(run_dir):
+        # Nobody has begun another run there since.
+        check_run_dir(config, run_dir)
+        # What was found for the run when it began holds for all of it.
+        new = not (run_dir / "config.json").exists()
+        facts = None if new else read_facts(run_dir)["method"]
+        setup = make_setup(
+            config, dataset=dataset, encoder=encoder, decoder=decoder, facts=facts, mesh=mesh
+        )
+        if not new:
+            check_same_data(setup, run_dir)
+        # From here on the folder holds a run.
+        trainer = Trainer(setup)
+        if new:
+            prepare_run_dir(setup, run_dir)
+        checkpoints = Checkpoints(run_dir / "checkpoints")
+        try:
+            _train(trainer, run_dir, checkpoints)
+        finally:
+            checkpoints.close()
     return run_dir
 
 

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from avae_jax.checks import check_count
-from avae_jax.files import write_atomically
+from avae_jax.files import user_path, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class JsonLinesWriter(MetricWriter):
           ValueError: `start_step` is negative.
         """
         check_count("start_step", start_step, minimum=0)
-        self._path = Path(path)
+        self._path = user_path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists():
             _drop_rows_after(self._path, start_step)
@@ -117,7 +117,7 @@ class TensorBoardWriter(MetricWriter):
           start_step: the step of the checkpoint the run continues from; TensorBoard then hides
             later steps that an earlier process wrote.
         """
-        self._folder, self._start_step = Path(folder), start_step
+        self._folder, self._start_step = user_path(folder), start_step
         self._opened: Any = None
         self._closed = False
 
@@ -224,7 +224,7 @@ def create_default_writer(run_dir, *, start_step: int = 0) -> MultiWriter:
 
     if jax.process_index() != 0:
         return MultiWriter([])
-    run_dir = Path(run_dir)
+    run_dir = user_path(run_dir)
     writers: list[MetricWriter] = [JsonLinesWriter(run_dir / METRICS_FILE, start_step=start_step)]
     if importlib.util.find_spec("tensorboardX") is not None:
         writers.append(TensorBoardWriter(run_dir / "tensorboard", start_step=start_step))
@@ -246,7 +246,7 @@ def read_metrics(path) -> list[dict[str, Any]]:
     Raises:
       FileNotFoundError: there is no such file.
     """
-    path = Path(path)
+    path = user_path(path)
     path = path / METRICS_FILE if path.is_dir() else path
     merged: dict[int, dict[str, Any]] = {}
     for _, row in _rows(path):
