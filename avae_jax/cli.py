@@ -11,6 +11,7 @@ import importlib.resources
 import inspect
 import io
 import itertools
+import logging
 import os
 import re
 import subprocess
@@ -24,7 +25,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from avae_jax.files import check_folder, user_path
+from avae_jax.files import check_folder, user_path, write_atomically, written_whole
 from avae_jax.methods import DEFAULT, METHODS
 from avae_jax.text import nearest
 from avae_jax.training.config import (
@@ -142,7 +143,8 @@ class _Encode(_RunData):
     images: Positional[str]
     """train, validation or test (the run's own splits), a folder of images, or a .npy/.npz file."""
     output: Path = Path("codes.npy")
-    """Where to write the codes, float32 [n, latent_dim]."""
+    """Where to write the codes, float32 [n, latent_dim]; beside images of a folder, OUTPUT.csv says
+    which file each row is of."""
     overwrite: bool = False
     """Replace a file that is there."""
 
@@ -156,7 +158,8 @@ class _Reconstruct(_RunData):
     images: Positional[str]
     """train, validation or test (the run's own splits), a folder of images, or a .npy/.npz file."""
     output: Path = Path("reconstructions")
-    """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (the first 48 beside theirs)."""
+    """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (the first 48 beside theirs);
+    beside images of a folder, OUTPUT.csv says which file each row is of."""
     overwrite: bool = False
     """Replace files that are there."""
 
@@ -193,6 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 when done, 2 on bad input, 1 on failure, 130 when interrupted."""
     # A notebook hands its own backend down, which may not even be installed here.
     os.environ["MPLBACKEND"] = "Agg"
+    # What Orbax leaves unfinished when a write fails, it reports long after it raised the failure.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -574,7 +580,6 @@ def _classifier(wanted: _Classifier) -> int:
 
 def _sample(wanted: _Sample) -> int:
     _quiet()
-    import numpy as np
 
     import avae_jax as av
     from avae_jax import figures
@@ -582,7 +587,7 @@ def _sample(wanted: _Sample) -> int:
     trained = av.load_run(wanted.run)
     array, picture = _outputs(wanted, ".npy", ".png")
     x = trained.sample(wanted.num_samples, scale=_number_or_name(wanted.scale), seed=wanted.seed)
-    np.save(array, x)
+    _save_array(array, x)
     figures.save(figures.make_image_grid(x, value_range=trained.method.value_range), picture)
     print(f"{len(x)} samples: {array}, {picture}")
     return 0
@@ -597,13 +602,13 @@ def _number_or_name(text: str) -> str | float:
 
 def _encode(wanted: _Encode) -> int:
     _quiet()
-    import numpy as np
 
     trained = _load(wanted, wanted.run)
-    (array,) = _outputs(wanted, ".npy")
-    z = trained.encode(_images_for(trained, wanted.images))
-    np.save(array, z)
-    print(f"{z.shape[0]} codes of {z.shape[1]} dimensions: {array}")
+    array, table = _outputs(wanted, ".npy", ".csv")
+    images, files = _images_for(trained, wanted.images)
+    z = trained.encode(images)
+    written = _write_rows(array, z, table, files)
+    print(f"{z.shape[0]} codes of {z.shape[1]} dimensions: {written}")
     return 0
 
 
@@ -614,14 +619,14 @@ def _reconstruct(wanted: _Reconstruct) -> int:
     from avae_jax import figures
 
     trained = _load(wanted, wanted.run)
-    array, picture = _outputs(wanted, ".npy", ".png")
-    images = _images_for(trained, wanted.images)
+    array, picture, table = _outputs(wanted, ".npy", ".png", ".csv")
+    images, files = _images_for(trained, wanted.images)
     x_recon = trained.reconstruct(images)
-    np.save(array, x_recon)
-    x = np.asarray(trained.method.to_float(images[:48]))
+    written = _write_rows(array, x_recon, table, files)
+    x = np.asarray(trained.method.to_float(trained.as_trained(images)[:48]))
     figure = figures.make_reconstructions(x, x_recon[:48], value_range=trained.method.value_range)
     figures.save(figure, picture)
-    print(f"{len(x_recon)} reconstructions: {array}, {picture}")
+    print(f"{len(x_recon)} reconstructions: {written}, {picture}")
     return 0
 
 
@@ -632,8 +637,29 @@ def _load(wanted: _RunData, path: Path) -> Any:
     return av.load_run(path, data_path=wanted.data_path, data_dir=wanted.data_dir)
 
 
-def _images_for(trained, name: str) -> Any:
-    """Load one of the run's own splits, or a user's images."""
+def _write_rows(array: Path, rows: Any, table: Path, files: Sequence[str] | None) -> str:
+    """Write an array and, where its rows are of files, their names; return what was written."""
+    import csv
+
+    _save_array(array, rows)
+    if files is None:
+        return str(array)
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("row", "file"), *enumerate(files)])
+    # A file's name need not be text.
+    write_atomically(table, text.getvalue().encode("utf-8", "surrogateescape"))
+    return f"{array}, {table}"
+
+
+def _save_array(path: Path, array: Any) -> None:
+    import numpy as np
+
+    with written_whole(path) as file:
+        np.save(file, array)
+
+
+def _images_for(trained, name: str) -> tuple[Any, Sequence[str] | None]:
+    """Load one of the run's own splits, or a user's images, and the names of their files."""
     import numpy as np
 
     from avae_jax import data
@@ -642,7 +668,9 @@ def _images_for(trained, name: str) -> Any:
         from avae_jax.training.run import run_data
 
         dataset = run_data(trained)
-        return np.asarray(dataset.images[getattr(dataset.splits, name)])
+        rows = getattr(dataset.splits, name)
+        files = None if dataset.files is None else [dataset.files[row] for row in rows]
+        return np.asarray(dataset.images[rows]), files
     if not Path(name).expanduser().exists():
         raise ConfigError(
             f"images={name}: name train, validation or test, a folder of images, or a .npy/.npz "
@@ -722,8 +750,6 @@ def _say(line: str) -> None:
 
 def _quiet() -> None:
     """Keep the chatter of libraries off the terminal."""
-    import logging
-
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
     for name in ("jax", "tensorboardX"):

@@ -70,6 +70,11 @@ def written_whole(path, mode: str = "wb") -> Iterator[IO[Any]]:
         with contextlib.suppress(FileNotFoundError):
             shutil.copymode(path, scratch)
         os.replace(scratch, path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        # A full disk names no file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -114,7 +114,7 @@ def load_dataset(
     return LOADERS[name](**sizes)
 
 
-def read_images(path):
+def read_images(path) -> tuple[Any, list[str] | None]:
     """Read all images at a path, without splits.
 
     Args:
@@ -122,7 +122,7 @@ def read_images(path):
 
     Returns:
       `[n, height, width, channels]` or `[n, features]`, uint8 or float32; for a large folder a
-      lazy reader that is indexed like an array.
+      lazy reader that is indexed like an array. The names of their files within a folder, or None.
 
     Raises:
       FileNotFoundError: if there is nothing there.
@@ -132,7 +132,7 @@ def read_images(path):
         raise FileNotFoundError(f"{path} does not exist: give a folder or a .npy or .npz file")
     if user_path(path).is_dir():
         return read_image_folder(path)
-    return read_array_file(path)[0]
+    return read_array_file(path)[0], None
 
 
 def prepare_dataset(name: str, data_dir=None) -> Path:

@@ -60,7 +60,7 @@ def train(
         whose `config` can be given); or a `Config`, as it is.
       run_dir: the run folder; one that holds the same run is continued. None is a temporary folder
         that lives as long as the run.
-      labels: `[n]` integer classes of an array, for figures and metrics.
+      labels: `[n]` integer classes of an array, for figures and metrics; -1 is an image without.
       validation_size: validation images; of an array also a share of it, None is a tenth.
       test_size: test images, likewise; None is a fifth.
       encoder: a Flax module, or its import path, in place of the one that is chosen.

@@ -10,6 +10,8 @@ import gc
 import json
 import logging
 import math
+import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -134,6 +136,20 @@ def _quiet_failures() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise what the system refused, a full disk for one, as the `OSError` that it is."""
+    try:
+        yield
+    except ValueError as error:
+        # TensorStore gives a page of text instead.
+        found = re.search(r"os_error_code='(\d+)'", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number)) from None
+
+
 class Checkpoints:
     """The checkpoints of a run folder: the two latest and the best by the criterion.
 
@@ -145,8 +161,8 @@ class Checkpoints:
     def __init__(self, folder: Path, *, read_only: bool = False):
         self._folder = folder
         self._read_only = read_only
-        # Orbax logs every save and restore; a run's log is its own.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax logs every save and restore, and a failure page by page before it raises it.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
 
         self._repair_criteria()
         handlers = {name: ocp.StandardCheckpointHandler() for name in (MODEL, TRAINING)}
@@ -163,6 +179,9 @@ class Checkpoints:
           state: what to save; may be donated as soon as this returns.
           criterion: that of the validation, lower is better; None between two validations.
           info: JSON values to keep beside it.
+
+        Raises:
+          OSError: this or the last state cannot be written.
         """
         items = {name: _flatten(item) for name, item in _items(state).items()}
         step = int(state.step)
@@ -174,15 +193,16 @@ class Checkpoints:
             "criterion": criterion,
             "digest": {name: _digest(leaves) for name, leaves in items.items()},
         }
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **{name: ocp.args.StandardSave(leaves) for name, leaves in items.items()},
-                meta=ocp.args.JsonSave(meta),
-            ),
-            metrics={"criterion": criterion},
-            force=step not in self._manager.all_steps(),
-        )
+        with _system_errors():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **{name: ocp.args.StandardSave(leaves) for name, leaves in items.items()},
+                    meta=ocp.args.JsonSave(meta),
+                ),
+                metrics={"criterion": criterion},
+                force=step not in self._manager.all_steps(),
+            )
 
     def restore(
         self,
@@ -299,8 +319,10 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Block until the last save is on disk."""
-        self._manager.wait_until_finished()
+        with _system_errors():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Finish writing and release the folder."""
-        self._manager.close()
+        with _system_errors():
+            self._manager.close()

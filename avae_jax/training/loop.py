@@ -1,6 +1,7 @@
 """The training loop: one for every method."""
 
 import dataclasses
+import errno
 import os
 import signal
 import time
@@ -36,6 +37,8 @@ from avae_jax.training.writers import MetricWriter, create_default_writer
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Give up after so many consecutive steps without a finite gradient."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 SHOW_EVERY = 0.5
 """Seconds between two looks at an epoch's means."""
@@ -75,7 +78,7 @@ def train(
     Raises:
       ConfigError: the configuration does not fit the data, the devices or the folder's.
       ValueError: another process trains in the folder.
-      TrainingError: the loss was not finite for many steps in a row.
+      TrainingError: the loss was not finite for many steps in a row, or the disk is full.
       Interrupted: after SIGINT or SIGTERM; the state is saved.
       OSError: the folder cannot be written.
     """
@@ -100,9 +103,17 @@ def train(
             prepare_run_dir(setup, run_dir)
         checkpoints = Checkpoints(run_dir / "checkpoints")
         try:
-            _train(trainer, run_dir, checkpoints)
-        finally:
-            checkpoints.close()
+            try:
+                _train(trainer, run_dir, checkpoints)
+            finally:
+                checkpoints.close()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise TrainingError(
+                f"run_dir={run_dir} cannot grow ({error.strerror}): make room and train again, "
+                "which goes on from its last whole checkpoint"
+            ) from None
     return run_dir
 
 

@@ -54,6 +54,7 @@ class Run:
       variables: parameters and batch statistics, as they were evaluated.
       step: steps trained.
       which: of the run's checkpoints, "best" or "latest".
+      black_and_white: whether it was trained on pixels of 0 and 255 alone.
       dataset: the images it was trained on, where its configuration does not name them.
       keeper: deletes a temporary run folder when nothing refers to it any more.
     """
@@ -64,6 +65,7 @@ class Run:
     variables: Variables
     step: int
     which: str = "best"
+    black_and_white: bool = False
     dataset: datasets.ImageData | None = None
     keeper: Any = None
 
@@ -101,8 +103,9 @@ class Run:
         """Encode images.
 
         Args:
-          x: `[n, ...]` uint8 or float32 images, floats in the decoder's range; those of one channel
-            may lack it.
+          x: `[n, ...]` uint8, bool or float32 images, floats in the decoder's range; those of one
+            channel may lack it. uint8 of 0 and 1 alone is black and white to a model that was
+            trained on such images, and next to black to any other.
 
         Returns:
           Codes `[n, latent_dim]` float32; posterior means for a stochastic encoder.
@@ -125,9 +128,7 @@ class Run:
         Raises:
           ValueError: as `encode`.
         """
-        x = x if hasattr(x, "shape") else np.asarray(x)
-        if (*x.shape[1:], 1) == self.method.image_shape:
-            x = np.asarray(x)[..., None]
+        x = self.as_trained(x)
         if tuple(x.shape[1:]) != self.method.image_shape:
             raise ValueError(
                 f"images have shape {x.shape}: this model takes [n, "
@@ -135,6 +136,21 @@ class Run:
             )
         datasets.check_images(x, self.method.value_range, self.method.activation)
         return self.map_rows(self._encode, x)
+
+    def as_trained(self, x: Any) -> Any:
+        """Return images as the model was trained on them, with channels and pixels up to 255.
+
+        Args:
+          x: `[n, ...]` images, as `encode` takes them.
+        """
+        x = x if hasattr(x, "shape") else np.asarray(x)
+        if x.dtype == np.bool_:
+            x = np.asarray(x).astype(np.uint8) * np.uint8(255)
+        elif self.black_and_white:
+            x = datasets.black_and_white(x)
+        if (*x.shape[1:], 1) == self.method.image_shape:
+            x = np.asarray(x[:])[..., None]
+        return x
 
     def draw_codes(self, x: np.ndarray, *, seed: int = 0) -> np.ndarray:
         """Draw one code of each image from the posterior: the aggregate posterior is made of these.
@@ -367,7 +383,15 @@ def load_run(
     )
     method = config.method.make(setting, facts["method"])
     variables, step = _restore(path, method, which, say)
-    return Run(path=path, config=config, method=method, variables=variables, step=step, which=which)
+    return Run(
+        path=path,
+        config=config,
+        method=method,
+        variables=variables,
+        step=step,
+        which=which,
+        black_and_white=facts.get("black_and_white", False),
+    )
 
 
 def _restore(path: Path, method: Method, which: str, say) -> tuple[Variables, int]:

@@ -22,6 +22,8 @@ FORMAT = 2
 LOCK_FILE = "run.lock"
 """Held by the process that trains in the folder."""
 
+_ROWS_LOOKED_AT = 1000
+
 _NEEDED = ("image_shape", "num_images")
 # What a folder holds before its config.json, which makes it a run's.
 _FIRST = {LOCK_FILE, "splits.npz", "facts.json"}
@@ -130,6 +132,10 @@ def prepare_run_dir(setup: Setup, run_dir: Path) -> None:
         {
             "format": FORMAT,
             **describe_data(setup),
+            # Images of 0 and 1 to encode are then meant as the same.
+            "black_and_white": datasets.holds_only(
+                setup.dataset.images, (0, 255), num_samples=_ROWS_LOOKED_AT
+            ),
             "method": dict(setup.method.facts),
             "versions": versions,
         },
