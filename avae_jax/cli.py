@@ -669,7 +669,8 @@ def _images_for(trained, name: str) -> tuple[Any, Sequence[str] | None]:
 
         dataset = run_data(trained)
         rows = getattr(dataset.splits, name)
-        files = None if dataset.files is None else [dataset.files[row] for row in rows]
+        names = dataset.files
+        files = None if names is None else [str(names[row]) for row in rows]
         return np.asarray(dataset.images[rows]), files
     if not Path(name).expanduser().exists():
         raise ConfigError(

@@ -146,7 +146,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
     (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "set")
     images, names = read_image_folder(tmp_path / "set")
     np.testing.assert_array_equal(images[..., 0], pixels)
-    assert names == ["a.png", "linked/b.png", "linked/deep/c.png"]
+    assert names == ["a.png", "linked/b.png", "twice/c.png"]
 
 
 def test_what_is_left_out_is_said_once_with_a_count(rgb):
@@ -162,7 +162,7 @@ def test_what_is_left_out_is_said_once_with_a_count(rgb):
         images, _ = read_image_folder(path)
     left_out, several = (str(warning.message) for warning in caught)
     assert "4 files are left out" in left_out
-    assert left_out.endswith(": 2 .heic, 1 .txt, 1 without a suffix") or "2 .heic" in left_out
+    assert ": 2 .heic, 1 " in left_out
     assert "2 of 14 files hold several frames" in several
     np.testing.assert_array_equal(images[-2:], pixels[[0, 0]])
 
