@@ -528,12 +528,13 @@ def _evaluate(wanted: _Evaluate) -> int:
         )
     _quiet()
     from avae_jax.evaluation import evaluate_run
+    from avae_jax.evaluation.parts import forget_parts
     from avae_jax.evaluation.show import print_comparison, print_evaluation
 
     # All of them are read before the first is worked on.
     runs = [_load(wanted, path) for path in wanted.runs]
     several = len(runs) > 1
-    summaries = []
+    summaries, folders = [], []
     for run in runs:
         output = wanted.output
         if several:
@@ -550,13 +551,17 @@ def _evaluate(wanted: _Evaluate) -> int:
                 iwae_samples=wanted.iwae_samples,
                 factors=wanted.factors,
                 output=output,
+                keep_parts=several,
                 say=_say,
             )
         )
         folder = output or run.path / "evaluation"
+        folders.append(folder)
         print_evaluation(summaries[-1], folder / "report.html", folder / "summary.json")
     if several:
         print_comparison(summaries, wanted.output or Path("evaluation"))
+        for folder in folders:
+            forget_parts(folder)
     return 0
 
 
