@@ -450,11 +450,11 @@ def test_a_full_disk_ends_in_one_line_and_training_goes_on(
     shutil.copytree(finished, folder)
     shutil.rmtree(folder / "checkpoints" / "16")
 
-    def full(self):
+    def full(self, *arguments, **options):
         raise ValueError("RESOURCE_EXHAUSTED: Error writing [os_error_code='28' more='\n']")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ocp.CheckpointManager, "wait_until_finished", full)
+        patch.setattr(ocp.CheckpointManager, "save", full)
         with pytest.raises(loop.TrainingError, match=r"cannot grow \(No space left.*make room"):
             loop.train(config, folder, dataset=blobs)
     loop.train(config, folder, dataset=blobs)
