@@ -272,14 +272,13 @@ def test_sample_encode_and_reconstruct(run_dir, capsys, tmp_path):
     (tmp_path / "mine").mkdir()
     for row, name in enumerate(("b.png", "a, b.png")):
         Image.fromarray(x[row, ..., 0]).save(tmp_path / "mine" / name)
-    folder = ["encode", str(run_dir), str(tmp_path / "mine"), "--output", str(tmp_path / "mine")]
+    folder = ["encode", str(run_dir), str(tmp_path / "mine"), "--output", str(tmp_path / "own")]
     assert cli.run(folder) == 0
     np.testing.assert_allclose(
-        np.load(tmp_path / "mine.npy"), av.load_run(run_dir).encode(x[1::-1]), rtol=1e-5
+        np.load(tmp_path / "own.npy"), av.load_run(run_dir).encode(x[1::-1]), rtol=1e-5
     )
-    with open(tmp_path / "mine.csv", newline="") as table:
+    with open(tmp_path / "own.csv", newline="") as table:
         assert list(csv.reader(table)) == [["row", "file"], ["0", "a, b.png"], ["1", "b.png"]]
-    np.save(tmp_path / "mine.npy", x)
     out = str(tmp_path / "recon")
     assert cli.run(["reconstruct", str(run_dir), mine, "--output", out]) == 0
     assert np.load(f"{out}.npy").shape == x.shape
