@@ -16,12 +16,14 @@ import re
 import textwrap
 import types
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.conf import OmitArgPrefixes
 
 from avae_jax.completion import Option
+from avae_jax.files import user_path
 from avae_jax.methods import METHODS
 from avae_jax.text import KINDS, closest, refusal
 from avae_jax.training.config import ConfigError
@@ -144,7 +146,18 @@ def read(kind: type, command: str, words: Sequence[str], *, operands: str) -> An
     arguments = arguments_of(kind, operands=operands)
     described = _described(kind, arguments)
     _check_words(arguments, command, words, operands)
-    return kind(**vars(_read_checked(described, command, words)))
+    return kind(**_with_homes(_read_checked(described, command, words)))
+
+
+def _with_homes(parsed: Any) -> dict[str, Any]:
+    """Return arguments by name, paths among them with ~ for the home folder."""
+
+    def expanded(value):
+        if isinstance(value, tuple):
+            return tuple(map(expanded, value))
+        return user_path(value) if isinstance(value, Path) else value
+
+    return {name: expanded(value) for name, value in vars(parsed).items()}
 
 
 def read_parts(parts: dict[str, Any], command: str, words: Sequence[str]) -> dict[str, Any]:
@@ -172,7 +185,7 @@ def read_parts(parts: dict[str, Any], command: str, words: Sequence[str]) -> dic
     kind.__doc__ = "Fields of the experiment can be replaced by name."
     _check_words(every, command, words, "")
     parsed = _read_checked(kind, command, words)
-    return {name: type(parts[name])(**vars(getattr(parsed, name))) for name in parts}
+    return {name: type(parts[name])(**_with_homes(getattr(parsed, name))) for name in parts}
 
 
 def options_of(arguments: Iterable[Argument]) -> dict[str, Option]:

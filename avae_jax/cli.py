@@ -6,7 +6,9 @@ An error is one line on standard error and exit code 2; an interrupted run exits
 import contextlib
 import dataclasses
 import importlib.resources
+import io
 import itertools
+import logging
 import os
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from typing import Any, Literal, get_type_hints
 from tyro.conf import Positional
 
 from avae_jax.arguments import arguments_of, options_of, read, read_parts, wants_help
+from avae_jax.files import check_folder, write_atomically, written_whole
 from avae_jax.methods import DEFAULT, METHODS
 from avae_jax.text import nearest, refusal
 from avae_jax.training.config import (
@@ -47,8 +50,18 @@ class _Run:
     """Name shown in the summary, and of the run folder."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _RunData:
+    """Where the images of a run lie."""
+
+    data_path: Path | None = None
+    """Where the images of the run lie now, if they have moved; the run folder remembers it."""
+    data_dir: Path | None = None
+    """Where its prepared tfds data lies now, likewise."""
+
+
 @dataclasses.dataclass(frozen=True)
-class _Evaluate:
+class _Evaluate(_RunData):
     """Evaluate trained models on images they have never seen, and write a report."""
 
     runs: Positional[tuple[Path, ...]]
@@ -117,7 +130,7 @@ class _Sample:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Encode:
+class _Encode(_RunData):
     """Encode images with a trained model."""
 
     run: Positional[Path]
@@ -125,13 +138,14 @@ class _Encode:
     images: Positional[Literal["train", "validation", "test"] | str]
     """train, validation or test (the run's own splits), a folder of images, or a .npy/.npz file."""
     output: Path = Path("codes.npy")
-    """Where to write the codes, float32 [n, latent_dim]."""
+    """Where to write the codes, float32 [n, latent_dim]; beside images of a folder, OUTPUT.csv says
+    which file each row is of."""
     overwrite: bool = False
     """Replace a file that is there."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Reconstruct:
+class _Reconstruct(_RunData):
     """Encode and decode images with a trained model."""
 
     run: Positional[Path]
@@ -140,7 +154,7 @@ class _Reconstruct:
     """train, validation or test (the run's own splits), a folder of images, or a .npy/.npz file."""
     output: Path = Path("reconstructions")
     """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (24 of them, from all over the
-    images, under theirs)."""
+    images, under theirs); beside images of a folder, OUTPUT.csv says which file each row is of."""
     overwrite: bool = False
     """Replace files that are there."""
 
@@ -190,6 +204,11 @@ class _Completion:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 when done, 2 on bad input, 1 on failure, 130 when interrupted."""
+    # A notebook hands its own backend down, which may not even be installed here.
+    os.environ["MPLBACKEND"] = "Agg"
+    # What Orbax leaves unfinished when a write fails, it reports long after it raised the failure.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -344,12 +363,12 @@ def _evaluate(wanted: _Evaluate) -> int:
             "needs its own; leave --output out or rename one"
         )
     _quiet()
-    import avae_jax as av
     from avae_jax.evaluation import evaluate_run
+    from avae_jax.evaluation.parts import forget_parts
     from avae_jax.evaluation.show import print_comparison, print_evaluation
 
     # All of them are read before the first is worked on.
-    runs = [av.load_run(path) for path in wanted.runs]
+    runs = [_load(wanted, path) for path in wanted.runs]
     several = len(runs) > 1
     summaries, folders = [], []
     for run in runs:
@@ -368,6 +387,7 @@ def _evaluate(wanted: _Evaluate) -> int:
                 iwae_samples=wanted.iwae_samples,
                 factors=wanted.factors,
                 output=output,
+                keep_parts=several,
                 say=_say,
             )
         )
@@ -376,6 +396,8 @@ def _evaluate(wanted: _Evaluate) -> int:
         print_evaluation(summaries[-1], folder / "report.html", folder / "summary.json")
     if several:
         print_comparison(summaries, folders, wanted.output or Path("evaluation"))
+        for folder in folders:
+            forget_parts(folder)
     return 0
 
 
@@ -399,7 +421,6 @@ def _classifier(wanted: _Classifier) -> int:
 
 def _sample(wanted: _Sample) -> int:
     _quiet()
-    import numpy as np
 
     import avae_jax as av
     from avae_jax import figures
@@ -408,7 +429,7 @@ def _sample(wanted: _Sample) -> int:
     array, picture = _outputs(wanted, ".npy", ".png")
     prior = trained.prior(wanted.scale)
     x = trained.sample(wanted.num_samples, scale=wanted.scale, seed=wanted.seed)
-    np.save(array, x)
+    _save_array(array, x)
     figures.save(figures.make_image_grid(x, value_range=trained.method.value_range), picture)
     drawn = f"codes from {prior.describe()}"
     if isinstance(wanted.scale, str):
@@ -423,15 +444,13 @@ def _sample(wanted: _Sample) -> int:
 
 def _encode(wanted: _Encode) -> int:
     _quiet()
-    import numpy as np
 
-    import avae_jax as av
-
-    trained = av.load_run(wanted.run)
-    (array,) = _outputs(wanted, ".npy")
-    z = trained.encode(_images_for(trained, wanted.images))
-    np.save(array, z)
-    print(f"{z.shape[0]} codes of {z.shape[1]} dimensions: {array}")
+    trained = _load(wanted, wanted.run)
+    array, table = _outputs(wanted, ".npy", ".csv")
+    images, files = _images_for(trained, wanted.images)
+    z = trained.encode(images)
+    written = _write_rows(array, z, table, files)
+    print(f"{z.shape[0]} codes of {z.shape[1]} dimensions: {written}")
     return 0
 
 
@@ -439,23 +458,50 @@ def _reconstruct(wanted: _Reconstruct) -> int:
     _quiet()
     import numpy as np
 
-    import avae_jax as av
     from avae_jax import figures
 
-    trained = av.load_run(wanted.run)
-    array, picture = _outputs(wanted, ".npy", ".png")
-    images = _images_for(trained, wanted.images)
+    trained = _load(wanted, wanted.run)
+    array, picture, table = _outputs(wanted, ".npy", ".png", ".csv")
+    images, files = _images_for(trained, wanted.images)
     x_recon = trained.reconstruct(images)
-    np.save(array, x_recon)
-    x = np.asarray(trained.method.to_float(images))
+    written = _write_rows(array, x_recon, table, files)
+    x = np.asarray(trained.method.to_float(trained.as_trained(images)))
     figure = figures.make_reconstructions(x, x_recon, value_range=trained.method.value_range)
     figures.save(figure, picture)
-    print(f"{len(x_recon)} reconstructions: {array}, {picture}")
+    print(f"{len(x_recon)} reconstructions: {written}, {picture}")
     return 0
 
 
-def _images_for(trained, name: str) -> Any:
-    """Load one of the run's own splits, or a user's images."""
+def _load(wanted: _RunData, path: Path) -> Any:
+    """Load a run, whose images may have moved."""
+    import avae_jax as av
+
+    return av.load_run(path, data_path=wanted.data_path, data_dir=wanted.data_dir)
+
+
+def _write_rows(array: Path, rows: Any, table: Path, files: Sequence[str] | None) -> str:
+    """Write an array and, where its rows are of files, their names; return what was written."""
+    import csv
+
+    _save_array(array, rows)
+    if files is None:
+        return str(array)
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("row", "file"), *enumerate(files)])
+    # A file's name need not be text.
+    write_atomically(table, text.getvalue().encode("utf-8", "surrogateescape"))
+    return f"{array}, {table}"
+
+
+def _save_array(path: Path, array: Any) -> None:
+    import numpy as np
+
+    with written_whole(path) as file:
+        np.save(file, array)
+
+
+def _images_for(trained, name: str) -> tuple[Any, Sequence[str] | None]:
+    """Load one of the run's own splits, or a user's images, and the names of their files."""
     import numpy as np
 
     from avae_jax import data
@@ -464,7 +510,10 @@ def _images_for(trained, name: str) -> Any:
         from avae_jax.training.run import run_data
 
         dataset = run_data(trained)
-        return np.asarray(dataset.images[getattr(dataset.splits, name)])
+        rows = getattr(dataset.splits, name)
+        names = dataset.files
+        files = None if names is None else [str(names[row]) for row in rows]
+        return np.asarray(dataset.images[rows]), files
     if not Path(name).expanduser().exists():
         files = "a folder of images or a .npy/.npz file that is there"
         splits = ("train", "validation", "test")
@@ -544,8 +593,7 @@ def _outputs(wanted: Any, *suffixes: str) -> list[Path]:
     output = wanted.output
     if not output.parent.is_dir():
         raise ConfigError(f"output={output}: there is no folder {output.parent}")
-    if not os.access(output.parent, os.W_OK):
-        raise ConfigError(f"output={output}: no write permission in {output.parent}")
+    check_folder(output.parent, name="output")
     stem = output.with_suffix("") if output.suffix in (".npy", ".png", *suffixes) else output
     files = [stem.with_name(stem.name + suffix) for suffix in suffixes]
     for file in files:
@@ -564,8 +612,6 @@ def _say(line: str) -> None:
 
 def _quiet() -> None:
     """Keep the chatter of libraries off the terminal."""
-    import logging
-
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
     for name in ("jax", "tensorboardX"):

@@ -3,14 +3,35 @@
 import contextlib
 import importlib.util
 import os
+import platform
 import shutil
 import sys
+import tempfile
 import traceback
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: `locked` refuses nobody there.
+    fcntl = None
+
+
+def user_path(path) -> Path:
+    """Return a path that a user gave, with ~ for the home folder.
+
+    Raises:
+      ValueError: the home folder is of a user who has none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"path must begin with a home folder that exists, got {path}: write the folder out"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -49,6 +70,11 @@ def written_whole(path, mode: str = "wb") -> Iterator[IO[Any]]:
         with contextlib.suppress(FileNotFoundError):
             shutil.copymode(path, scratch)
         os.replace(scratch, path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        # A full disk names no file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -80,17 +106,74 @@ def check_folder(folder, *, name: str) -> None:
     place = Path(folder).absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
-    if not place.is_dir():
-        raise ValueError(f"{name}={folder}: {place} is a file, not a folder; choose another")
-    if not os.access(place, os.W_OK):
-        raise ValueError(f"{name}={folder}: no write permission in {place}; choose another")
+    problem = "" if place.is_dir() else f"{place} is a file"
+    if not problem:
+        # Permissions alone do not tell: a disk may be read-only, and /proc takes no files.
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                return
+        except PermissionError:
+            problem = f"no write permission in {place}"
+        except OSError as error:
+            problem = f"in {place}: {error.strerror}"
+    raise ValueError(
+        f"{name} must be a folder that can be written to, got {folder} ({problem}): choose another"
+    )
+
+
+@contextlib.contextmanager
+def locked(file: Path, *, name: str) -> Iterator[None]:
+    """Keep every other process out of what a file stands for, until the block ends.
+
+    The lock is the system's (`flock`): it goes with the process, however that ends. Disks without
+    locks, and Windows, refuse nobody.
+
+    Args:
+      file: made where it is missing, and left there; it names its last holder.
+      name: what to call its folder in an error.
+
+    Raises:
+      ValueError: another process has it; the message names that process.
+      OSError: the file cannot be made.
+    """
+    descriptor = _lock(file, name)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(file: Path, name: str) -> int:
+    """Return the descriptor of a file that this process alone has locked."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it before may have deleted it: then this is no file any more.
+            if os.path.samestat(os.fstat(descriptor), os.stat(file)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            holder = os.read(descriptor, 300).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise ValueError(
+                f"{name} must be used by one process at a time, got {file.parent}, where "
+                f"{holder or 'another process'} is at work: wait for its end, or choose another"
+            ) from None
+        except OSError:
+            return descriptor  # Some network disks have no locks.
+        os.close(descriptor)
 
 
 def cache_dir() -> Path:
     """Return the folder for what can be made again: $AVAE_CACHE_DIR, else the user's cache."""
     chosen = os.environ.get("AVAE_CACHE_DIR")
     if chosen:
-        return Path(chosen).expanduser()
+        return user_path(chosen)
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("avae_jax"))
@@ -109,7 +192,7 @@ def import_file(path, *, again: bool = True) -> ModuleType:
     Raises:
       ImportError: no such file, no Python, or what the file raised, in one line with its place.
     """
-    shown, path = str(path), Path(path).expanduser().resolve()
+    shown, path = str(path), user_path(path).resolve()
     if not path.is_file():
         raise ImportError(f"file {shown!r} does not exist: give the path of a Python file")
     # The whole path is in the name, so that two files with one base name do not collide.

@@ -1,5 +1,6 @@
 """The command line: what it prints, where it writes, and how it refuses."""
 
+import csv
 import os
 import re
 import shutil
@@ -55,6 +56,24 @@ def test_help_and_version(capsys):
     assert {*experiment_names(), *METHODS} <= {*re.findall(r"\w+", text)}
     assert cli.run(["--version"]) == 0
     assert cli.run([]) == 2
+
+
+def test_a_notebooks_backend_is_not_taken_over(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert os.environ["MPLBACKEND"] == "Agg"
+
+
+def test_home_folders_are_expanded(monkeypatch, tmp_path):
+    """A shell leaves `--run-dir=~/x` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli._experiment("train", ["digits", "--run-dir=~/x"])[1] == tmp_path / "x"
+    arguments = ["~/run", "~/images", "--output=~/codes", "--data-path=~/moved"]
+    wanted = cli._parse(cli._Encode, "encode", arguments)
+    assert (wanted.run, wanted.output) == (tmp_path / "run", tmp_path / "codes")
+    assert wanted.data_path == tmp_path / "moved"
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -140,8 +159,10 @@ def test_run_folders_that_cannot_be_used(run_dir, capsys, tmp_path):
     line = refused(["train", "digits", *BATCH, "--run-dir", run_dir], capsys)
     assert "holds a run with another configuration" in line
     assert "num_centers: 500 -> 300" in line
-    line = refused(["train", "digits", *SMALL, "--run-dir", "/proc/run"], capsys)
-    assert "/proc" in line
+    for command in (["train", "digits", *SMALL, "--run-dir"], ["evaluate", run_dir, "--output"]):
+        line = refused([*command, "/proc/run"], capsys)
+        assert "must be a folder that can be written to, got /proc/run" in line
+    assert "/proc" in refused(["sample", run_dir, "--output", "/proc/x"], capsys)
     (tmp_path / "config.json").write_text("{}")
     assert "facts.json" in refused(["sample", tmp_path], capsys)
 
@@ -178,6 +199,18 @@ def test_sample_encode_and_reconstruct(run_dir, capsys, tmp_path):
     mine = str(tmp_path / "mine.npy")
     assert cli.run(["encode", str(run_dir), mine, "--output", str(codes), "--overwrite"]) == 0
     np.testing.assert_allclose(np.load(codes), av.load_run(run_dir).encode(x), rtol=1e-6)
+    from PIL import Image
+
+    (tmp_path / "mine").mkdir()
+    for row, name in enumerate(("b.png", "a, b.png")):
+        Image.fromarray(x[row, ..., 0]).save(tmp_path / "mine" / name)
+    folder = ["encode", str(run_dir), str(tmp_path / "mine"), "--output", str(tmp_path / "own")]
+    assert cli.run(folder) == 0
+    np.testing.assert_allclose(
+        np.load(tmp_path / "own.npy"), av.load_run(run_dir).encode(x[1::-1]), rtol=1e-5
+    )
+    with open(tmp_path / "own.csv", newline="") as table:
+        assert list(csv.reader(table)) == [["row", "file"], ["0", "a, b.png"], ["1", "b.png"]]
     out = str(tmp_path / "recon")
     assert cli.run(["reconstruct", str(run_dir), mine, "--output", out]) == 0
     assert np.load(f"{out}.npy").shape == x.shape

@@ -1,6 +1,8 @@
 """Whole-file writes, the cache folder and files of the user's own."""
 
+import errno
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from avae_jax.files import (
     check_folder,
     describe_error,
     import_file,
+    locked,
+    user_path,
     write_atomically,
     written_whole,
 )
@@ -56,19 +60,6 @@ def test_a_reader_never_sees_a_part(tmp_path):
         file.flush()
         assert path.read_bytes() == b"one"
     assert path.read_bytes() == b"other"
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
-    def fail(source, target):
-        raise OSError("disk full")
-
-    path = tmp_path / "file"
-    path.write_text("old")
-    monkeypatch.setattr("avae_jax.files.os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_two_writers_at_once_both_end_with_a_whole_file(tmp_path):
@@ -197,11 +188,85 @@ def test_a_folder_that_can_be_made_passes_and_is_not_made(tmp_path):
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
     (tmp_path / "mine").write_text("")
     for folder in (tmp_path / "mine", tmp_path / "mine" / "deeper"):
-        with pytest.raises(ValueError, match=r"output=.*mine is a file, not a folder"):
+        with pytest.raises(ValueError, match=r"output must be .*mine is a file\)"):
             check_folder(folder, name="output")
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(ValueError, match="run_dir=.*no write permission"):
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(ValueError, match="run_dir must .*no write permission"):
         check_folder(tmp_path / "new", name="run_dir")
+
+
+def test_where_nothing_can_be_written_is_refused(tmp_path, monkeypatch):
+    """Permissions alone do not tell: root may write to /proc, and cannot."""
+
+    def full(dir):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(ValueError, match=r"got .*new \(in .*: No space left on device\): choose"):
+        check_folder(tmp_path / "new", name="run_dir")
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "x.txt"
+    write_atomically(path, "old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("avae_jax.files.os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*x\.txt'"):
+        write_atomically(path, "new")
+    assert [file.name for file in tmp_path.iterdir()] == ["x.txt"]
+    assert path.read_text() == "old"
+
+
+def test_a_home_folder_is_expanded_or_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_path("~/x") == tmp_path / "x"
+    with pytest.raises(ValueError, match="got ~no_such_user/x: write the folder out"):
+        user_path("~no_such_user/x")
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from avae_jax.files import locked
+with locked(Path(sys.argv[1]), name="run_dir"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_names_its_holder_and_goes_with_it(tmp_path):
+    file = tmp_path / "run.lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(ValueError, match=f"where process {holder.pid} on .* is at work: wait"):
+        with locked(file, name="run_dir"):
+            pass
+    # A crash releases it.
+    holder.kill()
+    holder.communicate()
+    with locked(file, name="run_dir"):
+        # Within one process too.
+        with pytest.raises(ValueError, match=f"process {os.getpid()} on"):
+            with locked(file, name="run_dir"):
+                pass
+    with locked(file, name="run_dir"):
+        pass
+
+
+def test_a_lock_that_its_holder_deletes_locks_nothing(tmp_path):
+    file = tmp_path / "run.lock"
+    with locked(file, name="run_dir"):
+        file.unlink()
+        with locked(file, name="run_dir"):
+            assert file.exists()

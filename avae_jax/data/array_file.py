@@ -8,6 +8,7 @@ import numpy as np
 from avae_jax.data.checks import check_finite
 from avae_jax.data.errors import DataError
 from avae_jax.data.image_data import ImageData, with_drawn_splits
+from avae_jax.files import user_path
 
 IMAGE_KEYS = ("images", "imgs", "x", "x_train", "data")
 LABEL_KEYS = ("labels", "y", "y_train")
@@ -31,7 +32,7 @@ def read_array_file(path) -> tuple[np.ndarray, np.ndarray | None]:
       FileNotFoundError: if there is no such file.
       DataError: if the file or the array is unusable.
     """
-    path = os.path.expanduser(os.fspath(path))
+    path = os.fspath(user_path(path))
     if not os.path.exists(path):
         raise FileNotFoundError(f"file {path} does not exist: dataset 'array' needs a .npy or .npz")
     if os.path.isdir(path):
@@ -97,13 +98,9 @@ def as_images(images: np.ndarray, source: str) -> np.ndarray:
         )
     if 0 in images.shape:
         raise DataError(f"{source} has shape {images.shape}: it holds no values")
+    _check_layout(images.shape, source)
     if images.ndim == 3:
         images = images[..., None]
-    elif images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3, 4):
-        raise DataError(
-            f"{source} has shape {images.shape}, channels first it seems: "
-            "give images.transpose(0, 2, 3, 1)"
-        )
     if images.dtype == np.uint8:
         return images
     if images.dtype == np.bool_:
@@ -125,12 +122,51 @@ def as_images(images: np.ndarray, source: str) -> np.ndarray:
     raise DataError(f"{source} has dtype {images.dtype}: convert it to uint8 or float32")
 
 
+def _check_layout(shape: tuple[int, ...], source: str) -> None:
+    """Refuse a shape whose axes are in another order, as far as it shows."""
+    few = (1, 2, 3, 4)
+    if len(shape) == 3:
+        if shape[2] in (3, 4) and shape[1] > 4 * shape[2]:
+            raise DataError(
+                f"{source} has shape {shape}, one image it seems: give images[None] for one, "
+                "images[..., None] for grey ones"
+            )
+        if shape[0] == shape[1] and shape[2] > 8 * shape[1]:
+            raise DataError(
+                f"{source} has shape {shape}, images last it seems: give "
+                "images.transpose(2, 0, 1), or images[..., None] if they are as wide as that"
+            )
+    elif len(shape) == 4 and shape[3] not in few:
+        if shape[2] in (1, 3) or (shape[2] in few and shape[0] == shape[1]):
+            raise DataError(
+                f"{source} has shape {shape}, images last it seems: "
+                "give images.transpose(3, 0, 1, 2)"
+            )
+        # Tiny maps of many channels may be four pixels high.
+        if shape[1] in (1, 3) or (shape[1] in few and shape[2] > 4):
+            raise DataError(
+                f"{source} has shape {shape}, channels first it seems: "
+                "give images.transpose(0, 2, 3, 1)"
+            )
+
+
 def as_labels(labels: np.ndarray, count: int, source: str) -> np.ndarray:
-    """Return labels as `[count]` int32, or raise a `DataError` if they are no integers."""
+    """Return labels as `[count]` int32: classes from 0, and -1 where an image has none.
+
+    Raises:
+      DataError: no integers, or such as are neither.
+    """
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
             f"{source} has shape {labels.shape} and dtype {labels.dtype}: "
             f"labels must be {count} integers"
+        )
+    bad = np.flatnonzero((labels < -1) | (labels >= 2**31))
+    if bad.size:
+        raise DataError(
+            f"{source} must number classes from 0 to 2**31 - 1 (-1: no class), got "
+            f"{labels[bad[0]]} at row {bad[0]}, {bad.size} such in all: number the classes again, "
+            "by np.unique(labels, return_inverse=True)[1]"
         )
     return labels.astype(np.int32)
 

@@ -60,6 +60,47 @@ def check_value_range(
         )
 
 
+def holds_only(images: Any, values: tuple[int, int], *, num_samples: int | None = None) -> bool:
+    """Return whether images are uint8 and hold nothing but two values, the larger one among them.
+
+    Masks hold 0 and 1, and so does the published dSprites. The first rows that hold anything else
+    end the look.
+
+    Args:
+      images: `[n, ...]` array or lazy reader, of any dtype.
+      values: the smaller and the larger one.
+      num_samples: number of evenly spaced rows looked at; None looks at all.
+    """
+    if np.dtype(images.dtype) != np.uint8 or not images.shape[0]:
+        return False
+    count = images.shape[0]
+    rows = np.linspace(0, count - 1, min(count, num_samples or count)).astype(np.int64)
+    found, start, size = False, 0, 32
+    while start < len(rows):
+        chunk = np.asarray(images[rows[start : start + size]])
+        larger = chunk == values[1]
+        if not np.all(larger | (chunk == values[0])):
+            return False
+        found |= bool(larger.any())
+        start, size = start + size, min(2 * size, _ROWS_PER_CHUNK)
+    return found
+
+
+def check_scaled(images: Any) -> None:
+    """Refuse uint8 images of 0 and 1, which would be black beside 255.
+
+    Args:
+      images: `[n, ...]` array or lazy reader.
+
+    Raises:
+      DataError: 4096 evenly spaced rows hold 0 and 1 alone.
+    """
+    if holds_only(images, (0, 1), num_samples=4096):
+        raise DataError(
+            "images must span 0..255 where they are uint8, got 0 and 1 alone: multiply them by 255"
+        )
+
+
 def check_images(images: Any, value_range: tuple[float, float] | None, activation: str) -> None:
     """Check every one of the images that a trained model is to encode.
 

@@ -1,19 +1,29 @@
 """Images from a folder of files, read with PIL."""
 
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from avae_jax.data.errors import DataError
 from avae_jax.data.image_data import ImageData, with_drawn_splits
+from avae_jax.files import user_path
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+EXTENSIONS = (
+    ".apng", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png",
+    ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+)  # fmt: skip
 
 # Files of these modes are turned into the mode on the right; others are refused.
 _MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB"}
+
+# The EXIF tag, and its values that swap width and height.
+_ORIENTATION, _TRANSPOSED = 0x0112, (5, 6, 7, 8)
 
 _MAX_BYTES_IN_MEMORY = 512 * 2**20
 
@@ -76,6 +86,8 @@ def num_threads() -> int:
 def list_images(path) -> list[str]:
     """List the image files below a folder, sorted by relative name; hidden ones are left out.
 
+    Links to folders are followed. A warning counts the files that do not end as images do.
+
     Args:
       path: folder.
 
@@ -86,37 +98,84 @@ def list_images(path) -> list[str]:
       FileNotFoundError: if there is no such folder.
       DataError: if it is not a folder or holds no image file.
     """
-    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    path = os.path.abspath(user_path(path))
     if not os.path.exists(path):
         raise FileNotFoundError(f"folder {path} does not exist: give a folder of images")
     if not os.path.isdir(path):
         raise DataError(f"{path} is not a folder: give the folder that holds the images")
-    files = []
-    for parent, folders, names in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [
-            os.path.join(parent, name)
-            for name in names
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
+    files, others = [], Counter()
+    for parent, names in _walk(path):
+        for name in names:
+            if name.lower().endswith(EXTENSIONS):
+                files.append(os.path.join(parent, name))
+            else:
+                others[os.path.splitext(name)[1].lower() or "without a suffix"] += 1
+    left_out = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(4))
     if not files:
-        raise DataError(f"no images in {path}: looked for {', '.join(EXTENSIONS)}")
+        found = f" and found {left_out}" if others else ""
+        raise DataError(f"no images in {path}: looked for {', '.join(EXTENSIONS)}{found}")
+    if others:
+        warnings.warn(
+            f"{path}: {sum(others.values())} files are left out, which do not end in "
+            f"{', '.join(EXTENSIONS)}: {left_out}{', ...' if len(others) > 4 else ''}",
+            stacklevel=2,
+        )
     return sorted(files, key=lambda name: os.path.relpath(name, path))
 
 
-def read_image_folder(path) -> np.ndarray | ImageFolder:
+def _walk(path: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the folders below one and their files, without what is hidden.
+
+    Links are followed. A folder that is reached twice is read once: its images would be in two
+    splits, and a link to a folder above would never end.
+    """
+
+    def refuse(error):
+        raise DataError(
+            f"{error.filename} cannot be read ({error.strerror}): make it readable or remove it"
+        )
+
+    seen = {os.path.realpath(path)}
+    for parent, folders, names in os.walk(path, followlinks=True, onerror=refuse):
+        kept = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(parent, name))
+            if not name.startswith(".") and real not in seen:
+                seen.add(real)
+                kept.append(name)
+        folders[:] = kept
+        yield parent, [name for name in names if not name.startswith(".")]
+
+
+class _Header(NamedTuple):
+    """What is known of a file before its pixels are read.
+
+    Attributes:
+      size: width and height as the image is seen.
+      mode: of the pixels that are read, "L" or "RGB".
+      is_single: whether the file holds one image alone.
+    """
+
+    size: tuple[int, int]
+    mode: str
+    is_single: bool
+
+
+def read_image_folder(path) -> tuple[np.ndarray | ImageFolder, list[str]]:
     """Open a folder of images of one size and mode.
 
-    Every file's header is read, so that a stray image is found now and not in the third epoch. An
-    alpha channel is dropped as by PIL's `convert("RGB")`, not blended with a background; palettes
-    become RGB. 16-bit grey, float and CMYK files are refused.
+    Every file's header is read, so that a stray image is found now and not in the third epoch.
+    Images are turned as their EXIF orientation says. An alpha channel is dropped as by PIL's
+    `convert("RGB")`, not blended with a background; palettes become RGB. 16-bit grey, float and
+    CMYK files are refused. Of files with several frames the first is read, and a warning counts
+    them, as one counts files that do not end as images do.
 
     Args:
-      path: folder; sub-folders are searched too.
+      path: folder; sub-folders are searched too, those behind links as well.
 
     Returns:
       uint8 `[n, height, width, channels]` with 1 (grey) or 3 (RGB) channels: an array up to 512
-      MiB, an `ImageFolder` beyond.
+      MiB, an `ImageFolder` beyond. The names of their files within the folder, row by row.
 
     Raises:
       FileNotFoundError: if there is no such folder.
@@ -125,22 +184,40 @@ def read_image_folder(path) -> np.ndarray | ImageFolder:
     files = list_images(path)
     with ThreadPoolExecutor(num_threads()) as pool:
         headers = list(pool.map(_read_header, files))
+    first = headers[0]
     for file, header in zip(files, headers, strict=True):
-        if header != headers[0]:
+        if header[:2] != first[:2]:
             raise DataError(
-                f"images differ: {files[0]} is {_describe(headers[0])} but {file} is "
+                f"images differ: {files[0]} is {_describe(first)} but {file} is "
                 f"{_describe(header)}: make all the same size and mode"
             )
-    (width, height), mode = headers[0]
+    several = [file for file, header in zip(files, headers, strict=True) if not header.is_single]
+    if several:
+        warnings.warn(
+            f"{len(several)} of {len(files)} files hold several frames, {several[0]} for one: only "
+            "the first frame of each is read",
+            stacklevel=2,
+        )
+    (width, height), mode, _ = first
     image_shape = (height, width, 1 if mode == "L" else 3)
-    images = ImageFolder(files, image_shape=image_shape, read=read_image)
+
+    def read(file):
+        image = read_image(file)
+        if image.shape != image_shape:
+            # Only where a PNG says last how it is to be turned.
+            raise DataError(f"images differ: {file} is {image.shape} and not {image_shape}")
+        return image
+
+    images = ImageFolder(files, image_shape=image_shape, read=read)
+    root = os.path.abspath(user_path(path))
+    names = [os.path.relpath(file, root) for file in files]
     if np.prod(images.shape, dtype=np.int64) <= _MAX_BYTES_IN_MEMORY:
-        return images[:]
-    return images
+        return images[:], names
+    return images, names
 
 
 def read_image(file: str) -> np.ndarray:
-    """Decode one file.
+    """Decode one file, the first frame of it, turned as its EXIF orientation says.
 
     Args:
       file: file name.
@@ -156,16 +233,25 @@ def read_image(file: str) -> np.ndarray:
             image.load()
             # PIL warns when it drops a palette's transparency, but not an alpha channel.
             image.info.pop("transparency", None)
-            pixels = np.asarray(image.convert(_mode(file, image)))
+            mode = _mode(file, image)
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = np.asarray(image.convert(mode))
     except (OSError, SyntaxError, EOFError) as error:
         raise _unreadable(file, error) from error
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _read_header(file: str) -> tuple[tuple[int, int], str]:
+def _read_header(file: str) -> _Header:
     try:
         with Image.open(file) as image:
-            return image.size, _mode(file, image)
+            width, height = image.size
+            # A TIFF's size is turned already, and a PNG would be decoded for a tag it lacks.
+            has_tag = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+            if has_tag and image.getexif().get(_ORIENTATION, 1) in _TRANSPOSED:
+                width, height = height, width
+            return _Header(
+                (width, height), _mode(file, image), not getattr(image, "is_animated", False)
+            )
     except (OSError, SyntaxError, EOFError) as error:
         raise _unreadable(file, error) from error
 
@@ -181,8 +267,8 @@ def _unreadable(file: str, error: Exception) -> DataError:
     return DataError(f"{file} cannot be read ({reason}): replace or remove it")
 
 
-def _describe(header: tuple[tuple[int, int], str]) -> str:
-    (width, height), mode = header
+def _describe(header: _Header) -> str:
+    (width, height), mode, _ = header
     return f"{width}x{height} {mode}"
 
 
@@ -197,4 +283,5 @@ def load_folder(path, **sizes) -> ImageData:
       FileNotFoundError: no such folder.
       DataError: images that differ or cannot be read, or sizes that do not fit.
     """
-    return with_drawn_splits("folder", read_image_folder(path), **sizes)
+    images, names = read_image_folder(path)
+    return with_drawn_splits("folder", images, files=names, **sizes)

@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from avae_jax.data.checks import holds_only
 from avae_jax.data.errors import DataError
 from avae_jax.data.splits import SPLIT_NAMES, Splits, draw_splits
 
@@ -23,9 +25,10 @@ class ImageData:
         map), or any object with `shape`, `dtype`, `len` and indexing by an integer array that
         returns a NumPy array. uint8 spans 0..255 and is scaled by the trainer; float32 is used as
         it is.
-      labels: `[n]` integers, or None.
+      labels: `[n]` integers, classes from 0 and -1 for an image without one; or None.
       splits: disjoint row indices.
       num_classes: number of label values, or None.
+      files: names of the files that the images are of, or None.
 
     Raises:
       DataError: if labels or splits do not fit the images.
@@ -36,6 +39,7 @@ class ImageData:
     labels: np.ndarray | None
     splits: Splits
     num_classes: int | None = None
+    files: Sequence[str] | None = None
 
     def __post_init__(self):
         count = self.images.shape[0]
@@ -75,20 +79,62 @@ class ImageData:
         return value.hexdigest()
 
 
+class BlackAndWhite:
+    """Reads images of 0 and 1 as 0 and 255, row by row.
+
+    Attributes:
+      shape: `(n, ...)`.
+      dtype: uint8.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, images: Any):
+        """Wrap uint8 images of 0 and 1, on disk or behind a lazy reader."""
+        self.shape = tuple(images.shape)
+        self._images = images
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows) -> np.ndarray:
+        """Return the images of an int, slice or int array."""
+        return np.asarray(self._images[rows]) * np.uint8(255)
+
+
+def black_and_white(images: Any) -> Any:
+    """Return uint8 images of 0 and 1 alone as 0 and 255, and all others as they are.
+
+    What is read as it is needed stays so.
+    """
+    if not holds_only(images, (0, 1)):
+        return images
+    on_disk = isinstance(images, np.memmap) or not isinstance(images, np.ndarray)
+    return BlackAndWhite(images) if on_disk else images * np.uint8(255)
+
+
 def with_drawn_splits(
-    name: str, images: Any, labels: np.ndarray | None = None, **sizes: Any
+    name: str,
+    images: Any,
+    labels: np.ndarray | None = None,
+    *,
+    files: Sequence[str] | None = None,
+    **sizes: Any,
 ) -> ImageData:
     """Make a dataset of images without splits of their own.
 
     Args:
       name: what it is called.
-      images: `[n, ...]`, as `ImageData` holds them.
+      images: `[n, ...]`, as `ImageData` holds them; uint8 of 0 and 1 alone become 0 and 255.
       labels: `[n]` integers, or None.
+      files: names of the images' files, or None.
       **sizes: `seed`, `validation_size` and `test_size`, as `draw_splits` takes them.
 
     Raises:
       DataError: sizes that do not fit.
     """
     splits = draw_splits({"train": len(images)}, **sizes)
+    if labels is not None and labels.max() < 0:
+        labels = None
     num_classes = None if labels is None else int(labels.max()) + 1
-    return ImageData(name, images, labels, splits, num_classes)
+    return ImageData(name, black_and_white(images), labels, splits, num_classes, files)

@@ -23,7 +23,7 @@ def make_image_data(
     Args:
       images: `[n, height, width, channels]`, `[n, height, width]` or `[n, features]`. uint8, bool
         and integers within 0..255 are images that the trainer scales; floats are used as they are.
-      labels: `[n]` integers, or None.
+      labels: `[n]` integers, classes from 0 and -1 for an image without one; or None.
       name: what the dataset is called.
       seed: seed of the validation draw, at least 0; the test images do not depend on it.
       validation_size: count (int) or share (float) of validation images; None is a tenth.

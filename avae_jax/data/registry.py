@@ -19,6 +19,7 @@ from avae_jax.data.shapes3d import SHAPES3D
 from avae_jax.data.shapes3d_like import load_shapes3d_like
 from avae_jax.data.sprites_like import load_sprites_like
 from avae_jax.data.tfds_dataset import TfdsDataset, data_dir_of, load_tfds, prepare_locally
+from avae_jax.files import user_path
 from avae_jax.registries import takes
 from avae_jax.text import nearest
 
@@ -113,7 +114,7 @@ def load_dataset(
     return LOADERS[name](**sizes)
 
 
-def read_images(path):
+def read_images(path) -> tuple[Any, list[str] | None]:
     """Read all images at a path, without splits.
 
     Args:
@@ -121,17 +122,17 @@ def read_images(path):
 
     Returns:
       `[n, height, width, channels]` or `[n, features]`, uint8 or float32; for a large folder a
-      lazy reader that is indexed like an array.
+      lazy reader that is indexed like an array. The names of their files within a folder, or None.
 
     Raises:
       FileNotFoundError: if there is nothing there.
       DataError: if the images are unusable.
     """
-    if not Path(path).expanduser().exists():
+    if not user_path(path).exists():
         raise FileNotFoundError(f"{path} does not exist: give a folder or a .npy or .npz file")
-    if Path(path).expanduser().is_dir():
+    if user_path(path).is_dir():
         return read_image_folder(path)
-    return read_array_file(path)[0]
+    return read_array_file(path)[0], None
 
 
 def prepare_dataset(name: str, data_dir=None) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from avae_jax.checks import check_count
 from avae_jax.data.errors import DataError
-from avae_jax.files import written_whole
+from avae_jax.files import user_path, written_whole
 
 SPLIT_NAMES = ("train", "validation", "test")
 
@@ -76,7 +76,7 @@ class Splits:
         Args:
           path: file to write; its folder must exist.
         """
-        with written_whole(path) as file:
+        with written_whole(user_path(path)) as file:
             np.savez_compressed(file, **{name: getattr(self, name) for name in SPLIT_NAMES})
 
     @classmethod
@@ -94,7 +94,7 @@ class Splits:
           DataError: if the file is damaged or lacks a split.
         """
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            with open(user_path(path), "rb") as file, np.load(file, allow_pickle=False) as stored:
                 return cls(**{name: stored[name] for name in SPLIT_NAMES})
         except FileNotFoundError:
             raise FileNotFoundError(f"no stored splits at {path}") from None

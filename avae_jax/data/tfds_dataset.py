@@ -19,7 +19,7 @@ from avae_jax.data.errors import DataError
 from avae_jax.data.folder import num_threads
 from avae_jax.data.image_data import ImageData
 from avae_jax.data.splits import SPLIT_NAMES, draw_splits
-from avae_jax.files import cache_dir
+from avae_jax.files import cache_dir, user_path
 
 _RECORDS_PER_CHUNK = 512
 _BYTES_WORTH_A_THREAD = 10_000
@@ -69,7 +69,7 @@ class PreparedDataset:
 
 def default_data_dir() -> Path:
     """Return the tfds data folder: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return user_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def data_dir_of(dataset: TfdsDataset, data_dir) -> Path:
@@ -84,7 +84,7 @@ def data_dir_of(dataset: TfdsDataset, data_dir) -> Path:
         return cache_dir() / "datasets" if dataset.local else default_data_dir()
     if "://" in os.fspath(data_dir):
         raise DataError(f"data_dir={data_dir} is remote: copy the dataset to a local folder")
-    return Path(data_dir).expanduser()
+    return user_path(data_dir)
 
 
 def find_prepared(name: str, data_dir: Path) -> PreparedDataset | None:

@@ -38,9 +38,11 @@ def train_on(
             f"data set {dataset.name!r} has no labelled images: a classifier cannot be trained"
         )
 
+    labels_of_all = np.asarray(dataset.labels)
+
     def some(split, most):
-        rows = thinned(split, most)
-        return np.asarray(dataset.images[rows]), np.asarray(dataset.labels)[rows]
+        rows = thinned(split[labels_of_all[split] >= 0], most)
+        return np.asarray(dataset.images[rows]), labels_of_all[rows]
 
     splits = dataset.splits
     validation_images, validation_labels = some(splits.validation, _MOST_OTHER)

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,10 @@ from avae_jax.checks import check_count
 from avae_jax.data import ImageData
 from avae_jax.evaluation import html, pictures
 from avae_jax.evaluation.disentangled import Factors, describe_disentanglement
-from avae_jax.evaluation.latent import describe_codes
+from avae_jax.evaluation.latent import LatentArrays, describe_codes
 from avae_jax.evaluation.likelihood import describe_likelihood
 from avae_jax.evaluation.material import Material, Protocol, describe, gather
+from avae_jax.evaluation.parts import Part, Parts, forget_parts
 from avae_jax.evaluation.record import SUMMARY_FILE, describe_training, keep, keep_figures
 from avae_jax.evaluation.samples import (
     FeatureSpace,
@@ -24,12 +24,13 @@ from avae_jax.evaluation.samples import (
     pixel_features,
 )
 from avae_jax.evaluation.verdict import Finding, headline, judge
-from avae_jax.files import check_folder, write_atomically
+from avae_jax.files import check_folder, user_path, write_atomically
+from avae_jax.priors import PriorUnits
 from avae_jax.training.run import Run, load_run
 from avae_jax.training.writers import strict_json
 
-# Decoded draws that a picture shows.
-_SHOWN = 36
+# Decoded draws that a picture shows, and what their names begin with beside other arrays.
+_SHOWN, _OF_SAMPLES = 36, "samples: "
 
 
 NUM_IMAGES = 10_000
@@ -51,9 +52,13 @@ def evaluate_run(
     features: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     factors: Factors = "scores",
     output: str | os.PathLike | None = None,
+    keep_parts: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Evaluate a trained model on images it has never seen and write what is found.
+
+    Unless `quick`, each part is kept as soon as it is known: the same call after one that was
+    stopped goes on from there.
 
     Args:
       run: a run folder, or a run that was loaded.
@@ -76,6 +81,8 @@ def evaluate_run(
         disentanglement scores, "dci" adds DCI, which trains a classifier per factor, "none" skips.
       output: folder to write `summary.json`, the page `report.html` and some of its figures to;
         None is `RUN/evaluation`, with `quick` the run folder and no page.
+      keep_parts: whether to leave, as a stopped evaluation does, what the same evaluation would go
+        on from, for a caller who has others to do.
       say: receives a line of progress.
 
     Returns:
@@ -97,7 +104,7 @@ def evaluate_run(
     own = output is None and quick and run.which == "best" and num_images == NUM_IMAGES
     if output is None:
         output = run.path if own else run.path / "evaluation"
-    folder = Path(output)
+    folder = user_path(output)
     check_folder(folder, name="output")
     # Files are read before the work that needs them at its end.
     spaces = _file_spaces(inception_weights, classifier)
@@ -108,11 +115,33 @@ def evaluate_run(
     material = gather(run, dataset, protocol=protocol, num_images=num_images, seed=seed)
     _check_fit(spaces, material)
 
-    latent, arrays = describe_codes(material, say, quick=quick)
+    about = describe(material)
+    if not quick:
+        num_samples = min(num_samples, len(material.index), len(material.train_index))
+        about["num_samples"] = num_samples
+        spaces.append(pixel_features(material))
+    parts = Parts(
+        folder,
+        {
+            **about,
+            # A run that was moved is the same run.
+            "folder": None,
+            "iwae_samples": iwae_samples,
+            "factors": factors,
+            "spaces": [[space.name, dict(space.about)] for space in spaces],
+        },
+        say,
+    )
+
+    def part(name, make):
+        return make() if quick else parts.get(name, make)
+
+    latent, kept = part("latent", lambda: _latent(material, say, quick=quick))
+    arrays = LatentArrays.of(kept, PriorUnits.of(run.prior(), seed=seed))
     findings = judge(latent)
     say("reconstructions")
     summary: dict[str, Any] = {
-        "about": describe(material),
+        "about": about,
         "verdict": {
             "headline": headline(findings),
             "findings": [finding._asdict() for finding in findings],
@@ -128,15 +157,17 @@ def evaluate_run(
         if own:
             keep(material, samples, [picture for group in drawn.values() for picture in group])
     else:
-        summary["likelihood"] = describe_likelihood(material, say, num_samples=iwae_samples)
-        say("decoding draws of the prior")
-        num_samples = min(num_samples, len(material.index), len(material.train_index))
-        summary["about"]["num_samples"] = num_samples
-        samples = draw_samples(material, num_samples)
-        spaces.append(pixel_features(material))
-        summary["samples"], curves = describe_samples(material, spaces, samples, say)
-        scores, directions = describe_disentanglement(material, say, factors=factors)
-        summary["disentanglement"] = scores
+        summary["likelihood"], _ = part(
+            "likelihood",
+            lambda: (describe_likelihood(material, say, num_samples=iwae_samples), {}),
+        )
+        summary["samples"], kept = part(
+            "samples", lambda: _samples(material, spaces, num_samples, say)
+        )
+        samples, curves = _split_samples(kept)
+        summary["disentanglement"], directions = part(
+            "disentanglement", lambda: describe_disentanglement(material, say, factors=factors)
+        )
         say("figures")
         drawn = pictures.draw(material, arrays, samples, curves, directions)
     summary["about"]["seconds"] = round(time.monotonic() - start, 1)
@@ -145,7 +176,33 @@ def evaluate_run(
     if not quick:
         keep_figures(folder, [picture for group in drawn.values() for picture in group])
         write_atomically(folder / "report.html", _page(summary, findings, drawn))
+        if not keep_parts:
+            forget_parts(folder)
     return summary
+
+
+def _latent(material: Material, say, *, quick: bool) -> Part:
+    numbers, arrays = describe_codes(material, say, quick=quick)
+    return numbers, arrays.kept()
+
+
+def _samples(material: Material, spaces: list[FeatureSpace], num_samples: int, say) -> Part:
+    """Return the numbers of the samples, those that are shown, and their curves."""
+    say("decoding draws of the prior")
+    samples = draw_samples(material, num_samples)
+    numbers, curves = describe_samples(material, spaces, samples, say)
+    shown = {f"{_OF_SAMPLES}{name}": x[:_SHOWN] for name, x in samples.items()}
+    return numbers, shown | {name: np.stack(curve) for name, curve in curves.items()}
+
+
+def _split_samples(kept) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the samples and the curves of what `_samples` gives."""
+    samples = {
+        name.removeprefix(_OF_SAMPLES): x
+        for name, x in kept.items()
+        if name.startswith(_OF_SAMPLES)
+    }
+    return samples, {name: x for name, x in kept.items() if not name.startswith(_OF_SAMPLES)}
 
 
 def _file_spaces(inception_weights, classifier) -> list[FeatureSpace]:

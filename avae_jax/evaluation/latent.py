@@ -6,7 +6,7 @@ Gaussian prior is N(0, I) there, and estimators know their null; another stands 
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,19 @@ class LatentArrays:
     relevance: np.ndarray | None
     directions: np.ndarray
     worst_plane: np.ndarray | None
+
+    def kept(self) -> dict[str, np.ndarray]:
+        """Return all but the units as arrays by name."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del values["units"]
+        return {name: np.asarray(value) for name, value in values.items() if value is not None}
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any], units: PriorUnits) -> "LatentArrays":
+        """Return what `kept` gave, with its units."""
+        optional = {"relevance": None, "worst_plane": None}
+        prior_std = float(kept["prior_std"])
+        return cls(**{**optional, **kept, "units": units, "prior_std": prior_std})
 
 
 def describe_codes(

@@ -13,6 +13,7 @@ import numpy as np
 from avae_jax.features.arrays import first_line, hash_arrays, read_npz
 from avae_jax.features.checks import check_arrays
 from avae_jax.features.inception import InceptionWeights, inception_shapes
+from avae_jax.files import written_whole
 
 # The classifier heads, which some files hold and the features do not use.
 _UNUSED = ("fc/", "AuxLogits/")
@@ -101,7 +102,8 @@ def save_inception_npz(weights: InceptionWeights, path) -> None:
             "leave them out"
         )
     arrays: dict[str, Any] = dict(weights.params)
-    np.savez(path, **arrays)
+    with written_whole(path) as file:
+        np.savez(file, **arrays)
 
 
 def _read_pth(content: bytes, source: str) -> dict:

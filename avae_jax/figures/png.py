@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avae_jax.figures.style import DPI, styled
-from avae_jax.files import write_atomically
+from avae_jax.files import user_path, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def save(figure: Figure, path) -> Path:
     Raises:
       ValueError: the file's name does not end in .png.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"path must end in .png, got {path.name!r}: rename it")
     picture = to_png(figure)

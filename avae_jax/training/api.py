@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from avae_jax import data as datasets
 from avae_jax import models
+from avae_jax.files import user_path
 from avae_jax.likelihoods import make_likelihood
 from avae_jax.mesh import make_mesh
 from avae_jax.training import loop
@@ -59,7 +60,7 @@ def train(
         whose `config` can be given); or a `Config`, as it is.
       run_dir: the run folder; one that holds the same run is continued. None is a temporary folder
         that lives as long as the run.
-      labels: `[n]` integer classes of an array, for figures and metrics.
+      labels: `[n]` integer classes of an array, for figures and metrics; -1 is an image without.
       validation_size: validation images; of an array also a share of it, None is a tenth.
       test_size: test images, likewise; None is a fifth.
       encoder: a Flax module, or its import path, in place of the one that is chosen.
@@ -113,7 +114,7 @@ def train(
         for note in notes:
             say(note)
 
-    kept, folder = None, Path(run_dir or ".")
+    kept, folder = None, user_path(run_dir or ".")
     if run_dir is None:
         kept = _TemporaryFolder()
         folder = kept.path
@@ -178,8 +179,11 @@ def _said(fields: dict[str, Any], name: str, dataset: datasets.ImageData) -> dic
 
 
 def _check_is_dataset(name: str) -> None:
-    if name not in datasets.DATASETS and (name.endswith((".npy", ".npz")) or Path(name).exists()):
-        kind = "folder" if Path(name).is_dir() else "array"
+    if name in datasets.DATASETS:
+        return
+    path = user_path(name)
+    if path.suffix in (".npy", ".npz") or path.exists():
+        kind = "folder" if path.is_dir() else "array"
         raise datasets.DataError(
             f"data must be the name of a data set, got {name!r}: give '{kind}' and "
             f"data_path='{name}'"
@@ -293,9 +297,9 @@ def choose_batch_size(num_train: int, num_devices: int) -> int:
 
 def _stored(run_dir: str | os.PathLike | None, chosen: dict[str, Any]) -> dict[str, Any]:
     """Return what was chosen when the run in a folder began, which holds for all of it."""
-    if run_dir is None or not (Path(run_dir) / "config.json").is_file():
+    if run_dir is None or not (user_path(run_dir) / "config.json").is_file():
         return {}
-    config = load_config(Path(run_dir) / "config.json")
+    config = load_config(user_path(run_dir) / "config.json")
     sections = section_of_field(config)
     return {
         name: getattr(getattr(config, sections[name]), name) for name in chosen if name in sections

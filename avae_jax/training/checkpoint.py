@@ -10,6 +10,8 @@ import gc
 import json
 import logging
 import math
+import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -72,6 +74,36 @@ def _digest(leaves: dict[str, Any]) -> int:
     return total
 
 
+def _as_stored(leaves: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+    """Return what to read leaves as: those that lie there in another precision on the host.
+
+    Which precision a state has depends on `jax_enable_x64`, and a checkpoint outlives that.
+    """
+
+    def of(name, leaf):
+        found = stored.get(name)
+        kinds = (jnp.floating, jnp.integer)
+        if (
+            found is None
+            or found.dtype == leaf.dtype
+            or not any(
+                jnp.issubdtype(found.dtype, kind) and jnp.issubdtype(leaf.dtype, kind)
+                for kind in kinds
+            )
+        ):
+            return leaf
+        return np.empty(leaf.shape, found.dtype)
+
+    return {name: of(name, leaf) for name, leaf in leaves.items()}
+
+
+def _as_asked(leaf: Any, asked: Any) -> Any:
+    """Return a leaf that was read, in the precision and the place that were asked for."""
+    if leaf.dtype == asked.dtype:
+        return leaf
+    return jax.device_put(leaf.astype(asked.dtype), asked.sharding)
+
+
 def _options(read_only: bool) -> ocp.CheckpointManagerOptions:
     def criterion(metrics):
         return metrics["criterion"]
@@ -104,6 +136,20 @@ def _quiet_failures() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise what the system refused, a full disk for one, as the `OSError` that it is."""
+    try:
+        yield
+    except ValueError as error:
+        # TensorStore gives a page of text instead.
+        found = re.search(r"os_error_code='(\d+)'", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number)) from None
+
+
 class Checkpoints:
     """The checkpoints of a run folder: the two latest and the best by the criterion.
 
@@ -115,11 +161,16 @@ class Checkpoints:
     def __init__(self, folder: Path, *, read_only: bool = False):
         self._folder = folder
         self._read_only = read_only
-        # Orbax logs every save and restore; a run's log is its own.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax logs every save and restore, and a failure page by page before it raises it.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
 
         self._repair_criteria()
-        self._manager = ocp.CheckpointManager(folder.resolve(), options=_options(read_only))
+        handlers = {name: ocp.StandardCheckpointHandler() for name in (MODEL, TRAINING)}
+        self._manager = ocp.CheckpointManager(
+            folder.resolve(),
+            options=_options(read_only),
+            item_handlers={**handlers, "meta": ocp.JsonCheckpointHandler()},
+        )
 
     def save(self, state: TrainState, *, criterion: float | None, info: dict[str, Any]) -> None:
         """Write the state in the background.
@@ -128,6 +179,9 @@ class Checkpoints:
           state: what to save; may be donated as soon as this returns.
           criterion: that of the validation, lower is better; None between two validations.
           info: JSON values to keep beside it.
+
+        Raises:
+          OSError: this or the last state cannot be written.
         """
         items = {name: _flatten(item) for name, item in _items(state).items()}
         step = int(state.step)
@@ -139,15 +193,16 @@ class Checkpoints:
             "criterion": criterion,
             "digest": {name: _digest(leaves) for name, leaves in items.items()},
         }
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **{name: ocp.args.StandardSave(leaves) for name, leaves in items.items()},
-                meta=ocp.args.JsonSave(meta),
-            ),
-            metrics={"criterion": criterion},
-            force=step not in self._manager.all_steps(),
-        )
+        with _system_errors():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **{name: ocp.args.StandardSave(leaves) for name, leaves in items.items()},
+                    meta=ocp.args.JsonSave(meta),
+                ),
+                metrics={"criterion": criterion},
+                force=step not in self._manager.all_steps(),
+            )
 
     def restore(
         self,
@@ -236,7 +291,10 @@ class Checkpoints:
 
     def _restore_step(self, step: int, target: dict[str, Any]):
         """Return the items asked for, checked to be what was saved, and what is beside them."""
-        wanted = {name: _flatten(item) for name, item in target.items()}
+        stored = self._manager.item_metadata(step)
+        wanted = {
+            name: _as_stored(_flatten(item), stored[name].tree) for name, item in target.items()
+        }
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -252,13 +310,19 @@ class Checkpoints:
                     raise CheckpointError(f"{name} is {leaf.dtype}{leaf.shape}, not as expected")
             if _digest(restored[item]) != meta["digest"][item]:
                 raise CheckpointError("its checksum does not fit its contents")
-            items[item] = _unflatten(target[item], restored[item])
+            asked = _flatten(target[item])
+            items[item] = _unflatten(
+                target[item],
+                {name: _as_asked(leaf, asked[name]) for name, leaf in restored[item].items()},
+            )
         return items, meta
 
     def wait(self) -> None:
         """Block until the last save is on disk."""
-        self._manager.wait_until_finished()
+        with _system_errors():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Finish writing and release the folder."""
-        self._manager.close()
+        with _system_errors():
+            self._manager.close()

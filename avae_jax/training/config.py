@@ -6,13 +6,14 @@ A field's docstring is its help text on the command line.
 import dataclasses
 import importlib
 import json
+import os
 import pkgutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_type_hints
 
 from avae_jax import methods
-from avae_jax.files import import_file
+from avae_jax.files import import_file, user_path
 from avae_jax.likelihoods import make_likelihood
 from avae_jax.methods.method import Options, OptionsError, require, require_positive
 from avae_jax.text import KINDS, nearest, refusal
@@ -317,11 +318,34 @@ def load_config(path: Path) -> Config:
     return from_dict(values)
 
 
+def with_absolute_paths(config: Config) -> Config:
+    """Return a configuration that names the same files wherever it is read from."""
+
+    def absolute(path: str | None) -> str | None:
+        # Addresses are refused where they are used.
+        return path if path is None or "://" in path else os.path.abspath(user_path(path))
+
+    def of_module(path: str | None) -> str | None:
+        file, _, name = (path or "").rpartition(":")
+        return f"{absolute(file)}:{name}" if file.endswith(".py") else path
+
+    data, model = config.data, config.model
+    return replace_fields(
+        config,
+        data_path=absolute(data.data_path),
+        data_dir=absolute(data.data_dir),
+        encoder=of_module(model.encoder),
+        decoder=of_module(model.decoder),
+    )
+
+
 def differences(old: Config, new: Config) -> list[str]:
     """List the fields whose change makes a run another run, as "name: old -> new".
 
     The number of epochs may grow (unless the step size depends on it) and the data may have moved.
     """
+    # Older runs have the paths of the user's modules as they were given.
+    old, new = with_absolute_paths(old), with_absolute_paths(new)
     free = {"data_dir", "data_path"}
     if new.optimization.schedule != "cosine":
         free.add("num_epochs")
@@ -355,7 +379,7 @@ def load_experiment(name_or_path: str) -> Config:
     if name_or_path in names:
         module = importlib.import_module(f"avae_jax.experiments.{name_or_path}")
     elif name_or_path.endswith(".py"):
-        source = str(Path(name_or_path).expanduser().resolve())
+        source = str(user_path(name_or_path).resolve())
         module = _import_source(source, again=True)
     else:
         raise ConfigError(f"unknown experiment {name_or_path!r}{nearest(name_or_path, names)}")

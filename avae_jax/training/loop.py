@@ -1,6 +1,7 @@
 """The training loop: one for every method."""
 
 import dataclasses
+import errno
 import os
 import signal
 import time
@@ -13,14 +14,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from avae_jax import data as datasets
+from avae_jax.files import user_path
 from avae_jax.training.checkpoint import Checkpoints
-from avae_jax.training.config import Config, check_config, to_dict
+from avae_jax.training.config import Config, check_config, to_dict, with_absolute_paths
 from avae_jax.training.means import Means
 from avae_jax.training.preflight import introduce
 from avae_jax.training.progress import Progress
 from avae_jax.training.run_folder import (
     check_run_dir,
     check_same_data,
+    hold_run_dir,
     prepare_run_dir,
     read_facts,
     write_json,
@@ -34,6 +37,8 @@ from avae_jax.training.writers import MetricWriter, create_default_writer
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Give up after so many consecutive steps without a finite gradient."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 SHOW_EVERY = 0.5
 """Seconds between two looks at an epoch's means."""
@@ -72,31 +77,43 @@ def train(
 
     Raises:
       ConfigError: the configuration does not fit the data, the devices or the folder's.
-      TrainingError: the loss was not finite for many steps in a row.
+      ValueError: another process trains in the folder.
+      TrainingError: the loss was not finite for many steps in a row, or the disk is full.
       Interrupted: after SIGINT or SIGTERM; the state is saved.
       OSError: the folder cannot be written.
     """
     # Refuse what cannot be run before anything is loaded.
-    run_dir = Path(run_dir)
     check_config(config)
+    run_dir, config = user_path(run_dir), with_absolute_paths(config)
     check_run_dir(config, run_dir)
-    # What was found for the run when it began holds for all of it.
-    new = not (run_dir / "config.json").exists()
-    facts = None if new else read_facts(run_dir)["method"]
-    setup = make_setup(
-        config, dataset=dataset, encoder=encoder, decoder=decoder, facts=facts, mesh=mesh
-    )
-    if not new:
-        check_same_data(setup, run_dir)
-    # From here on the folder holds a run.
-    trainer = Trainer(setup)
-    if new:
-        prepare_run_dir(setup, run_dir)
-    checkpoints = Checkpoints(run_dir / "checkpoints")
-    try:
-        _train(trainer, run_dir, checkpoints)
-    finally:
-        checkpoints.close()
+    with hold_run_dir(run_dir):
+        # Nobody has begun another run there since.
+        check_run_dir(config, run_dir)
+        # What was found for the run when it began holds for all of it.
+        new = not (run_dir / "config.json").exists()
+        facts = None if new else read_facts(run_dir)["method"]
+        setup = make_setup(
+            config, dataset=dataset, encoder=encoder, decoder=decoder, facts=facts, mesh=mesh
+        )
+        if not new:
+            check_same_data(setup, run_dir)
+        # From here on the folder holds a run.
+        trainer = Trainer(setup)
+        if new:
+            prepare_run_dir(setup, run_dir)
+        checkpoints = Checkpoints(run_dir / "checkpoints")
+        try:
+            try:
+                _train(trainer, run_dir, checkpoints)
+            finally:
+                checkpoints.close()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise TrainingError(
+                f"run_dir={run_dir} cannot grow ({error.strerror}): make room and train again, "
+                "which goes on from its last whole checkpoint"
+            ) from None
     return run_dir
 
 

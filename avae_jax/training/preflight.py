@@ -19,11 +19,13 @@ def describe(setup: Setup) -> dict[str, Any]:
     dataset, method = setup.dataset, setup.method
     splits, images = dataset.splits, dataset.images
     some = np.asarray(images[splits.train[:: max(1, len(splits.train) // 1000)]])
+    seen = np.asarray(method.to_float(some))
     return {
         "data": {
             "dataset": dataset.name,
             "images": f"{tuple(images.shape)} {np.dtype(images.dtype).name}",
             "value range": f"[{some.min():g}, {some.max():g}]",
+            "as the networks see it": f"[{seen.min():g}, {seen.max():g}], mean {seen.mean():.3g}",
             "decoder activation": f"{method.activation} {method.value_range or '(unbounded)'}",
             "train / validation / test": f"{len(splits.train):,} / {len(splits.validation):,} / "
             f"{len(splits.test):,}",

@@ -1,5 +1,6 @@
 """A trained model, read back from its run folder."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 
 from avae_jax import data as datasets
+from avae_jax.files import user_path
 from avae_jax.mesh import make_mesh
 from avae_jax.methods import Method
 from avae_jax.methods.networks import Variables
@@ -21,8 +23,15 @@ from avae_jax.posteriors import Distribution
 from avae_jax.priors import DiagonalGaussianPrior, FullGaussian, Prior
 from avae_jax.text import refusal
 from avae_jax.training.checkpoint import CheckpointError, Checkpoints
-from avae_jax.training.config import Config, ConfigError, load_config
-from avae_jax.training.run_folder import read_facts
+from avae_jax.training.config import (
+    Config,
+    ConfigError,
+    load_config,
+    replace_fields,
+    to_dict,
+    with_absolute_paths,
+)
+from avae_jax.training.run_folder import read_facts, write_json
 from avae_jax.training.setup import load_data, make_setting
 from avae_jax.training.writers import read_metrics
 
@@ -46,6 +55,7 @@ class Run:
       variables: parameters and batch statistics, as they were evaluated.
       step: steps trained.
       which: of the run's checkpoints, "best" or "latest".
+      black_and_white: whether it was trained on pixels of 0 and 255 alone.
       dataset: the images it was trained on, where its configuration does not name them.
       keeper: deletes a temporary run folder when nothing refers to it any more.
     """
@@ -56,6 +66,7 @@ class Run:
     variables: Variables
     step: int
     which: str = "best"
+    black_and_white: bool = False
     dataset: datasets.ImageData | None = None
     keeper: Any = None
 
@@ -93,8 +104,9 @@ class Run:
         """Encode images.
 
         Args:
-          x: `[n, ...]` uint8 or float32 images, floats in the decoder's range; those of one channel
-            may lack it.
+          x: `[n, ...]` uint8, bool or float32 images, floats in the decoder's range; those of one
+            channel may lack it. uint8 of 0 and 1 alone is black and white to a model that was
+            trained on such images, and next to black to any other.
 
         Returns:
           Codes `[n, latent_dim]` float32; posterior means for a stochastic encoder.
@@ -117,9 +129,7 @@ class Run:
         Raises:
           ValueError: as `encode`.
         """
-        x = x if hasattr(x, "shape") else np.asarray(x)
-        if (*x.shape[1:], 1) == self.method.image_shape:
-            x = np.asarray(x)[..., None]
+        x = self.as_trained(x)
         if tuple(x.shape[1:]) != self.method.image_shape:
             raise ValueError(
                 f"images have shape {x.shape}: this model takes [n, "
@@ -127,6 +137,21 @@ class Run:
             )
         datasets.check_images(x, self.method.value_range, self.method.activation)
         return self.map_rows(self._encode, x)
+
+    def as_trained(self, x: Any) -> Any:
+        """Return images as the model was trained on them, with channels and pixels up to 255.
+
+        Args:
+          x: `[n, ...]` images, as `encode` takes them.
+        """
+        x = x if hasattr(x, "shape") else np.asarray(x)
+        if x.dtype == np.bool_:
+            x = np.asarray(x).astype(np.uint8) * np.uint8(255)
+        elif self.black_and_white:
+            x = datasets.black_and_white(x)
+        if (*x.shape[1:], 1) == self.method.image_shape:
+            x = np.asarray(x[:])[..., None]
+        return x
 
     def draw_codes(self, x: np.ndarray, *, seed: int = 0) -> np.ndarray:
         """Draw one code of each image from the posterior: the aggregate posterior is made of these.
@@ -277,18 +302,40 @@ def run_data(run: Run, dataset: datasets.ImageData | None = None) -> datasets.Im
       dataset: the images, where neither the run nor its configuration knows them.
 
     Raises:
+      FileNotFoundError: the images are not where they were, and `load_run` was not told where else.
       ConfigError: the images are not those the run was trained on.
     """
     dataset = run.dataset if dataset is None else dataset
-    dataset = load_data(run.config) if dataset is None else dataset
+    read = dataset is None
+    if dataset is None:
+        name = "data_path" if run.config.data.data_path is not None else "data_dir"
+        try:
+            dataset = load_data(run.config)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}; where they have moved since, --{name.replace('_', '-')} ({name} in "
+                "Python) says where to"
+            ) from None
     facts = read_facts(run.path)
     if dataset.fingerprint() != facts.get("fingerprint"):
         raise ConfigError(
             f"the images of {dataset.name} are not those {run.path} was trained on: its splits "
             "would mean other images"
         )
+    if read:
+        _remember_paths(run)
     splits = datasets.Splits.load(run.path / "splits.npz")
     return dataclasses.replace(dataset, splits=splits)
+
+
+def _remember_paths(run: Run) -> None:
+    """Write down where the images of a run lie, if they have moved."""
+    path = run.path / "config.json"
+    stored = load_config(path)
+    if stored.data != run.config.data:
+        # What cannot be written to can be read from all the same.
+        with contextlib.suppress(OSError):
+            write_json(path, to_dict(dataclasses.replace(stored, data=run.config.data)))
 
 
 def load_run(
@@ -297,6 +344,8 @@ def load_run(
     which: str = "best",
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
+    data_path: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda message: print(message, file=sys.stderr),
 ) -> Run:
     """Read a trained model from its run folder.
@@ -306,6 +355,9 @@ def load_run(
       which: "best" for the checkpoint with the lowest validation criterion, or "latest".
       encoder: the Flax module the run was trained with, where it was given as an object.
       decoder: likewise.
+      data_path: where the images lie now, if they have moved since the training; the folder
+        remembers it when they are first read.
+      data_dir: likewise.
       say: receives a line about every damaged checkpoint that was passed over.
 
     Returns:
@@ -314,12 +366,15 @@ def load_run(
     Raises:
       ValueError: the folder is no run folder, or holds no readable checkpoint.
     """
-    path = Path(path)
+    path = user_path(path)
     if which not in ("best", "latest"):
         raise ValueError(f"which={which!r} is not 'best' or 'latest'")
     if not path.is_dir():
         raise ConfigError(f"{path} is not a run folder: there is no such folder")
     config, facts = load_config(path / "config.json"), read_facts(path)
+    moved = {"data_path": data_path, "data_dir": data_dir}
+    moved = {name: os.fspath(place) for name, place in moved.items() if place is not None}
+    config = with_absolute_paths(replace_fields(config, **moved)) if moved else config
     setting = make_setting(
         config,
         image_shape=facts["image_shape"],
@@ -332,7 +387,15 @@ def load_run(
     )
     method = config.method.make(setting, facts["method"])
     variables, step = _restore(path, method, which, say)
-    return Run(path=path, config=config, method=method, variables=variables, step=step, which=which)
+    return Run(
+        path=path,
+        config=config,
+        method=method,
+        variables=variables,
+        step=step,
+        which=which,
+        black_and_white=facts.get("black_and_white", False),
+    )
 
 
 def _restore(path: Path, method: Method, which: str, say) -> tuple[Variables, int]:

@@ -1,8 +1,9 @@
 """A run's folder: what it must hold before training, and whether it is the run asked for."""
 
+import contextlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 
 from avae_jax import data as datasets
-from avae_jax.files import check_folder, write_atomically
+from avae_jax.files import check_folder, locked, write_atomically
 from avae_jax.training.config import Config, ConfigError, differences, load_config, to_dict
 from avae_jax.training.setup import Setup, num_classes
 from avae_jax.version import __version__
@@ -18,7 +19,14 @@ from avae_jax.version import __version__
 FORMAT = 2
 """Of run folders: what their files and checkpoints hold."""
 
+LOCK_FILE = "run.lock"
+"""Held by the process that trains in the folder."""
+
+_ROWS_LOOKED_AT = 1000
+
 _NEEDED = ("image_shape", "num_images")
+# What a folder holds before its config.json, which makes it a run's.
+_FIRST = {LOCK_FILE, "splits.npz", "facts.json"}
 
 
 def read_facts(run_dir: Path) -> dict[str, Any]:
@@ -45,16 +53,37 @@ def read_facts(run_dir: Path) -> dict[str, Any]:
 
 def check_run_dir(config: Config, run_dir: Path) -> None:
     """Refuse a folder that holds another run, something else, or that cannot be written."""
-    if run_dir.is_dir() and any(run_dir.iterdir()):
-        if not (run_dir / "config.json").is_file():
-            raise ConfigError(f"run_dir={run_dir} is not empty and no run folder: choose another")
+    check_folder(run_dir, name="run_dir")
+    held = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
+    if (run_dir / "config.json").is_file():
         changed = differences(load_config(run_dir / "config.json"), config)
         if changed:
             raise ConfigError(
                 f"run_dir={run_dir} holds a run with another configuration "
                 f"({'; '.join(changed)}): choose another --run-dir"
             )
-    check_folder(run_dir, name="run_dir")
+    # A process that was killed before it wrote config.json leaves less, or half a file.
+    elif not all(name in _FIRST or name.endswith(".tmp") for name in held):
+        raise ConfigError(f"run_dir={run_dir} is not empty and no run folder: choose another")
+
+
+@contextlib.contextmanager
+def hold_run_dir(run_dir: Path) -> Iterator[None]:
+    """Keep a run folder, made where it is missing, for this process while the block runs.
+
+    A folder that nothing is put into is gone afterwards.
+
+    Raises:
+      ValueError: another process trains in it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with locked(run_dir / LOCK_FILE, name="run_dir"):
+        try:
+            yield
+        finally:
+            if [path.name for path in run_dir.iterdir()] == [LOCK_FILE]:
+                (run_dir / LOCK_FILE).unlink()
+                run_dir.rmdir()
 
 
 def describe_data(setup: Setup) -> dict[str, Any]:
@@ -103,6 +132,10 @@ def prepare_run_dir(setup: Setup, run_dir: Path) -> None:
         {
             "format": FORMAT,
             **describe_data(setup),
+            # Images of 0 and 1 to encode are then meant as the same.
+            "black_and_white": datasets.holds_only(
+                setup.dataset.images, (0, 255), num_samples=_ROWS_LOOKED_AT
+            ),
             "method": dict(setup.method.facts),
             "versions": versions,
         },

@@ -119,6 +119,7 @@ def make_setup(
     )
     config.method.check_setting(setting)
     method = config.method.make(setting, facts)
+    datasets.check_scaled(dataset.images)
     datasets.check_value_range(dataset.images, method.value_range, method.activation)
     return Setup(config, dataset, method, mesh, steps_per_epoch)
 

@@ -113,7 +113,8 @@ def own_gradients(players: Mapping[str, Player], means, pull_back) -> dict[str, 
     """Return the gradient of each part in the loss of the player that moves it."""
     gradient = {}
     for name, player in players.items():
-        (pulled,) = pull_back({other: jnp.float32(other == name) for other in means})
+        ones = {other: jnp.asarray(other == name, mean.dtype) for other, mean in means.items()}
+        (pulled,) = pull_back(ones)
         gradient |= {part: pulled[part] for part in player.parts}
     return gradient
 

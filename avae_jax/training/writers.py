@@ -9,6 +9,8 @@ import importlib.util
 import json
 import logging
 import math
+import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,7 +18,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from avae_jax.checks import check_count
-from avae_jax.files import write_atomically
+from avae_jax.files import user_path, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class JsonLinesWriter(MetricWriter):
           ValueError: `start_step` is negative.
         """
         check_count("start_step", start_step, minimum=0)
-        self._path = Path(path)
+        self._path = user_path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists():
             _drop_rows_after(self._path, start_step)
@@ -117,7 +119,7 @@ class TensorBoardWriter(MetricWriter):
           start_step: the step of the checkpoint the run continues from; TensorBoard then hides
             later steps that an earlier process wrote.
         """
-        self._folder, self._start_step = Path(folder), start_step
+        self._folder, self._start_step = user_path(folder), start_step
         self._opened: Any = None
         self._closed = False
 
@@ -126,23 +128,42 @@ class TensorBoardWriter(MetricWriter):
         if self._closed:
             raise ValueError(f"the TensorBoard writer of {self._folder} is closed: open a new one")
         if self._opened is None:
-            from tensorboardX import SummaryWriter
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto import event_pb2
 
             resumed = any(self._folder.glob("events.out.tfevents.*"))
-            purge_step = self._start_step + 1 if resumed else None
-            self._opened = SummaryWriter(str(self._folder), purge_step=purge_step)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Not its SummaryWriter: that one's thread ends when the disk is full, and whatever is
+            # written next waits for it for ever. Names are of whole seconds.
+            suffix = f".{uuid.uuid4().hex[:8]}"
+            self._opened = EventsWriter(str(self._folder / "events"), filename_suffix=suffix)
+            if resumed:
+                protocol: Any = event_pb2
+                start = protocol.SessionLog(status=protocol.SessionLog.START)
+                self._write(self._start_step + 1, session_log=start)
         return self._opened
+
+    def _write(self, step, **content) -> None:
+        from tensorboardX.proto import event_pb2
+
+        # Made by protobuf, out of sight of type checkers.
+        protocol: Any = event_pb2
+        self._writer.write_event(protocol.Event(wall_time=time.time(), step=int(step), **content))
 
     def write_scalars(self, step, scalars):
         """Record the finite scalars under their own names; TensorBoard groups them by prefix."""
+        from tensorboardX import summary
+
         for name, value in scalars.items():
             number = float(_scalar(name, value))
             # TensorBoard cannot draw others, and tensorboardX warns of each.
             if math.isfinite(number):
-                self._writer.add_scalar(name, number, int(step))
+                self._write(step, summary=summary.scalar(name, number))
 
     def write_images(self, step, images):
         """Record the images, several of one name side by side as a numbered series."""
+        from tensorboardX import summary
+
         for name, value in images.items():
             array = np.asarray(value)
             if array.ndim not in (3, 4) or array.shape[-1] not in (1, 3):
@@ -154,15 +175,19 @@ class TensorBoardWriter(MetricWriter):
                 array = np.nan_to_num(np.asarray(array, np.float32))
                 array = (np.clip(array, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
             if array.ndim == 3:
-                self._writer.add_image(name, array, int(step), dataformats="HWC")
+                self._write(step, summary=summary.image(name, array, dataformats="HWC"))
                 continue
             for index, image in enumerate(array):
-                self._writer.add_image(f"{name}/{index}", image, int(step), dataformats="HWC")
+                one = summary.image(f"{name}/{index}", image, dataformats="HWC")
+                self._write(step, summary=one)
 
     def write_hparams(self, hparams):
         """Record the hyper-parameters as a table in TensorBoard's text tab."""
+        from tensorboardX import summary
+
         rows = "".join(f"| {name} | `{value}` |\n" for name, value in _flatten(hparams).items())
-        self._writer.add_text("hparams", "| name | value |\n| --- | --- |\n" + rows, 0)
+        table = "| name | value |\n| --- | --- |\n" + rows
+        self._write(0, summary=summary.text("hparams", table))
 
     def flush(self):
         """Hand everything written so far to the operating system."""
@@ -171,9 +196,10 @@ class TensorBoardWriter(MetricWriter):
 
     def close(self):
         """Close the event file."""
-        if self._opened is not None and not self._closed:
-            self._opened.close()
+        opened, closed = self._opened, self._closed
         self._closed = True
+        if opened is not None and not closed:
+            opened.close()
 
 
 class MultiWriter(MetricWriter):
@@ -224,7 +250,7 @@ def create_default_writer(run_dir, *, start_step: int = 0) -> MultiWriter:
 
     if jax.process_index() != 0:
         return MultiWriter([])
-    run_dir = Path(run_dir)
+    run_dir = user_path(run_dir)
     writers: list[MetricWriter] = [JsonLinesWriter(run_dir / METRICS_FILE, start_step=start_step)]
     if importlib.util.find_spec("tensorboardX") is not None:
         writers.append(TensorBoardWriter(run_dir / "tensorboard", start_step=start_step))
@@ -246,7 +272,7 @@ def read_metrics(path) -> list[dict[str, Any]]:
     Raises:
       FileNotFoundError: there is no such file.
     """
-    path = Path(path)
+    path = user_path(path)
     path = path / METRICS_FILE if path.is_dir() else path
     merged: dict[int, dict[str, Any]] = {}
     for _, row in _rows(path):

@@ -24,7 +24,15 @@ def test_npy_stays_on_disk(tmp_path, dtype):
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"), [((10, 5, 6), (10, 5, 6, 1)), ((10, 7), (10, 7)), ((10, 1), (10, 1))]
+    ("shape", "expected"),
+    [
+        ((10, 5, 6), (10, 5, 6, 1)),
+        ((10, 4, 4), (10, 4, 4, 1)),
+        ((10, 7), (10, 7)),
+        ((10, 1), (10, 1)),
+        ((10, 6, 6, 13), (10, 6, 6, 13)),
+        ((10, 4, 4, 8), (10, 4, 4, 8)),
+    ],
 )
 def test_shapes(tmp_path, shape, expected):
     images, _ = read_array_file(_save(tmp_path, RNG.random(shape, np.float32)))
@@ -53,6 +61,10 @@ def test_dtypes(tmp_path, given, expected):
         (np.zeros((5, 0)), "no values"),
         (np.zeros((2, 3, 4, 5, 6)), "expected"),
         (np.zeros((5, 3, 8, 8)), "channels first"),
+        (np.zeros((5, 4, 8, 8)), r"channels first it seems: give images.transpose\(0, 2, 3, 1\)"),
+        (np.zeros((8, 8, 3, 50)), r"images last it seems: give images.transpose\(3, 0, 1, 2\)"),
+        (np.zeros((8, 8, 70)), r"images last it seems: give images.transpose\(2, 0, 1\)"),
+        (np.zeros((20, 20, 3)), r"one image it seems: give images\[None\]"),
         (np.full((5, 4), 256), r"spans \[256, 256\]"),
         (np.zeros((5, 4), np.complex64), "dtype complex64"),
         (np.array([[0, np.nan], [np.inf, 1]]), r"2 NaN or infinite values.*index \(0, 1\)"),
@@ -86,6 +98,8 @@ def test_npz_key_and_labels(tmp_path, key):
         ({"a": np.zeros((5, 4)), "b": np.zeros((5, 4))}, r"\['a', 'b'\].*name the images"),
         ({"x": np.zeros((5, 4)), "y": np.zeros(4, int)}, "labels must be 5 integers"),
         ({"x": np.zeros((5, 4)), "y": np.zeros(5)}, "labels must be 5 integers"),
+        ({"x": np.zeros((2, 4)), "y": np.array([0, 2**31])}, "got 2147483648 at row 1, 1 such"),
+        ({"x": np.zeros((2, 4)), "y": np.array([-2, 0])}, "got -2 at row 0"),
         ({"x": np.array([{}], dtype=object)}, "Python objects"),
         ({}, "none is named"),
     ],
@@ -94,6 +108,34 @@ def test_bad_npz(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(DataError, match=message):
         read_array_file(tmp_path / "x.npz")
+
+
+def test_images_without_a_class(tmp_path):
+    """-1 is an image without a class; classes are counted from the others."""
+    labels = np.arange(20) % 3 - 1
+    np.savez(tmp_path / "x.npz", x=RNG.random((20, 6)), y=labels)
+    data = load_dataset("array", path=tmp_path / "x.npz")
+    np.testing.assert_array_equal(data.labels, labels)
+    assert data.num_classes == 2
+    np.savez(tmp_path / "x.npz", x=RNG.random((20, 6)), y=np.full(20, -1))
+    assert load_dataset("array", path=tmp_path / "x.npz").labels is None
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_pixels_of_0_and_1_are_black_and_white(tmp_path, suffix):
+    """The published dSprites: uint8, 0 and 1."""
+    images = RNG.integers(0, 2, (50, 4, 4), np.uint8)
+    path = tmp_path / f"x.{suffix}"
+
+    def read(rows):
+        np.save(path, images) if suffix == "npy" else np.savez(path, imgs=images)
+        return load_dataset("array", path=path).images[rows][..., 0]
+
+    rows = np.array([3, 1])
+    np.testing.assert_array_equal(read(rows), 255 * images[rows])
+    # One brighter pixel, in the last image: then these are levels of grey.
+    images[-1, 0, 0] = 2
+    np.testing.assert_array_equal(read(rows), images[rows])
 
 
 def test_files_that_are_no_arrays(tmp_path):

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import sys
 
 import jax
 import numpy as np
@@ -87,6 +88,38 @@ def test_an_image_is_encoded_once(vae_run, tmp_path, monkeypatch):
     summary = evaluate_run(vae_run, output=tmp_path, num_samples=50, iwae_samples=5)
     about = summary["about"]
     assert seen == [about["num_images"], about["num_train_images"]]
+
+
+def test_a_stopped_evaluation_goes_on(vae_run, tmp_path, monkeypatch):
+    options = {"num_samples": 50, "num_images": 100, "iwae_samples": 3, "output": tmp_path}
+    module = sys.modules["avae_jax.evaluation.evaluate"]
+    made = {}
+
+    def once(name):
+        original = getattr(module, name)
+
+        def describe(*arguments, **named):
+            assert name not in made
+            made[name] = original(*arguments, **named)
+            return made[name]
+
+        monkeypatch.setattr(module, name, describe)
+
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    once("describe_codes")
+    once("describe_likelihood")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "describe_samples", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_run(vae_run, **options)
+    assert not (tmp_path / "summary.json").exists()
+    summary = evaluate_run(vae_run, **options)
+    assert set(summary) == SECTIONS
+    check_subset(summary["latent"], made["describe_codes"][0])
+    check_subset(summary["likelihood"], made["describe_likelihood"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "summary.json"]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -19,6 +20,8 @@ from avae_jax.evaluation import evaluate_run
 from avae_jax.training import config as cfg
 from avae_jax.training import loop
 from avae_jax.training.checkpoint import CheckpointError, Checkpoints
+from avae_jax.training.run import run_data
+from avae_jax.training.run_folder import check_run_dir, hold_run_dir
 from avae_jax.training.writers import read_metrics
 
 
@@ -297,7 +300,6 @@ def test_splits_are_the_runs_own(finished, blobs):
     import dataclasses
 
     from avae_jax.data import Splits
-    from avae_jax.training.run import run_data
 
     run = av.load_run(finished)
     splits = blobs.splits
@@ -419,6 +421,124 @@ def test_folders_that_are_no_run(blobs, small_config, tmp_path):
         av.load_run(tmp_path)
     with pytest.raises(ValueError, match="there is no such folder"):
         av.load_run(tmp_path / "none")
+
+
+def test_one_process_at_a_time_trains_in_a_folder(finished, blobs, small_config):
+    config = cfg.replace_fields(small_config, num_epochs=4)
+    before = read_metrics(finished)
+    with hold_run_dir(finished):
+        with pytest.raises(ValueError, match=f"where process {os.getpid()} on .* is at work"):
+            loop.train(config, finished, dataset=blobs)
+    loop.train(config, finished, dataset=blobs)
+    assert read_metrics(finished) == before
+
+
+def test_a_run_killed_while_its_folder_was_made_begins_again(blobs, small_config, tmp_path):
+    for name in ("run.lock", "splits.npz", ".facts.json.0123.tmp"):
+        (tmp_path / name).write_text("")
+    check_run_dir(small_config, tmp_path)
+    (tmp_path / "facts.jsonl").write_text("")
+    with pytest.raises(cfg.ConfigError, match="not empty and no run folder"):
+        check_run_dir(small_config, tmp_path)
+
+
+def test_a_full_disk_ends_in_one_line_and_training_goes_on(
+    finished, blobs, small_config, tmp_path, monkeypatch
+):
+    """TensorStore tells the system's error in the middle of a page of text."""
+    folder, config = tmp_path / "run", cfg.replace_fields(small_config, num_epochs=4)
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "checkpoints" / "16")
+
+    def full(self, *arguments, **options):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing [os_error_code='28' more='\n']")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "save", full)
+        with pytest.raises(loop.TrainingError, match=r"cannot grow \(No space left.*make room"):
+            loop.train(config, folder, dataset=blobs)
+    loop.train(config, folder, dataset=blobs)
+    assert_same_bits(folder, finished)
+
+
+def test_precision_is_no_damage(finished, blobs, small_config, tmp_path):
+    """`jax_enable_x64` decides the dtypes of a state, and a checkpoint outlives it."""
+    config = cfg.replace_fields(small_config, num_epochs=4)
+    trainer = loop.Trainer(loop.make_setup(config, dataset=blobs))
+    wider = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float16, sharding=leaf.sharding)
+        if leaf.dtype == jnp.float32 else leaf, trainer.target(),
+    )  # fmt: skip
+    with contextlib.closing(Checkpoints(finished / "checkpoints", read_only=True)) as stored:
+        notes = []
+        (as_it_is, _), (cast, _) = (
+            stored.restore(target, say=notes.append) for target in (trainer.target(), wider)
+        )
+    assert notes == []
+    codes = cast.memory.bank.codes
+    assert codes.dtype == jnp.float16
+    np.testing.assert_array_equal(codes, as_it_is.memory.bank.codes.astype(jnp.float16))
+
+
+@pytest.mark.slow
+def test_training_and_reading_with_x64(tmp_path):
+    """A run of either precision is resumed, read and evaluated with the other."""
+    command = [sys.executable, "-m", "avae_jax", "train", "digits", "--num-centers", "200"]
+    command += ["--batch-size", "96", "--width", "0.25", "--run-dir", tmp_path / "run"]
+    for epochs, x64 in (("1", "1"), ("2", "0"), ("3", "1")):
+        environment = {**os.environ, "JAX_ENABLE_X64": x64}
+        result = subprocess.run(
+            [*command, "--num-epochs", epochs], env=environment, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        assert "checkpoint of step" not in result.stderr
+        assert (tmp_path / "run" / "summary.json").is_file()
+
+
+def test_images_that_moved_are_found_and_remembered(tmp_path, small_config, monkeypatch):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.integers(0, 2, (400, 8, 8), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    config = cfg.replace_fields(small_config, dataset="array", data_path="x.npy", num_epochs=1)
+    loop.train(config, "run")
+    # The path is as good from elsewhere.
+    monkeypatch.chdir("/")
+    run = av.load_run(tmp_path / "run")
+    assert run.config.data.data_path == str(tmp_path / "x.npy")
+    images = run_data(run).images
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "x.npy").rename(tmp_path / "moved" / "y.npy")
+    with pytest.raises(FileNotFoundError, match=r"does not exist.*--data-path \(data_path in"):
+        run_data(run)
+    np.save(tmp_path / "x.npy", rng.integers(0, 2, (400, 8, 8), np.uint8))
+    with pytest.raises(cfg.ConfigError, match="are not those"):
+        run_data(run)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    moved = av.load_run("~/run", data_path="~/moved/y.npy")
+    np.testing.assert_array_equal(run_data(moved).images[:], images[:])
+    again = av.load_run(tmp_path / "run")
+    np.testing.assert_array_equal(run_data(again).images[:], images[:])
+    # Trained on black and white, it takes 0 and 1, bool, and 0 and 255 for the same.
+    x = rng.integers(0, 2, (3, 8, 8), np.uint8)
+    codes = again.encode(255 * x)
+    for same in (x, x.astype(bool), x[..., None]):
+        np.testing.assert_array_equal(again.encode(same), codes)
+
+
+def test_a_model_of_grey_images_takes_dark_ones_as_they_are(finished, blobs):
+    x = (blobs.images[:5] > 128).astype(np.uint8)
+    run = av.load_run(finished)
+    np.testing.assert_array_equal(run.encode(x), run.encode(x.astype(np.float32) / 255))
+
+
+def test_black_images_are_refused(blobs, small_config, tmp_path):
+    import dataclasses
+
+    dark = dataclasses.replace(blobs, images=blobs.images // 128)
+    with pytest.raises(ValueError, match="0 and 1 alone: multiply them by 255"):
+        loop.train(small_config, tmp_path / "run", dataset=dark)
+    # Nothing is left of a run that never began.
+    assert list(tmp_path.iterdir()) == []
 
 
 def damage(folder: Path, step: int, how: str) -> None:
