@@ -65,12 +65,18 @@ class OptimizationConfig:
     """Images in a step, over all devices."""
     num_epochs: int = 50
     """Passes over the training split."""
+    patience: int | None = None
+    """Epochs without a lower validation criterion before training stops; never when not given."""
+    validate_every: int = 1
+    """Epochs from one validation to the next, each of which is saved; the last one is validated."""
+    checkpoint_every: float | None = None
+    """Minutes from one checkpoint to the next between two validations; none when not given."""
     learning_rate: float = 5e-4
     """Adam's step size."""
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
     """plateau: multiply the step size when the validation criterion stops improving."""
     plateau_patience: int = 5
-    """plateau: epochs without improvement before the step size falls."""
+    """plateau: validations without improvement before the step size falls."""
     plateau_factor: float = 0.5
     """plateau: what the step size is multiplied by."""
     clip_norm: float | None = None
@@ -208,6 +214,14 @@ def check_config(config: Config) -> None:
     config.method.check()
     require(optimization.batch_size >= 2, "batch_size", optimization.batch_size, "give at least 2")
     require(optimization.num_epochs >= 1, "num_epochs", optimization.num_epochs, "give at least 1")
+    for name in ("patience", "validate_every"):
+        value = getattr(optimization, name)
+        require(value is None or value >= 1, name, value, "give at least 1")
+    require(
+        optimization.patience is None or optimization.patience >= optimization.validate_every,
+        "patience", optimization.patience, "it is less than validate_every; give at least as many",
+    )  # fmt: skip
+    require_positive("checkpoint_every", optimization.checkpoint_every)
     require_positive("learning_rate", optimization.learning_rate)
     require_positive("clip_norm", optimization.clip_norm)
     require(
@@ -320,9 +334,10 @@ def load_config(path: Path) -> Config:
 def differences(old: Config, new: Config) -> list[str]:
     """List the fields whose change makes a run another run, as "name: old -> new".
 
-    The number of epochs may grow (unless the step size depends on it) and the data may have moved.
+    The number of epochs may grow (unless the step size depends on it), the data may have moved, and
+    when to save and when to give up is free.
     """
-    free = {"data_dir", "data_path"}
+    free = {"data_dir", "data_path", "patience", "checkpoint_every"}
     if new.optimization.schedule != "cosine":
         free.add("num_epochs")
     if old.method.name != new.method.name:

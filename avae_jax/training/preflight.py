@@ -18,7 +18,7 @@ def describe(setup: Setup) -> dict[str, Any]:
     """Return the cheap part of the check: data, networks, the method's own and devices."""
     dataset, method = setup.dataset, setup.method
     splits, images = dataset.splits, dataset.images
-    some = np.asarray(images[splits.train[:: max(1, len(splits.train) // 1000)]])
+    some = some_images(setup)
     return {
         "data": {
             "dataset": dataset.name,
@@ -40,8 +40,14 @@ def describe(setup: Setup) -> dict[str, Any]:
             "batch per device": setup.batch_size // setup.mesh.size,
             "steps per epoch": setup.steps_per_epoch,
         },
-        **method.describe(),
+        **method.describe(some),
     }
+
+
+def some_images(setup: Setup) -> np.ndarray:
+    """Return about a thousand training images, evenly spaced, as the data set holds them."""
+    train = setup.dataset.splits.train
+    return np.asarray(setup.dataset.images[train[:: max(1, len(train) // 1000)]])
 
 
 def introduce(setup: Setup) -> list[str]:
@@ -52,7 +58,7 @@ def introduce(setup: Setup) -> list[str]:
         f"{setup.method.image_shape}; {num_parameters(setup):,} parameters; "
         f"{devices.size} x {devices.flat[0].device_kind}"
     )
-    return [first, *setup.method.introduce()]
+    return [first, *setup.method.introduce(some_images(setup))]
 
 
 def check(config: Config, **parts) -> dict[str, Any]:
