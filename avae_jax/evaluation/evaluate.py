@@ -4,24 +4,26 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from avae_jax import metrics
 from avae_jax.checks import check_count
 from avae_jax.data import ImageData
 from avae_jax.evaluation import html, pictures
 from avae_jax.evaluation.disentangled import Factors, describe_disentanglement
+from avae_jax.evaluation.fit import USELESS, judge_fit
 from avae_jax.evaluation.latent import describe_codes
 from avae_jax.evaluation.likelihood import describe_likelihood
 from avae_jax.evaluation.material import Material, Protocol, describe, gather
-from avae_jax.evaluation.record import SUMMARY_FILE, describe_training, keep
+from avae_jax.evaluation.record import SUMMARY_FILE, describe_training, keep, metrics_of
 from avae_jax.evaluation.samples import (
     FeatureSpace,
+    advise_samples,
     describe_samples,
     draw_samples,
     pixel_features,
 )
-from avae_jax.evaluation.verdict import Finding, headline, judge
+from avae_jax.evaluation.verdict import Finding, Level, headline, judge
 from avae_jax.files import check_folder, write_atomically
 from avae_jax.training.run import Run, load_run
 from avae_jax.training.writers import strict_json
@@ -100,16 +102,22 @@ def evaluate_run(
     _check_fit(spaces, material)
 
     latent, arrays = describe_codes(material, say, quick=quick)
-    findings = judge(latent)
     say("reconstructions")
+    reconstruction = {"n": len(material.x), **_reconstruction(material)}
+    fit = judge_fit(reconstruction, metrics_of(run), step=run.step)
+    useless = [USELESS] if any(finding.level == "fault" for finding in fit) else []
+    findings = sorted(
+        [*fit, *judge(latent)], key=lambda finding: get_args(Level).index(finding.level)
+    )
+    said = " ".join([*useless, headline(findings)])
     summary: dict[str, Any] = {
         "about": describe(material),
         "verdict": {
-            "headline": headline(findings),
+            "headline": said,
             "findings": [finding._asdict() for finding in findings],
         },
         "training": describe_training(run),
-        "reconstruction": {"n": len(material.x), **_reconstruction(material)},
+        "reconstruction": reconstruction,
         "latent": latent,
     }
     if quick:
@@ -126,6 +134,10 @@ def evaluate_run(
         samples = draw_samples(material, num_samples)
         spaces.append(pixel_features(material))
         summary["samples"], curves = describe_samples(material, spaces, samples, say)
+        advice = advise_samples(summary["samples"])
+        if advice:
+            summary["samples"]["advice"] = advice
+            findings = [*findings, Finding("samples", "notice", advice)]
         scores, directions = describe_disentanglement(material, say, factors=factors)
         summary["disentanglement"] = scores
         say("figures")

@@ -465,7 +465,7 @@ class AVAE(method.Method):
     def _expected(self) -> str:
         return (
             f": bandwidth {self.bandwidth.h_corr:.3f}, prior scale "
-            f"{self.bandwidth.prior_scale:.3f}; {self.code_scale.verdict}"
+            f"{self.bandwidth.prior_scale:.3f}; forecast for free codes: {self.code_scale.verdict}"
         )
 
     def describe(self, images) -> dict[str, dict[str, Any]]:
@@ -479,10 +479,10 @@ class AVAE(method.Method):
                 "prior scale sqrt(1 - h^2)": bandwidth.prior_scale,
                 "null KL": self._null_kl,
             },
-            "scale of the codes": {
+            "scale of the codes (standard deviation in their own units)": {
                 "claimed": scale.claimed,
-                "force balance": scale.fixed_point,
-                "verdict": scale.verdict,
+                "force balance of free codes": scale.fixed_point,
+                "forecast": scale.verdict,
             },
         }
 

@@ -357,15 +357,38 @@ def experiment_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
+def own_images(path: str) -> Path | None:
+    """Return the folder or the .npy/.npz file that a user's images lie in; None for an experiment.
+
+    A name in experiments/ is one, whatever lies in the current folder.
+    """
+    place = Path(path).expanduser().resolve()
+    if path in experiment_names() or not (place.suffix in (".npy", ".npz") or place.is_dir()):
+        return None
+    return place
+
+
 def load_experiment(name_or_path: str) -> Config:
     """Return the configuration of an experiment.
 
     Args:
-      name_or_path: a name in experiments/, or a path to a Python file that defines `config`.
+      name_or_path: a name in experiments/; a path to a Python file that defines `config`; or a
+        folder of images or a .npy/.npz file, whose configuration has yet to be fitted to them.
 
     Raises:
-      ConfigError: unknown name (with the nearest one), missing file, or a file without `config`.
+      ConfigError: unknown name (with the nearest one), missing file, a file without `config`, or a
+        run folder.
     """
+    images = own_images(name_or_path)
+    if images is not None:
+        if (images / "config.json").exists():
+            raise ConfigError(
+                f"{name_or_path} must hold images, got a run folder: repeat the command that began "
+                "it to go on with it, or name a folder of images"
+            )
+        kind = "folder" if images.is_dir() else "array"
+        name = images.name if images.is_dir() else images.stem
+        return dataclasses.replace(configure(dataset=kind, data_path=str(images)), experiment=name)
     names, source = experiment_names(), None
     if name_or_path in names:
         module = importlib.import_module(f"avae_jax.experiments.{name_or_path}")

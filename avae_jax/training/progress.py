@@ -127,9 +127,9 @@ class Progress:
             self._draw()
         if self._live:
             return
-        epochs = self._step // self._steps_per_epoch - self._line_step // self._steps_per_epoch
+        is_end = self._step % self._steps_per_epoch == 0
         waited = now - self._printed
-        due = (epochs > 0 and waited >= _LINE_AFTER) or waited >= _LINE_BEFORE
+        due = waited >= (_LINE_AFTER if is_end else _LINE_BEFORE)
         if (due or ended) and self._step > self._line_step:
             self._printed, self._line_step = now, self._step
             step_text = f"step {self._step}/{self._total}"

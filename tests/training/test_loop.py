@@ -93,7 +93,15 @@ def test_the_summary_is_measured_on_the_test_split(finished, blobs):
     # Beside it, in units of the prior.
     assert latent["moments"]["eig_max"] == pytest.approx(eigenvalues[-1] / claimed**2, rel=1e-5)
     train = run.encode(blobs.images[blobs.splits.train]).astype(np.float64)
-    assert run.prior("measured").std() == pytest.approx(np.sqrt((train**2).mean()), rel=1e-2)
+    # One spread: the mean variance about the mean, wherever that lies.
+    spread = np.sqrt(train.var(axis=0, ddof=1).mean())
+    measured = run.prior("measured")
+    assert measured.std() == pytest.approx(spread, rel=1e-5)
+    np.testing.assert_allclose(measured.loc, train.mean(axis=0), rtol=1e-4, atol=1e-5)
+    assert run.prior("covariance").std() == pytest.approx(spread, rel=1e-5)
+    own = latent["moments_against_standard_normal"]["std"]
+    assert own == pytest.approx(np.sqrt(z.var(axis=0, ddof=1).mean()), rel=1e-5)
+    assert own == pytest.approx(latent["moments"]["std"] * latent["prior_std"], rel=1e-5)
 
 
 def test_the_summary_says_how_training_ended(finished):
@@ -144,7 +152,8 @@ def test_a_loaded_run_encodes_decodes_and_samples(finished, blobs):
     np.testing.assert_array_equal(run.sample(9, seed=3), run.decode(z))
     assert run.prior().std() == pytest.approx(run.method.bandwidth.prior_scale)
     z = np.asarray(run.prior("measured").sample(jax.random.key(0), 20_000))
-    assert z.std() == pytest.approx(run.prior("measured").std(), rel=5 / np.sqrt(2 * z.size))
+    spread = np.sqrt(z.var(axis=0).mean())
+    assert spread == pytest.approx(run.prior("measured").std(), rel=5 / np.sqrt(2 * z.size))
     with pytest.raises(ValueError, match="this model takes"):
         run.encode(blobs.images[:, :4])
     with pytest.raises(ValueError, match="this model takes"):
