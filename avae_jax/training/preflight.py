@@ -45,9 +45,9 @@ def describe(setup: Setup) -> dict[str, Any]:
 
 
 def some_images(setup: Setup) -> np.ndarray:
-    """Return about a thousand training images, evenly spaced, as the data set holds them."""
+    """Return at most a thousand training images, evenly spaced, as the data set holds them."""
     train = setup.dataset.splits.train
-    return np.asarray(setup.dataset.images[train[:: max(1, len(train) // 1000)]])
+    return np.asarray(setup.dataset.images[train[:: -(-len(train) // 1000)]])
 
 
 def introduce(setup: Setup) -> list[str]:
