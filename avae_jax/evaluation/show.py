@@ -11,7 +11,7 @@ from avae_jax.training.table import format_summary
 # The numbers that are printed, by section, with their unit; the rest is in the summary.
 _SHOWN = {
     "reconstruction": ("reconstruction (per pixel of [0, 1]; psnr in dB)", ("mse", "psnr", "ssim")),
-    "collapse": ("directions in use (their number)", ("active_units", "relevant_directions")),
+    "collapse": ("directions in use (their number)", ("active_units",)),
     "density": ("density (nats)", ("kde_kl", "kde_kl_log10", "whitened_entropy")),
     "moments": (
         "moments (in standard deviations and variances of the prior; kl in nats)",
