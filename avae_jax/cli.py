@@ -30,6 +30,7 @@ from avae_jax.training.config import (
     experiment_names,
     find_method,
     load_experiment,
+    own_images,
     replace_fields,
 )
 
@@ -118,9 +119,9 @@ class _Sample:
     num_samples: int = 64
     """How many images."""
     scale: Literal["claimed", "measured", "covariance"] | float | str = "claimed"
-    """Distribution of the codes. claimed: the prior that the method aims them at; measured: N(0,
-    s^2 I) with their own s; covariance: a Gaussian with their mean and covariance; a number: that
-    s; or another name that the run's method knows."""
+    """Distribution of the codes. claimed: the prior that the method aims them at; measured:
+    N(mean, s^2 I) with their own mean and s; covariance: a Gaussian with their mean and covariance;
+    a number: N(0, s^2 I) with that s; or another name that the run's method knows."""
     seed: int = 0
     """Seed of the draw."""
     output: Path = Path("samples")
@@ -246,7 +247,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def usage() -> str:
     """Return what `avae --help` prints."""
-    lines = [f"  {f'{name} {it.operands}':<24}{it.does}" for name, it in COMMANDS.items()]
+    lines = [f"  {f'{name} {it.operands}':<24} {it.does}" for name, it in COMMANDS.items()]
     lists = {"Experiments": experiment_names(), "Methods": METHODS}
     return "\n".join(
         [
@@ -318,8 +319,9 @@ def _train(arguments: list[str]) -> int:
     _quiet()
     from avae_jax.training import loop
 
+    config, own = _fit_to_own_images(config, run_dir, arguments)
     try:
-        loop.train(config, run_dir)
+        loop.train(config, run_dir, **own)
     except loop.Interrupted as stopped:
         command = " ".join(["avae train", *arguments])
         print(
@@ -344,13 +346,38 @@ def _train(arguments: list[str]) -> int:
 
 
 def _check(arguments: list[str]) -> int:
-    config, _ = _experiment("check", arguments)
+    config, run_dir = _experiment("check", arguments)
     _quiet()
     from avae_jax.training.preflight import check
     from avae_jax.training.table import print_summary
 
-    print_summary(check(config))
+    config, own = _fit_to_own_images(config, run_dir, arguments)
+    print_summary(check(config, **own))
     return 0
+
+
+def _fit_to_own_images(
+    config: Config, run_dir: Path, arguments: list[str]
+) -> tuple[Config, dict[str, Any]]:
+    """Where a path to images stands for an experiment, choose what is not given to fit them.
+
+    Returns:
+      The configuration, and the images as what `loop.train` and `check` take.
+    """
+    if own_images(arguments[0]) is None:
+        return config, {}
+    from avae_jax.mesh import make_mesh
+    from avae_jax.training.api import fit_config
+    from avae_jax.training.setup import load_data
+
+    words = (argument[2:].split("=")[0] for argument in arguments if argument.startswith("--"))
+    given = {word.removeprefix("no-").replace("-", "_") for word in words}
+    dataset = load_data(config)
+    mesh = make_mesh()
+    config, notes = fit_config(config, dataset, given=given, num_devices=mesh.size, run_dir=run_dir)
+    for note in notes:
+        print(f"chosen for {config.experiment}: {note}", file=sys.stderr)
+    return config, {"dataset": dataset}
 
 
 def _evaluate(wanted: _Evaluate) -> int:
@@ -636,11 +663,9 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command(
-        _train, None, "EXPERIMENT", "train a model, or continue its training, and report on it"
-    ),
+    "train": Command(_train, None, "EXPERIMENT|PATH", "train a model, or go on, and report on it"),
     "check": Command(
-        _check, None, "EXPERIMENT", "look for trouble before training, and time a step"
+        _check, None, "EXPERIMENT|PATH", "look for trouble before training, and time a step"
     ),
     "evaluate": Command(
         _evaluate, _Evaluate, "RUN ...", "judge trained models: latent space, samples, one report"

@@ -647,7 +647,7 @@ def train(part: Part, options: argparse.Namespace) -> None:
     part.set(
         epochs=len(rows),
         epochs_of_the_paper=config.optimization.num_epochs,
-        # The first one compiles; validation is not counted.
+        # The first one compiles; validation and saving are counted.
         seconds_per_epoch=float(
             np.median([len(dataset.splits.train) / row["images_per_second"] for row in rows[1:]])
         )

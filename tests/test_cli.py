@@ -46,6 +46,49 @@ def refused(arguments, capsys) -> str:
     return lines[0]
 
 
+def test_own_images_are_trained_on_by_their_path(tmp_path, capsys, monkeypatch):
+    """What fits them is chosen and said, the run has their name, and goes on as it began."""
+    from avae_jax.training import loop
+
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (160, 8, 8), np.uint8)
+    np.save("blots.npy", images)
+    seen = {}
+    monkeypatch.setattr(
+        loop, "train", lambda config, run_dir, dataset: seen.update(config=config, to=run_dir)
+    )
+    monkeypatch.setattr("avae_jax.evaluation.evaluate_run", lambda *_, **__: {})
+    monkeypatch.setattr("avae_jax.evaluation.show.print_evaluation", lambda *_: None)
+    for path in ("blots.npy", "./blots.npy", str(tmp_path / "blots.npy")):
+        assert cli.run(["train", path, "--latent-dim=3", "--num-centers", "56"]) == 0
+        said = capsys.readouterr().err.splitlines()
+        assert said[0].startswith("chosen for blots: architecture=digits, width=0.25")
+        assert said[1].startswith("chosen for blots: batch_size=8, num_epochs=300: 14 steps")
+        assert len(said) == 2
+        config = seen["config"]
+        assert (config.experiment, seen["to"]) == ("blots", Path("runs/blots"))
+        assert (config.data.dataset, config.data.data_path) == (
+            "array",
+            str(tmp_path / "blots.npy"),
+        )
+        assert (config.model.latent_dim, config.method.num_centers) == (3, 56)
+        assert config.method.weight == "nats"
+    # What is given holds, whatever the data.
+    assert cli.run(["train", "blots.npy", "--batch-size", "16", "--num-epochs", "2"]) == 0
+    config = seen["config"]
+    assert (config.optimization.batch_size, config.optimization.num_epochs) == (16, 2)
+    assert config.optimization.patience is None
+    capsys.readouterr()
+    # A name of an experiment is one, whatever lies there.
+    Path("digits").mkdir()
+    assert load_experiment("digits").data.dataset == "digits"
+    Path("digits", "config.json").write_text("{}")
+    assert "got a run folder: repeat the command" in refused(["train", "./digits"], capsys)
+    assert "blobs.npy does not exist" in refused(["train", "blobs.npy"], capsys)
+    Path("empty").mkdir()
+    assert "no images in" in refused(["check", "empty"], capsys)
+
+
 def test_help_and_version(capsys):
     assert cli.run(["--help"]) == 0
     text = capsys.readouterr().out

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -12,18 +12,26 @@ from avae_jax.checks import check_count
 from avae_jax.data import ImageData
 from avae_jax.evaluation import html, pictures
 from avae_jax.evaluation.disentangled import Factors, describe_disentanglement
+from avae_jax.evaluation.fit import USELESS, judge_fit
 from avae_jax.evaluation.latent import LatentArrays, describe_codes
 from avae_jax.evaluation.likelihood import describe_likelihood
 from avae_jax.evaluation.material import Material, Protocol, describe, gather
 from avae_jax.evaluation.parts import Part, Parts, forget_parts
-from avae_jax.evaluation.record import SUMMARY_FILE, describe_training, keep, keep_figures
+from avae_jax.evaluation.record import (
+    SUMMARY_FILE,
+    describe_training,
+    keep,
+    keep_figures,
+    metrics_of,
+)
 from avae_jax.evaluation.samples import (
     FeatureSpace,
+    advise_samples,
     describe_samples,
     draw_samples,
     pixel_features,
 )
-from avae_jax.evaluation.verdict import Finding, headline, judge
+from avae_jax.evaluation.verdict import Finding, Level, headline, judge
 from avae_jax.files import check_folder, user_path, write_atomically
 from avae_jax.priors import PriorUnits
 from avae_jax.training.run import Run, load_run
@@ -138,16 +146,22 @@ def evaluate_run(
 
     latent, kept = part("latent", lambda: _latent(material, say, quick=quick))
     arrays = LatentArrays.of(kept, PriorUnits.of(run.prior(), seed=seed))
-    findings = judge(latent)
     say("reconstructions")
+    reconstruction = {"n": len(material.x), **_reconstruction(material)}
+    fit = judge_fit(reconstruction, metrics_of(run), step=run.step)
+    useless = [USELESS] if any(finding.level == "fault" for finding in fit) else []
+    findings = sorted(
+        [*fit, *judge(latent)], key=lambda finding: get_args(Level).index(finding.level)
+    )
+    said = " ".join([*useless, headline(findings)])
     summary: dict[str, Any] = {
         "about": about,
         "verdict": {
-            "headline": headline(findings),
+            "headline": said,
             "findings": [finding._asdict() for finding in findings],
         },
         "training": describe_training(run),
-        "reconstruction": {"n": len(material.x), **_reconstruction(material)},
+        "reconstruction": reconstruction,
         "latent": latent,
     }
     if quick:
@@ -165,6 +179,10 @@ def evaluate_run(
             "samples", lambda: _samples(material, spaces, num_samples, say)
         )
         samples, curves = _split_samples(kept)
+        advice = advise_samples(summary["samples"])
+        if advice:
+            summary["samples"]["advice"] = advice
+            findings = [*findings, Finding("samples", "notice", advice)]
         summary["disentanglement"], directions = part(
             "disentanglement", lambda: describe_disentanglement(material, say, factors=factors)
         )

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,12 @@ def describe_training(run: Run) -> dict[str, Any]:
     """Return how long a run was trained, and what it reported last.
 
     Returns:
-      "epochs", "steps", "skipped_steps", numbers of no split, and the mean terms of the splits
-      under "train" and "validation", each with its null value where the method knows one.
+      "epochs", "steps", "skipped_steps", "images_per_second" over the whole training, other numbers
+      of no split, and the mean terms of the splits under "train" and "validation", each with its
+      null value where the method knows one.
     """
-    last = (metrics_of(run) or [{}])[-1]
+    rows = metrics_of(run)
+    last = (rows or [{}])[-1]
     terms = terms_of(run.method)
     nulls = null_names(last, terms)
     numbers: dict[str, Any] = {"steps": last.get("step", run.step)}
@@ -53,6 +56,10 @@ def describe_training(run: Run) -> dict[str, Any]:
         null = null_key(name, last, terms)
         if null is not None:
             group[f"{name}_null"] = last[null]
+    # Epochs have as many images each: over all of them the rates have a harmonic mean.
+    rates = [row["images_per_second"] for row in rows if row.get("images_per_second")]
+    if rates:
+        numbers["images_per_second"] = statistics.harmonic_mean(rates)
     return numbers
 
 

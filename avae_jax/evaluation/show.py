@@ -8,18 +8,26 @@ from avae_jax.evaluation.compare import compare, comparison_page, comparison_tab
 from avae_jax.files import write_atomically
 from avae_jax.training.table import format_summary
 
-# The numbers that are printed, by section; the rest is in the summary.
+# The numbers that are printed, by section, with their unit; the rest is in the summary.
 _SHOWN = {
-    "reconstruction": ("mse", "psnr", "ssim"),
-    "density": ("kde_kl", "kde_kl_log10", "whitened_entropy"),
-    "moments": ("std", "moment_kl", "radial_ks", "eig_min", "eig_max"),
-    "distances": (
-        "sliced_w2", "max_sliced_w2", "mmd_rbf", "energy_distance", "knn_kl", "c2st_auc",
+    "reconstruction": ("reconstruction (per pixel of [0, 1]; psnr in dB)", ("mse", "psnr", "ssim")),
+    "collapse": ("directions in use (their number)", ("active_units",)),
+    "density": ("density (nats)", ("kde_kl", "kde_kl_log10", "whitened_entropy")),
+    "moments": (
+        "moments (in standard deviations and variances of the prior; kl in nats)",
+        ("mean_norm", "std", "eig_min", "eig_max", "moment_kl", "radial_ks"),
     ),
-    "holes": ("prior_coverage", "far_prior_share", "plane_max_chi2"),
-    "surgery": ("elbo", "mutual_information", "marginal_kl"),
-    "bound": ("iwae",),
-}  # fmt: skip
+    "distances": (
+        "distances (in standard deviations of the prior; kl in nats)",
+        ("sliced_w2", "max_sliced_w2", "mmd_rbf", "energy_distance", "knn_kl", "c2st_auc"),
+    ),
+    "holes": (
+        "holes (shares of the draws of the prior; chi2 over cells)",
+        ("prior_coverage", "far_prior_share", "plane_max_chi2"),
+    ),
+    "surgery": ("surgery (nats)", ("elbo", "mutual_information", "marginal_kl")),
+    "bound": ("bound (nats)", ("iwae",)),
+}
 
 
 def print_evaluation(summary: Mapping[str, Any], *places: Path) -> None:
@@ -34,10 +42,10 @@ def print_evaluation(summary: Mapping[str, Any], *places: Path) -> None:
         sections |= summary["likelihood"]
     training = summary["training"]
     facts = ("epochs", "skipped_steps", "images_per_second", "validation")
-    shown: dict[str, Any] = {
-        "training": {name: training[name] for name in facts if name in training}
-    }
-    shown |= {name: _plain(sections.get(name), names) for name, names in _SHOWN.items()}
+    heading = "training (nats; reconstruction: squared error per image)"
+    shown: dict[str, Any] = {heading: {name: training[name] for name in facts if name in training}}
+    for name, (heading, names) in _SHOWN.items():
+        shown[heading] = _plain(sections.get(name), names)
     shown["samples of the claimed prior (null: training images)"] = _samples(
         summary.get("samples", {})
     )
@@ -50,6 +58,9 @@ def print_evaluation(summary: Mapping[str, Any], *places: Path) -> None:
     print(summary["verdict"]["headline"])
     for finding in summary["verdict"]["findings"]:
         print(f"  {finding['level']:<6}  {finding['text']}")
+    advice = summary.get("samples", {}).get("advice")
+    if advice:
+        print(f"  {'notice':<6}  {advice}")
     about = summary["about"]
     print(
         f"\n{about['num_images']:,} {about['split']} images, seed {about['seed']}, "
@@ -88,7 +99,7 @@ def _samples(samples: Mapping[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for space, section in samples.items():
         if isinstance(section, str):
-            shown[space] = section
+            shown |= {space: section} if space != "advice" else {}
         elif space in section.get("claimed", {}):
             shown[space] = section["claimed"][space]
             shown[f"{space}_null"] = section["floor"][space]

@@ -135,10 +135,10 @@ def _scale(scale: Mapping[str, Any]) -> list[Finding]:
         "times as wide as the prior"
     )
     if off > max(math.log1p(SCALE_FAULT), chance):
-        text = f"wrong scale: {said}; train on" + _or_sample(scale, "measured")
+        text = f"wrong scale: {said}; train on"
         return [Finding("scale", "fault", text)]
     if uneven > UNEVEN_FAULT:
-        text = f"wrong scale: {apart}; train on" + _or_sample(scale, "covariance")
+        text = f"wrong scale: {apart}; train on"
         return [Finding("scale", "fault", text)]
     noticed = []
     if off > max(math.log1p(SCALE_NOTICE), chance):
@@ -148,11 +148,6 @@ def _scale(scale: Mapping[str, Any]) -> list[Finding]:
     if noticed:
         return [Finding("scale", "notice", "scale: " + "; ".join(noticed))]
     return [Finding("scale", "good", f"scale: within {100 * math.expm1(off):.1f}% of the prior's")]
-
-
-def _or_sample(scale: Mapping[str, Any], name: str) -> str:
-    """Advise a Gaussian in place of a Gaussian prior; it would throw another one away."""
-    return f", or sample with --scale {name}" if scale.get("is_gaussian", True) else ""
 
 
 def _collapse(collapse: Mapping[str, Any]) -> list[Finding]:

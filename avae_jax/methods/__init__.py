@@ -20,6 +20,7 @@ from avae_jax.methods import ae, avae, beta_vae, factor_vae, mvae, vae
 from avae_jax.methods.method import (
     Batch,
     Host,
+    Measured,
     Method,
     Options,
     OptionsError,
@@ -40,6 +41,7 @@ __all__ = [
     "METHODS",
     "Batch",
     "Host",
+    "Measured",
     "Method",
     "Options",
     "OptionsError",

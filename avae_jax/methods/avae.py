@@ -27,6 +27,7 @@ from avae_jax.mesh import BATCH_AXIS
 from avae_jax.methods import method
 from avae_jax.methods.bank import Bank, empty_bank, fill_bank, is_spread
 from avae_jax.methods.method import (
+    Measured,
     OptionsError,
     Output,
     Player,
@@ -391,7 +392,7 @@ class AVAE(method.Method):
         bank = memory.bank.push(z, batch.ids, step=step, mesh=self.setting.mesh, good=good)
         return memory._replace(bank=bank)
 
-    def reported(self, memory: Memory) -> dict[str, jax.Array]:
+    def reported(self, memory: Memory, variables) -> dict[str, jax.Array]:
         """Return beta."""
         return {"beta": memory.beta}
 
@@ -400,12 +401,12 @@ class AVAE(method.Method):
         """Steps between two refreshes of the bank."""
         return self.options.refresh_every if self.options.refresh == "reencode" else None
 
-    def start(self, memory: Memory, variables, host) -> Memory:
+    def start(self, memory: Memory, variables, host) -> Measured:
         """Fill the bank and measure beta."""
         memory = self.refresh(memory, variables, host, self.draw_ids(host, 0), step=0)
-        if self.options.beta is None:
-            memory = self.after_epoch(memory, host.validate(variables, memory))
-        return memory
+        if self.options.beta is not None:
+            return Measured(memory)
+        return self.after_epoch(memory, variables, host.validate(variables, memory))
 
     def before_step(self, memory, variables, host, *, epoch, position, step):
         """Encode the bank's images again; another subset in each epoch."""
@@ -434,16 +435,14 @@ class AVAE(method.Method):
         codes = host.encode(variables, np.asarray(memory.bank.ids))
         return memory._replace(bank=dataclasses.replace(memory.bank, codes=codes))
 
-    def after_epoch(self, memory: Memory, terms) -> Memory:
+    def after_epoch(self, memory: Memory, variables, terms) -> Measured:
         """Set beta to the root of the mean validation error, unless it is given."""
-        if self.options.beta is not None:
-            return memory
         beta = math.sqrt(max(terms["reconstruction"], 0.0))
-        if not (math.isfinite(beta) and beta > 0):
-            return memory
-        return memory._replace(beta=jnp.float32(beta))
+        if self.options.beta is None and math.isfinite(beta) and beta > 0:
+            memory = memory._replace(beta=jnp.float32(beta))
+        return Measured(memory, terms=terms)
 
-    def introduce(self) -> list[str]:
+    def introduce(self, images) -> list[str]:
         """Return what is to be expected of the density."""
         num_centers, mesh = self.options.num_centers, self.setting.mesh
         lines = [f"{num_centers:,} centers in {self.latent_dim} dimensions{self._expected()}"]
@@ -466,10 +465,10 @@ class AVAE(method.Method):
     def _expected(self) -> str:
         return (
             f": bandwidth {self.bandwidth.h_corr:.3f}, prior scale "
-            f"{self.bandwidth.prior_scale:.3f}; {self.code_scale.verdict}"
+            f"{self.bandwidth.prior_scale:.3f}; forecast for free codes: {self.code_scale.verdict}"
         )
 
-    def describe(self) -> dict[str, dict[str, Any]]:
+    def describe(self, images) -> dict[str, dict[str, Any]]:
         """Return the density and the scale of the codes to expect."""
         bandwidth, scale = self.bandwidth, self.code_scale
         return {
@@ -480,10 +479,10 @@ class AVAE(method.Method):
                 "prior scale sqrt(1 - h^2)": bandwidth.prior_scale,
                 "null KL": self._null_kl,
             },
-            "scale of the codes": {
+            "scale of the codes (standard deviation in their own units)": {
                 "claimed": scale.claimed,
-                "force balance": scale.fixed_point,
-                "verdict": scale.verdict,
+                "force balance of free codes": scale.fixed_point,
+                "forecast": scale.verdict,
             },
         }
 
@@ -533,7 +532,7 @@ class AVAEToPrior(AVAE):
             f"{self._null_kl:.2f}"
         )
 
-    def describe(self) -> dict[str, dict[str, Any]]:
+    def describe(self, images) -> dict[str, dict[str, Any]]:
         """Return the density."""
         return {
             "density": {

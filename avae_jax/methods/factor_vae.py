@@ -7,7 +7,7 @@ import jax
 
 from avae_jax import losses
 from avae_jax.methods import vae
-from avae_jax.methods.method import Output, Player, make_coder, require, require_positive
+from avae_jax.methods.method import Output, Player, require, require_positive
 from avae_jax.methods.networks import Network
 from avae_jax.numerics import masked_mean
 from avae_jax.terms import Term
@@ -54,10 +54,9 @@ class Options(vae.Options):
         from avae_jax.models import MLPCritic
 
         critic = MLPCritic(width=self.critic_width, num_layers=self.critic_layers)
-        coder = make_coder(
-            setting, posterior=self.posterior, likelihood=self.likelihood,
-            noise_scale=self.noise_scale, critic=Network(critic, (setting.latent_dim,)),
-        )  # fmt: skip
+        coder = self.make_coder(
+            setting, posterior=self.posterior, critic=Network(critic, (setting.latent_dim,))
+        )
         return FactorVAE(options=self, setting=setting, coder=coder)
 
 
@@ -79,9 +78,9 @@ class FactorVAE(vae.VAE):
     @property
     def players(self):
         """The autoencoder with its prior, and the critic."""
-        coder = tuple(name for name in self.networks.parts if name != "critic")
+        parts = super().players["model"].parts
         return {
-            "model": Player(parts=(*coder, "prior", "likelihood")),
+            "model": Player(parts=tuple(name for name in parts if name != "critic")),
             "critic": Player(
                 parts=("critic",),
                 learning_rate=self.options.critic_learning_rate,

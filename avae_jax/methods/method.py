@@ -113,6 +113,20 @@ class Setting:
     decoder: "Callable[[tuple[int, ...], bool], tuple[nn.Module, str]]"
 
 
+class Measured(NamedTuple):
+    """What a validation changes.
+
+    Attributes:
+      memory: what is remembered from now on.
+      params: part -> parameters that are measured and that no player moves.
+      terms: mean terms of the validation, as the model with these parameters has them.
+    """
+
+    memory: Any
+    params: Mapping[str, Any] = {}
+    terms: Mapping[str, float] = {}
+
+
 class Host(Protocol):
     """What a method may ask for between two steps."""
 
@@ -414,9 +428,9 @@ class Method:
         del output, batch, variables, step, good
         return memory
 
-    def reported(self, memory: Any) -> dict[str, jax.Array]:
-        """Return the numbers of the memory that are worth a line in the log, `[]` each."""
-        del memory
+    def reported(self, memory: Any, variables: Variables) -> dict[str, jax.Array]:
+        """Return what is remembered or learned and worth a line in the log, `[]` each."""
+        del memory, variables
         return {}
 
     # Between steps, on the host.
@@ -426,10 +440,10 @@ class Method:
         """Steps from one call of `before_step` that does something to the next, or None."""
         return None
 
-    def start(self, memory: Any, variables: Variables, host: Host) -> Any:
-        """Return the memory that the first step begins with."""
+    def start(self, memory: Any, variables: Variables, host: Host) -> Measured:
+        """Return what the first step begins with."""
         del variables, host
-        return memory
+        return Measured(memory)
 
     def before_step(
         self, memory: Any, variables: Variables, host: Host, *, epoch: int, position: int, step: int
@@ -452,19 +466,37 @@ class Method:
         del variables, host
         return memory
 
-    def after_epoch(self, memory: Any, terms: Mapping[str, float]) -> Any:
-        """Return the memory after an epoch, given the mean terms of the validation split."""
-        del terms
-        return memory
+    def after_epoch(
+        self, memory: Any, variables: Variables, terms: Mapping[str, float]
+    ) -> Measured:
+        """Return what the mean terms of the validation split change.
+
+        Args:
+          memory: of the training.
+          variables: that were evaluated.
+          terms: the mean terms.
+        """
+        del variables
+        return Measured(memory, terms=terms)
 
     # What is said of it.
 
-    def introduce(self) -> list[str]:
-        """Return lines that a run begins with."""
+    def introduce(self, images: np.ndarray) -> list[str]:
+        """Return lines that a run begins with.
+
+        Args:
+          images: some of the training images, as the data set holds them.
+        """
+        del images
         return []
 
-    def describe(self) -> dict[str, dict[str, Any]]:
-        """Return what is known before training, by subject."""
+    def describe(self, images: np.ndarray) -> dict[str, dict[str, Any]]:
+        """Return what is known before training, by subject.
+
+        Args:
+          images: some of the training images, as the data set holds them.
+        """
+        del images
         return {}
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:

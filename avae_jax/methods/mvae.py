@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Iterable
 from typing import Any
@@ -10,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from avae_jax.gaussians import gaussian_kl
-from avae_jax.methods import method, vae
-from avae_jax.methods.method import Output, make_coder, require
+from avae_jax.methods import vae
+from avae_jax.methods.method import Output, require
 from avae_jax.posteriors import DiagonalGaussian
 from avae_jax.terms import Term
 
@@ -38,10 +39,9 @@ class Options(vae.NoisyOptions):
         axis = _axis(setting.image_shape)
         shape = list(setting.image_shape)
         shape[axis] //= 2
-        coder = make_coder(
-            setting, posterior="gaussian", likelihood=self.likelihood,
-            noise_scale=self.noise_scale, shapes=dict.fromkeys(VIEWS, tuple(shape)),
-        )  # fmt: skip
+        coder = self.make_coder(
+            setting, posterior="gaussian", shapes=dict.fromkeys(VIEWS, tuple(shape))
+        )
         return MVAE(options=self, setting=setting, coder=coder)
 
 
@@ -50,7 +50,7 @@ def _axis(shape: tuple[int, ...]) -> int:
     return 1 if len(shape) == 3 else 0
 
 
-class MVAE(method.Method):
+class MVAE(vae.NoisyMethod):
     """Descends the negative ELBO of both halves together plus that of each alone.
 
     The posterior of several halves is the product of their encoders' Gaussians and the prior
@@ -68,6 +68,12 @@ class MVAE(method.Method):
             for name, caption in (("nll", "Negative log-likelihood"), ("kl", "KL"))
         },
     }
+
+    @property
+    def nll_sizes(self):
+        """Return how many pixels the images and their halves have."""
+        num = math.prod(self.image_shape)
+        return {"nll": num, **{f"nll_from_{view}": num // 2 for view in VIEWS}}
 
     def prepare(self, images) -> Any:
         """Return the two halves of images."""

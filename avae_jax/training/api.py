@@ -1,6 +1,8 @@
 """Training from Python in one call: `run = av.train(images)`."""
 
 import dataclasses
+import functools
+import math
 import os
 import shutil
 import sys
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -29,6 +33,12 @@ from avae_jax.training.config import (
     section_of_field,
 )
 from avae_jax.training.run import Run, load_run
+
+_PLATEAU_STEPS = 180
+"""Steps without improvement before the step size falls."""
+
+WIDTHS = (1.0, 0.5, 0.25)
+"""What a network's width is chosen from."""
 
 _STEPS_PER_EPOCH = 10
 """Steps that an epoch of few images keeps when the batch size is not given."""
@@ -49,10 +59,12 @@ def train(
 ) -> Run:
     """Train a model and return it: what `avae train` does, on any array.
 
-    Where the data are no `Config`, what is not given is chosen to fit them: a network designed for
-    their shape, else a dense one; an output that reaches their range (floats in [0, 1], in
-    [-1, 1], or any); at most 100 images a batch, ten batches an epoch, a number that the devices
-    divide; and what the method asks to be smaller. What is given is never changed.
+    Where the data are no `Config`, what is not given is chosen to fit them: a network for their
+    shape with no more parameters than the training data have values, as far as a quarter of its
+    width goes; an output that reaches their range (floats in [0, 1], in [-1, 1], or any); at most
+    100 images a batch, ten batches an epoch, a number that the devices divide; epochs for some
+    5,000 steps, and when to stop before; and what the method asks to be smaller. What is given is
+    never changed.
 
     Args:
       data: `[n, height, width, channels]`, `[n, height, width]` or `[n, features]`: uint8 images,
@@ -66,8 +78,7 @@ def train(
       encoder: a Flax module, or its import path, in place of the one that is chosen.
       decoder: likewise.
       mesh: the devices; all local ones when not given.
-      say: receives a line about every value that was chosen because the default does not fit, and
-        about what could not be measured in the end.
+      say: receives lines about what was chosen, and about what could not be measured in the end.
       **fields: fields of the configuration by name, as `avae train NAME --help` lists them:
         `method`, `latent_dim`, `num_epochs`, ...
 
@@ -105,11 +116,9 @@ def train(
         fields, dataset = _read_data(data, labels, fields)
         config = configure(**fields)
         mesh = make_mesh() if mesh is None else mesh
-        chosen, notes = fit_defaults(
-            config, dataset, given={*fields, *modules}, num_devices=mesh.size
+        config, notes = fit_config(
+            config, dataset, given={*fields, *modules}, num_devices=mesh.size, run_dir=run_dir
         )
-        before = _stored(run_dir, chosen)
-        config = replace_fields(config, **{**chosen, **before})
         config = dataclasses.replace(config, experiment=dataset.name)
         for note in notes:
             say(note)
@@ -195,6 +204,31 @@ def _refuse(value: Any, name: str, beside: str) -> None:
         raise ConfigError(f"{name} must not be given, got it beside {beside}: leave it out")
 
 
+def fit_config(
+    config: Config,
+    dataset: datasets.ImageData,
+    *,
+    given: set[str],
+    num_devices: int,
+    run_dir: str | os.PathLike | None = None,
+) -> tuple[Config, list[str]]:
+    """Return a configuration that fits the data, and lines about what was chosen.
+
+    Args:
+      config: with what was given.
+      dataset: the data.
+      given: names of the fields that were given, and of the modules.
+      num_devices: what the batch is split over.
+      run_dir: a folder that may hold the run already: what was chosen when it began holds.
+
+    Raises:
+      ConfigError: fewer training images than devices.
+    """
+    chosen, notes = fit_defaults(config, dataset, given=given, num_devices=num_devices)
+    before = _stored(run_dir, chosen)
+    return replace_fields(config, **{**chosen, **before}), [] if before else notes
+
+
 def fit_defaults(
     config: Config, dataset: datasets.ImageData, *, given: set[str], num_devices: int
 ) -> tuple[dict[str, Any], list[str]]:
@@ -215,17 +249,53 @@ def fit_defaults(
     shape, num_train = tuple(dataset.images.shape[1:]), len(dataset.splits.train)
     chosen: dict[str, Any] = {}
     notes: list[str] = []
+
+    def value_of(name: str) -> Any:
+        return chosen.get(name, getattr(getattr(config, sections[name]), name))
+
+    sections = section_of_field(config)
     if "architecture" not in given:
         chosen["architecture"] = choose_architecture(shape)
+    if not given & {"width", "encoder", "decoder"}:
+        num_values = num_train * math.prod(shape)
+        chosen["width"], num_parameters = choose_width(
+            value_of("architecture"),
+            shape,
+            num_values=num_values,
+            latent_dim=value_of("latent_dim"),
+        )
+        notes.append(
+            f"architecture={value_of('architecture')}, width={chosen['width']:g}: "
+            f"{num_parameters:,} parameters for {num_values:,} values in {num_train:,} training "
+            f"images of shape {shape}"
+        )
     # A decoder that is given knows what it ends in; one of logits has its range.
     logits = make_likelihood(config.method.likelihood).takes_logits
     if not given & {"activation", "decoder"} and not logits:
         chosen["activation"], note = choose_activation(dataset.images)
+        if chosen["activation"] is None and value_of("architecture") == "factors":
+            # That of gray images is made for a Bernoulli likelihood.
+            chosen["activation"] = "sigmoid"
         notes += [note] if note else []
     if "batch_size" not in given:
         chosen["batch_size"] = choose_batch_size(num_train, num_devices)
-    batch_size = chosen.get("batch_size", config.optimization.batch_size)
-    for name, value in config.method.fitted(num_train=num_train, batch_size=batch_size).items():
+    num_steps = max(num_train // value_of("batch_size"), 1)
+    if "num_epochs" not in given:
+        chosen["num_epochs"] = choose_num_epochs(num_steps)
+        if "plateau_patience" not in given:
+            # As many steps as the experiment on digits has found good.
+            chosen["plateau_patience"] = max(5, round(_PLATEAU_STEPS / num_steps))
+        if "patience" not in given:
+            chosen["patience"] = max(
+                chosen["num_epochs"] // 5, 10, config.optimization.validate_every
+            )
+        wait = f"; ends after {value_of('patience')} without a lower validation criterion"
+        notes.append(
+            f"batch_size={value_of('batch_size')}, num_epochs={chosen['num_epochs']}: {num_steps} "
+            f"steps an epoch{wait if value_of('patience') is not None else ''}"
+        )
+    fitted = config.method.fitted(num_train=num_train, batch_size=value_of("batch_size"))
+    for name, value in fitted.items():
         if name not in given:
             chosen[name] = value
             notes.append(f"{name}={value}: what {num_train:,} training images have room for")
@@ -233,15 +303,60 @@ def fit_defaults(
 
 
 def choose_architecture(image_shape: Sequence[int]) -> str:
-    """Return the architecture designed for a shape; dense layers where there is none.
+    """Return the architecture designed for a shape, else a small convolutional or a dense one.
 
     Example:
-      >>> choose_architecture((32, 32, 3)), choose_architecture((28, 28, 1))
-      ('cifar10', 'mlp')
+      >>> [choose_architecture(shape) for shape in ((32, 32, 3), (48, 80, 1), (28, 28, 1))]
+      ['cifar10', 'factors', 'mlp']
     """
     designed = (name for name, row in models.ARCHITECTURES.items() if row.image_shape is not None)
     fits = (name for name in designed if models.ARCHITECTURES[name].image_shape == image_shape)
-    return next(fits, "mlp")
+    small = "factors" if models.ARCHITECTURES["factors"].fits(image_shape) else "mlp"
+    return next(fits, small)
+
+
+def choose_width(
+    architecture: str, image_shape: Sequence[int], *, num_values: int, latent_dim: int
+) -> tuple[float, int]:
+    """Return how wide a network may be for its data, and the parameters it then has.
+
+    Args:
+      architecture: a name in `ARCHITECTURES`.
+      image_shape: of one example.
+      num_values: numbers in the training data.
+      latent_dim: dimensions of a code.
+
+    Returns:
+      (width, parameters): 1, a half or a quarter, the first with no more parameters than values.
+    """
+    count = 0
+    for width in WIDTHS:
+        nets = {
+            models.make_encoder(architecture, latent_dim=latent_dim, width=width): image_shape,
+            models.make_decoder(
+                architecture, image_shape=image_shape, width=width, activation="sigmoid"
+            ): (latent_dim,),
+        }
+        count = sum(_num_parameters(net, shape) for net, shape in nets.items())
+        if count <= num_values:
+            return width, count
+    return WIDTHS[-1], count
+
+
+def _num_parameters(net: nn.Module, input_shape: Sequence[int]) -> int:
+    x = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+    shapes = jax.eval_shape(functools.partial(net.init, train=False), jax.random.key(0), x)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
+
+
+def choose_num_epochs(steps_per_epoch: int) -> int:
+    """Return how many epochs make some 5,000 steps: at least 20, at most 300.
+
+    Example:
+      >>> [choose_num_epochs(steps) for steps in (10, 100, 5000)]
+      [300, 50, 20]
+    """
+    return min(max(round(5000 / steps_per_epoch), 20), 300)
 
 
 def choose_activation(images: Any) -> tuple[str | None, str]:

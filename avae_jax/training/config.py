@@ -66,12 +66,18 @@ class OptimizationConfig:
     """Images in a step, over all devices."""
     num_epochs: int = 50
     """Passes over the training split."""
+    patience: int | None = None
+    """Epochs without a lower validation criterion before training stops; never when not given."""
+    validate_every: int = 1
+    """Epochs from one validation to the next, each of which is saved; the last one is validated."""
+    checkpoint_every: float | None = None
+    """Minutes from one checkpoint to the next between two validations; none when not given."""
     learning_rate: float = 5e-4
     """Adam's step size."""
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
     """plateau: multiply the step size when the validation criterion stops improving."""
     plateau_patience: int = 5
-    """plateau: epochs without improvement before the step size falls."""
+    """plateau: validations without improvement before the step size falls."""
     plateau_factor: float = 0.5
     """plateau: what the step size is multiplied by."""
     clip_norm: float | None = None
@@ -209,6 +215,14 @@ def check_config(config: Config) -> None:
     config.method.check()
     require(optimization.batch_size >= 2, "batch_size", optimization.batch_size, "give at least 2")
     require(optimization.num_epochs >= 1, "num_epochs", optimization.num_epochs, "give at least 1")
+    for name in ("patience", "validate_every"):
+        value = getattr(optimization, name)
+        require(value is None or value >= 1, name, value, "give at least 1")
+    require(
+        optimization.patience is None or optimization.patience >= optimization.validate_every,
+        "patience", optimization.patience, "it is less than validate_every; give at least as many",
+    )  # fmt: skip
+    require_positive("checkpoint_every", optimization.checkpoint_every)
     require_positive("learning_rate", optimization.learning_rate)
     require_positive("clip_norm", optimization.clip_norm)
     require(
@@ -342,11 +356,12 @@ def with_absolute_paths(config: Config) -> Config:
 def differences(old: Config, new: Config) -> list[str]:
     """List the fields whose change makes a run another run, as "name: old -> new".
 
-    The number of epochs may grow (unless the step size depends on it) and the data may have moved.
+    The number of epochs may grow (unless the step size depends on it), the data may have moved, and
+    when to save and when to give up is free.
     """
     # Older runs have the paths of the user's modules as they were given.
     old, new = with_absolute_paths(old), with_absolute_paths(new)
-    free = {"data_dir", "data_path"}
+    free = {"data_dir", "data_path", "patience", "checkpoint_every"}
     if new.optimization.schedule != "cosine":
         free.add("num_epochs")
     if old.method.name != new.method.name:
@@ -366,15 +381,38 @@ def experiment_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
+def own_images(path: str) -> Path | None:
+    """Return the folder or the .npy/.npz file that a user's images lie in; None for an experiment.
+
+    A name in experiments/ is one, whatever lies in the current folder.
+    """
+    place = Path(path).expanduser().resolve()
+    if path in experiment_names() or not (place.suffix in (".npy", ".npz") or place.is_dir()):
+        return None
+    return place
+
+
 def load_experiment(name_or_path: str) -> Config:
     """Return the configuration of an experiment.
 
     Args:
-      name_or_path: a name in experiments/, or a path to a Python file that defines `config`.
+      name_or_path: a name in experiments/; a path to a Python file that defines `config`; or a
+        folder of images or a .npy/.npz file, whose configuration has yet to be fitted to them.
 
     Raises:
-      ConfigError: unknown name (with the nearest one), missing file, or a file without `config`.
+      ConfigError: unknown name (with the nearest one), missing file, a file without `config`, or a
+        run folder.
     """
+    images = own_images(name_or_path)
+    if images is not None:
+        if (images / "config.json").exists():
+            raise ConfigError(
+                f"{name_or_path} must hold images, got a run folder: repeat the command that began "
+                "it to go on with it, or name a folder of images"
+            )
+        kind = "folder" if images.is_dir() else "array"
+        name = images.name if images.is_dir() else images.stem
+        return dataclasses.replace(configure(dataset=kind, data_path=str(images)), experiment=name)
     names, source = experiment_names(), None
     if name_or_path in names:
         module = importlib.import_module(f"avae_jax.experiments.{name_or_path}")

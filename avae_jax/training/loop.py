@@ -2,11 +2,13 @@
 
 import dataclasses
 import errno
+import math
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,7 +18,13 @@ from jax.sharding import Mesh
 from avae_jax import data as datasets
 from avae_jax.files import user_path
 from avae_jax.training.checkpoint import Checkpoints
-from avae_jax.training.config import Config, check_config, to_dict, with_absolute_paths
+from avae_jax.training.config import (
+    Config,
+    OptimizationConfig,
+    check_config,
+    to_dict,
+    with_absolute_paths,
+)
 from avae_jax.training.means import Means
 from avae_jax.training.preflight import introduce
 from avae_jax.training.progress import Progress
@@ -136,9 +144,14 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
     )
     for note in notes:
         progress.note(note)
+    best = Best.of(info.get("best"))
     if first >= setup.total_steps:
         progress.note(
             f"{run_dir} is complete with {first} steps; train on with a larger --num-epochs"
+        )
+    elif best.is_old(first // setup.steps_per_epoch, setup.config.optimization):
+        progress.note(
+            f"{run_dir} was stopped early at step {first}; train on with a larger --patience"
         )
     elif first == 0:
         for line in introduce(setup):
@@ -150,15 +163,53 @@ def _train(trainer: Trainer, run_dir: Path, checkpoints: Checkpoints) -> None:
     # Epoch after epoch; the first one may be half done.
     try:
         with StopRequest() as stop:
-            loop = Loop(trainer, checkpoints, writer, progress, stop)
+            loop = Loop(trainer, checkpoints, writer, progress, stop, best)
             metrics = resume_metrics(trainer.program.empty_metrics, info.get("metrics"))
             while int(state.step) < setup.total_steps:
+                epoch = int(state.step) // setup.steps_per_epoch
+                if loop.best.is_old(epoch, setup.config.optimization):
+                    progress.note(
+                        f"stopped after epoch {epoch}: no epoch since {loop.best.epoch} had a "
+                        f"lower validation criterion than its {loop.best.criterion:.4g}"
+                    )
+                    break
                 state = loop.epoch(state, metrics)
                 metrics = trainer.program.empty_metrics
         checkpoints.wait()
     finally:
         progress.close()
         writer.close()
+
+
+class Best(NamedTuple):
+    """The lowest validation criterion so far.
+
+    Attributes:
+      criterion: infinity before the first.
+      epoch: how many epochs had ended.
+    """
+
+    criterion: float = math.inf
+    epoch: int = 0
+
+    @classmethod
+    def of(cls, kept: Sequence[Any] | None) -> "Best":
+        """Return what a checkpoint kept; None is before the first validation."""
+        return cls() if kept is None else cls(*kept)
+
+    def after(self, criterion: float, epoch: int) -> "Best":
+        """Return the lower one; what is not a number is none."""
+        return Best(criterion, epoch) if criterion < self.criterion else self
+
+    def is_old(self, epoch: int, optimization: OptimizationConfig) -> bool:
+        """Return whether a validation finds that as many epochs have passed as are waited for."""
+        if optimization.patience is None or epoch % optimization.validate_every:
+            return False
+        return epoch - self.epoch >= optimization.patience
+
+    def kept(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, JSON values."""
+        return {"best": [*self]} if self.epoch else {}
 
 
 @dataclasses.dataclass
@@ -171,6 +222,7 @@ class Loop:
       writer: where an epoch's numbers go.
       progress: where a user looks.
       stop: whether to stop between two dispatches.
+      best: the best validation so far.
     """
 
     trainer: Trainer
@@ -178,10 +230,13 @@ class Loop:
     writer: MetricWriter
     progress: Progress
     stop: "StopRequest"
+    best: Best = Best()
     _reported_skips: int = 0
+    _saved: float = dataclasses.field(default_factory=time.monotonic)
+    _began: float = dataclasses.field(default_factory=time.monotonic)
 
     def epoch(self, state: TrainState, metrics: Means) -> TrainState:
-        """Train to the end of the state's epoch; validate, report and save.
+        """Train to the end of the state's epoch; validate where it is due, report and save.
 
         Args:
           state: anywhere in an epoch.
@@ -195,7 +250,7 @@ class Loop:
         first = int(state.step)
         epoch, position = divmod(first, setup.steps_per_epoch)
         self._reported_skips = int(state.num_skipped)
-        start = shown = time.monotonic()
+        shown = time.monotonic()
 
         # Dispatch after dispatch; the next one's images are read while the device works.
         for fetched, num_steps in trainer.feed.epoch(epoch, position):
@@ -203,62 +258,97 @@ class Loop:
             state, metrics = trainer.advance(state, metrics, fetched)
             position += num_steps
             step = epoch * setup.steps_per_epoch + position
-            is_last = position == setup.steps_per_epoch
-            if not is_last and time.monotonic() - shown > SHOW_EVERY:
+            if position == setup.steps_per_epoch:
+                continue
+            if time.monotonic() - shown > SHOW_EVERY:
                 shown = time.monotonic()
-                self.show(state, metrics, (step - first) / (shown - start))
+                seen = self.means(state, metrics) | self.pace(step - first)
+                self.progress.update(step, seen | self.nulls())
+                self.report_skips(state, seen)
             else:
                 self.progress.update(step)
-            if self.stop.requested and not is_last:
-                info = {"epoch": epoch, "metrics": keep_metrics(metrics)}
-                self.checkpoints.save(state, criterion=None, info=info)
+            if self.stop.requested or self.is_save_due():
+                self.save(state, epoch=epoch, metrics=keep_metrics(metrics))
+            if self.stop.requested:
                 self.checkpoints.wait()
                 raise Interrupted(step)
 
-        # The epoch's means, then what its end changes.
-        step = int(state.step)
-        seen = self.show(state, metrics, (step - first) / (time.monotonic() - start))
+        # The epoch's means.
+        step, epoch = int(state.step), epoch + 1
+        seen = self.means(state, metrics)
+        self.report_skips(state, seen)
         rate = float(state.plateau.scale) * learning_rate_at(
             setup.config.optimization, step, steps_per_epoch=setup.steps_per_epoch
         )
-        state, terms = trainer.finish_epoch(state)
-        for warning in setup.method.warnings(terms):
-            self.progress.note(warning)
-        validation = {f"validation/{name}": value for name, value in terms.items()}
-        self.progress.update(step, validation)
-        self.writer.write_scalars(
-            step,
-            {**seen, **validation, **self.nulls(), "learning_rate": rate, "epoch": epoch + 1},
-        )
-        self.checkpoints.save(
-            state, criterion=terms["criterion"], info={"epoch": epoch + 1, "validation": terms}
-        )
+        # What its end changes, where it is validated.
+        terms = None
+        if epoch % setup.config.optimization.validate_every == 0 or step >= setup.total_steps:
+            state, terms = trainer.finish_epoch(state)
+            self.best = self.best.after(terms["criterion"], epoch)
+            for warning in setup.method.warnings(terms):
+                self.progress.note(warning)
+            seen |= {f"validation/{name}": value for name, value in terms.items()}
+        # Shown once all of it is known: a line is of one epoch. Logged before it is saved: what a
+        # checkpoint follows is in the log.
+        shown = seen | self.pace(step - first) | self.nulls()
+        self._began = time.monotonic()
+        self.progress.update(step, shown)
+        self.writer.write_scalars(step, {**shown, "learning_rate": rate, "epoch": epoch})
+        if terms is not None or self.stop.requested or self.is_save_due():
+            self.save(state, epoch=epoch, validation=terms)
         if self.stop.requested and step < setup.total_steps:
             self.checkpoints.wait()
             raise Interrupted(step)
         return state
 
+    def is_save_due(self) -> bool:
+        """Return whether so much time has passed since the last checkpoint as there may be."""
+        minutes = self.trainer.setup.config.optimization.checkpoint_every
+        return minutes is not None and time.monotonic() - self._saved >= 60 * minutes
+
+    def save(
+        self,
+        state: TrainState,
+        *,
+        epoch: int,
+        metrics: dict[str, Any] | None = None,
+        validation: dict[str, float] | None = None,
+    ) -> None:
+        """Write a checkpoint in the background, with what an epoch that is cut short has seen."""
+        found = {"metrics": metrics, "validation": validation}
+        self.checkpoints.save(
+            state,
+            criterion=None if validation is None else validation["criterion"],
+            info={
+                "epoch": epoch,
+                **{name: value for name, value in found.items() if value is not None},
+                **self.best.kept(),
+            },
+        )
+        self._saved = time.monotonic()
+
+    def pace(self, num_steps: int) -> dict[str, float]:
+        """Return the images trained on per second since the last epoch's end, all work counted."""
+        seconds = time.monotonic() - self._began
+        return {"images_per_second": num_steps * self.trainer.setup.batch_size / seconds}
+
     def nulls(self) -> dict[str, float]:
         """Return what terms show for perfect codes, under the names they are logged by."""
         return {f"null_{name}": value for name, value in self.trainer.method.null().items()}
 
-    def show(self, state: TrainState, metrics: Means, steps_per_second: float) -> dict[str, float]:
-        """Report the means so far and the steps that were skipped, and return what is logged."""
+    def means(self, state: TrainState, metrics: Means) -> dict[str, float]:
+        """Return the means so far and what the method reports, as they are logged."""
         means = {name: float(value) for name, value in jax.device_get(metrics.compute()).items()}
         skipped = 1 - means.pop("good")
         # Only what was broken is worth a line in the log.
         means = {name: mean for name, mean in means.items() if mean or not name.startswith(BROKEN)}
-        reported = jax.device_get(self.trainer.method.reported(state.memory))
-        seen = {
+        reported = jax.device_get(self.trainer.method.reported(state.memory, state.variables))
+        return {
             **{f"train/{name}": value for name, value in means.items()},
             "train/skipped_share": skipped,
             **{name: float(value) for name, value in reported.items()},
             "num_skipped": int(state.num_skipped),
-            "images_per_second": steps_per_second * self.trainer.setup.batch_size,
         }
-        self.progress.update(int(state.step), seen | self.nulls())
-        self.report_skips(state, seen)
-        return seen
 
     def report_skips(self, state: TrainState, seen: dict[str, float]) -> None:
         """Say which steps were skipped and why, and end a run that takes no good step any more."""

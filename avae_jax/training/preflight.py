@@ -18,7 +18,7 @@ def describe(setup: Setup) -> dict[str, Any]:
     """Return the cheap part of the check: data, networks, the method's own and devices."""
     dataset, method = setup.dataset, setup.method
     splits, images = dataset.splits, dataset.images
-    some = np.asarray(images[splits.train[:: max(1, len(splits.train) // 1000)]])
+    some = some_images(setup)
     seen = np.asarray(method.to_float(some))
     return {
         "data": {
@@ -42,8 +42,14 @@ def describe(setup: Setup) -> dict[str, Any]:
             "batch per device": setup.batch_size // setup.mesh.size,
             "steps per epoch": setup.steps_per_epoch,
         },
-        **method.describe(),
+        **method.describe(some),
     }
+
+
+def some_images(setup: Setup) -> np.ndarray:
+    """Return at most a thousand training images, evenly spaced, as the data set holds them."""
+    train = setup.dataset.splits.train
+    return np.asarray(setup.dataset.images[train[:: -(-len(train) // 1000)]])
 
 
 def introduce(setup: Setup) -> list[str]:
@@ -54,7 +60,7 @@ def introduce(setup: Setup) -> list[str]:
         f"{setup.method.image_shape}; {num_parameters(setup):,} parameters; "
         f"{devices.size} x {devices.flat[0].device_kind}"
     )
-    return [first, *setup.method.introduce()]
+    return [first, *setup.method.introduce(some_images(setup))]
 
 
 def check(config: Config, **parts) -> dict[str, Any]:

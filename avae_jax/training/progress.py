@@ -73,6 +73,7 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._terms, self._clock = terms or {}, clock
         self._metrics: dict[str, Any] = {}
+        self._validated = -1
         self._step = self._line_step = initial
         self._start = self._printed = clock()
         # The first update counts: what lies before it is compiling.
@@ -118,19 +119,28 @@ class Progress:
         self._step = int(step)
         if metrics:
             self._metrics.update(metrics)
+            if any(split_name(key)[0] == "validation" for key in metrics):
+                self._validated = self._step
         now, ended = self._clock(), self._step >= self._total
         if now - self._drawn >= _REDRAW_AFTER or ended:
             self._drawn = now
             self._draw()
         if self._live:
             return
-        epochs = self._step // self._steps_per_epoch - self._line_step // self._steps_per_epoch
+        is_end = self._step % self._steps_per_epoch == 0
         waited = now - self._printed
-        due = (epochs > 0 and waited >= _LINE_AFTER) or waited >= _LINE_BEFORE
+        due = waited >= (_LINE_AFTER if is_end else _LINE_BEFORE)
         if (due or ended) and self._step > self._line_step:
             self._printed, self._line_step = now, self._step
             step_text = f"step {self._step}/{self._total}"
-            parts = [self._epoch(), step_text, self._shown_metrics(), self._left()]
+            # A line stands for itself: another epoch's validation has no place in it.
+            own = {
+                key: value
+                for key, value in self._metrics.items()
+                if self._validated == self._step or split_name(key)[0] != "validation"
+            }
+            shown = format_metrics(own, self._terms)
+            parts = [self._epoch(), step_text, shown, self._left()]
             print("  ".join(filter(None, parts)), file=self._stream, flush=True)
 
     def note(self, message: str) -> None:
@@ -158,13 +168,11 @@ class Progress:
         text = ""
         if self._live:
             # The time left comes first: a narrow terminal cuts the line at its right.
-            text = "  ".join(filter(None, [self._left(), self._shown_metrics()]))
+            shown = format_metrics(self._metrics, self._terms)
+            text = "  ".join(filter(None, [self._left(), shown]))
         self._bar.update(
             self._task, completed=self._step, description=self._epoch(), text=text, refresh=True
         )
-
-    def _shown_metrics(self) -> str:
-        return format_metrics(self._metrics, self._terms)
 
     def _left(self) -> str:
         """Write the time left, empty while the pace is not known, or the time taken."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from avae_jax import data as datasets
@@ -208,8 +209,9 @@ class Run:
 
         Args:
           scale: "claimed": what the method aims its codes at, its prior. "measured":
-            `N(0, s^2 I)` with the training codes' own s. "covariance": a Gaussian with their mean
-            and covariance. Another name that the method knows. A number: `N(0, s^2 I)` with that s.
+            `N(mean, s^2 I)` with the training codes' own mean, and for s^2 their variance about it,
+            averaged over the dimensions. "covariance": a Gaussian with their mean and covariance.
+            Another name that the method knows. A number: `N(0, s^2 I)` with that s.
 
         Raises:
           ValueError: an unknown distribution, or one this run does not have.
@@ -220,8 +222,9 @@ class Run:
             return DiagonalGaussianPrior.isotropic(self.method.latent_dim, float(scale))
         if scale == "measured":
             mean, covariance = self._moments()
-            std = math.sqrt((np.trace(covariance) + mean @ mean) / len(mean))
-            return DiagonalGaussianPrior.isotropic(len(mean), std)
+            std = math.sqrt(np.trace(covariance) / len(mean))
+            around = DiagonalGaussianPrior.isotropic(len(mean), std)
+            return dataclasses.replace(around, loc=jnp.asarray(mean, jnp.float32))
         if scale == "covariance":
             return FullGaussian.of_moments(*self._moments())
         known = self.method.sampling_priors(self.variables)

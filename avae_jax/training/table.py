@@ -33,8 +33,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     rows = _summary_rows(summary, indent="")
     has_nulls = any(null for _, _, null in rows)
     cells = [("quantity", "value", "null" if has_nulls else ""), *rows]
-    # A text in the value column, a path say, must not push the numbers of the other rows apart.
-    widths = [max(len(row[0]) for row in cells)]
+    # A heading, or a text in the value column, must not push the numbers of other rows apart.
+    widths = [max(len(name) for name, value, _ in cells if value)]
     for column in (1, 2):
         widths.append(max(len(row[column]) for row in cells if len(row[column]) <= 18))
     lines = [

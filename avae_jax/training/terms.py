@@ -8,7 +8,9 @@ TERMS: Terms = {
     "criterion": Term(caption="Criterion", short="criterion", log=True, lowest=True),
     "learning_rate": Term(caption="Learning rate", short="learning rate", log=True),
     "gradient_norm": Term(caption="Gradient norm", short="gradient norm", log=True),
-    "images_per_second": Term(caption="Images per second", short="images/s"),
+    "images_per_second": Term(
+        caption="Images trained per second, validation and saving counted", short="images/s"
+    ),
     # Counted beside the share.
     "num_skipped": None,
 }

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from avae_jax.mesh import replicated, split_rows
+from avae_jax.methods import Measured
 from avae_jax.methods.networks import Variables
 from avae_jax.training.feed import Feed, Fetched, pad_rows
 from avae_jax.training.means import Means
@@ -89,7 +90,22 @@ class Trainer:
     def init(self) -> TrainState:
         """Draw the state before the first step."""
         state = jax.jit(self._initial, out_shardings=self._state_at)()
-        return self.with_memory(state, self.method.start(state.memory, state.variables, self))
+        return self.with_measured(state, self.method.start(state.memory, state.variables, self))
+
+    def with_measured(self, state: TrainState, measured: Measured) -> TrainState:
+        """Return a state with what a validation measured, placed as it must lie."""
+        state = self.with_memory(state, measured.memory)
+        if not measured.params:
+            return state
+        whole = replicated(self.setup.mesh)
+
+        def changed(variables):
+            # Copies: a step is given both for its own use.
+            own = jax.device_put(jax.tree.map(jnp.copy, dict(measured.params)), whole)
+            return {**variables, "params": {**variables["params"], **own}}
+
+        average = None if state.average is None else changed(state.average)
+        return dataclasses.replace(state, variables=changed(state.variables), average=average)
 
     def with_memory(self, state: TrainState, memory: Any) -> TrainState:
         """Return a state with another memory, placed as it must lie."""
@@ -178,7 +194,9 @@ class Trainer:
     def finish_epoch(self, state: TrainState) -> tuple[TrainState, dict[str, float]]:
         """Validate; where the criterion stops improving, lower the step size."""
         terms = self.validate(state.evaluated, state.memory, step=int(state.step))
-        state = self.with_memory(state, self.method.after_epoch(state.memory, terms))
+        measured = self.method.after_epoch(state.memory, state.evaluated, terms)
+        state = self.with_measured(state, measured)
+        terms = {**measured.terms, "criterion": self.method.criterion(measured.terms)}
         schedule, criterion = self.setup.config.optimization.schedule, terms["criterion"]
         if schedule == "plateau" and math.isfinite(criterion):
             plateau = self._plateau(state.plateau, jnp.float32(criterion))

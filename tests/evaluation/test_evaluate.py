@@ -17,7 +17,7 @@ from avae_jax.evaluation.classify import train_on
 from avae_jax.evaluation.compare import compare, comparison_page, flatten
 from avae_jax.evaluation.latent import describe_codes
 from avae_jax.evaluation.material import gather
-from avae_jax.evaluation.samples import draw_samples
+from avae_jax.evaluation.samples import advise_samples, draw_samples
 from avae_jax.features import InceptionWeights, inception_shapes, save_inception_npz
 from avae_jax.training import config as cfg
 
@@ -192,6 +192,20 @@ def test_numbers_stand_beside_their_nulls(evaluated):
     }.items():
         for name in names:
             assert latent[section][f"{name}_null_std"] > 0.0, name
+
+
+@pytest.mark.parametrize(("own", "said"), [((1.0, 2.0), True), ((1.0, 4.0), False)])
+def test_a_scale_is_recommended_where_its_samples_scored_better(own, said):
+    numbers = {
+        name: {"n": 9, **{key: {name: x} for key, x in
+                          {"gaussian": mine, "claimed": 3.0, "floor": 0.5}.items()}}
+        for name, mine in zip(("FD-a", "FD-b"), own, strict=True)
+    }  # fmt: skip
+    text = advise_samples({**numbers, "FID": "not computed", "pixels": {"gaussian": {}}})
+    assert bool(text) == said
+    if said:
+        assert "--scale covariance" in text
+        assert "FD-b 2.00 against 3.00, training images 0.500" in text
 
 
 def test_samples_of_every_prior_stand_beside_the_floor(evaluated):

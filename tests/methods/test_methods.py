@@ -112,6 +112,10 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
         ({"method": "vae", "posterior": "deterministic"}, "posterior=deterministic: without"),
         ({"method": "ae", "likelihood": "learned_gaussian"}, "likelihood=learned_gaussian: this"),
         ({"likelihood": "learned_gaussian"}, "likelihood=learned_gaussian: this method's loss"),
+        (
+            {"method": "mvae", "likelihood": "bernoulli", "noise_scale": 0.5},
+            "noise_scale=0.5: likelihood bernoulli has none; leave it out",
+        ),
         ({"method": "vae", "num_components": 0}, "num_components=0: give at least 1"),
         (
             {"method": "vae", "prior": "mixture", "labeled": True, "num_components": 2,

@@ -38,7 +38,10 @@ def test_the_loss_is_that_of_the_library(method, likelihood, build, make_batch):
         "beta_vae": {"beta": 4.0},
         "factor_vae": {"gamma": 3.0, "critic_width": 8, "critic_layers": 2},
     }.get(method, {})
-    built = build(method=method, likelihood=likelihood, noise_scale=0.7, **fields)
+    options: dict = {"likelihood": likelihood}
+    if likelihood == "gaussian":
+        options["noise_scale"] = 0.7
+    built = build(method=method, **options, **fields)
     batch = make_batch(built)
     variables, output = one_pass(built, batch)
     posterior, _ = built.encode(variables, batch.x, train=False)
@@ -47,7 +50,6 @@ def test_the_loss_is_that_of_the_library(method, likelihood, build, make_batch):
         key, _ = jax.random.split(key)
     z = posterior.sample(key)
     x_recon, _ = built.decode(variables, z, train=False)
-    options = {"likelihood": likelihood, "noise_scale": 0.7}
     arrays = batch.x, x_recon, posterior.loc, posterior.log_var
     if method == "factor_vae":
         logits, _ = built.networks(variables, "critic", z, train=False)
@@ -107,6 +109,99 @@ def test_the_kl_to_a_gaussian_is_exact(build, make_batch):
     variance = np.exp(np.asarray(posterior.log_var, np.float64))
     want = 0.5 * (np.square(posterior.loc) + variance - 1 - np.log(variance)).sum(axis=1)
     np.testing.assert_allclose(output.terms["kl"], want, rtol=1e-4)
+
+
+class OneBatch:
+    """Validates on one batch."""
+
+    def __init__(self, method, batch):
+        def losses(variables):
+            key = jax.random.key(7)
+            output = method.losses(variables, (), batch, key, step=0, train=False)
+            return {**output.terms, "loss": output.losses["model"]}
+
+        self.losses = jax.jit(losses)
+
+    def validate(self, variables, memory):
+        terms = jax.device_get(self.losses(variables))
+        return {name: float(np.mean(term, dtype=np.float64)) for name, term in terms.items()}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"method": "vae"},
+        {"method": "beta_vae", "beta": 3.0},
+        {"method": "factor_vae", "critic_width": 8, "critic_layers": 2},
+        {"method": "mvae"},
+    ],
+    ids=lambda fields: fields["method"],
+)
+def test_the_noise_scale_is_measured(fields, build, make_batch):
+    """Its square is the mean squared error per pixel, and what was seen is said at that scale."""
+    method = build(**fields)
+    assert "likelihood" not in method.players["model"].parts
+    variables, host = method.init(jax.random.key(0)), OneBatch(method, make_batch(method))
+    for found in (
+        method.start((), variables, host),
+        method.after_epoch((), variables, host.validate(variables, ())),
+    ):
+        moved = {**variables, "params": {**variables["params"], **found.params}}
+        scale = float(method.reported((), moved)["noise_scale"])
+        again = host.validate(moved, ())
+        assert scale**2 == pytest.approx(again["reconstruction"] / 16, rel=1e-5)
+        assert again["nll"] == pytest.approx(8 * (np.log(2 * np.pi * scale**2) + 1), rel=1e-5)
+        assert found.terms.keys() == again.keys()
+        for name, term in again.items():
+            assert found.terms[name] == pytest.approx(term, rel=1e-4, abs=1e-4), name
+    # An error of nothing is no noise of nothing.
+    perfect = method.after_epoch((), variables, dict.fromkeys(again, 0.0)).params["likelihood"]
+    assert 0 < float(perfect.scale) < 0.003
+    lost = method.after_epoch((), variables, dict.fromkeys(again, float("nan")))
+    assert not lost.params
+
+
+@pytest.mark.parametrize(
+    ("fields", "moves"),
+    [
+        ({"noise_scale": 0.3}, False),
+        ({"likelihood": "bernoulli"}, False),
+        ({"likelihood": "learned_gaussian"}, True),
+    ],
+)
+def test_a_noise_scale_that_is_given_or_learned_is_not_measured(fields, moves, build, make_batch):
+    method = build(method="vae", **fields)
+    variables, host = method.init(jax.random.key(0)), OneBatch(method, make_batch(method))
+    terms = host.validate(variables, ())
+    after = method.after_epoch((), variables, terms)
+    assert not after.params
+    assert after.terms == terms
+    # What is learned starts where it would be measured.
+    assert bool(method.start((), variables, host).params) == moves
+    assert bool(method.reported((), variables)) == moves
+
+
+@pytest.mark.parametrize("num_images", [5, 200])
+@pytest.mark.parametrize(("method", "beta"), [("vae", 1.0), ("beta_vae", 4.0), ("mvae", 1.0)])
+def test_a_noise_scale_that_must_collapse_is_named(method, beta, num_images, build):
+    """That of probabilistic PCA: no eigenvalue of the covariance is above beta noise_scale^2."""
+    x = np.random.default_rng(0).random((num_images, 4, 4, 1)) * np.linspace(0, 1, 4)[:, None]
+    x = x.astype(np.float32)
+    largest = np.sqrt(np.linalg.eigvalsh(np.cov(x.reshape(-1, 16), rowvar=False, ddof=0))[-1])
+    fields = {"beta": beta} if method == "beta_vae" else {}
+    for factor, collapses in ((0.99, False), (1.01, True)):
+        scale = float(factor * largest / np.sqrt(beta))
+        built = build(method=method, noise_scale=scale, **fields)
+        said = built.introduce(x)
+        assert len(said) == collapses
+        found = built.describe(x)["noise per pixel"]
+        assert found["data's largest standard deviation"] == pytest.approx(largest, rel=1e-5)
+        assert ("must collapse" in found["forecast"]) == collapses
+        if collapses:
+            assert f"noise_scale={scale:g} must collapse: no direction of the data" in said[0]
+    assert build(method=method, **fields).introduce(x) == []
+    # Bytes are judged as the decoder sees them.
+    assert build(method=method, noise_scale=0.9, **fields).introduce((255 * x).astype(np.uint8))
 
 
 def test_the_noise_scale_is_learnt(build, make_batch):

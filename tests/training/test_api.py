@@ -75,7 +75,7 @@ def test_what_does_not_fit_is_chosen_and_said(trained):
     # 250 training images on eight devices: ten steps an epoch of 24, and all of them are centers.
     assert run.config.optimization.batch_size == 24
     assert run.config.method.num_centers == 240
-    assert said == ["num_centers=240: what 250 training images have room for"]
+    assert said[-1:] == ["num_centers=240: what 250 training images have room for"]
     assert (run.config.model.architecture, run.config.model.activation) == ("digits", "sigmoid")
 
 
@@ -214,10 +214,54 @@ def chosen_for(images, *, given=(), **fields):
 
 @pytest.mark.parametrize(
     ("shape", "architecture"),
-    [((8, 8, 1), "digits"), ((32, 32, 1), "mnist"), ((28, 28, 1), "mlp"), ((7,), "mlp")],
+    [
+        ((8, 8, 1), "digits"),
+        ((32, 32, 1), "mnist"),
+        ((28, 28, 1), "mlp"),
+        ((7,), "mlp"),
+        ((48, 16, 3), "factors"),
+    ],
 )
 def test_the_architecture_follows_the_shape(shape, architecture):
-    assert chosen_for(np.zeros((40, *shape), np.uint8))[0]["architecture"] == architecture
+    given = {"width": 1.0}
+    assert chosen_for(np.zeros((40, *shape), np.uint8), **given)[0]["architecture"] == architecture
+
+
+def test_a_small_net_for_gray_images_ends_where_the_likelihood_can_use_it():
+    images = np.zeros((40, 16, 16, 1), np.uint8)
+    assert chosen_for(images, width=1.0)[0]["activation"] == "sigmoid"
+    assert "activation" not in chosen_for(images, width=1.0, likelihood="bernoulli")[0]
+
+
+def test_the_network_is_no_larger_than_the_data():
+    """As far as a quarter of its width goes."""
+    found = [
+        api.choose_width("digits", (8, 8, 1), num_values=num_values, latent_dim=8)
+        for num_values in (10**6, 20_000, 1)
+    ]
+    # Dense layers, weights and biases: 64 to 128 to 64 to 8 and back, at width 1.
+    sizes = [(64, 128, 64, 8), (64, 64, 32, 8), (64, 32, 16, 8)]
+    counts = [sum(2 * i * o + i + o for i, o in zip(row, row[1:], strict=False)) for row in sizes]
+    assert found == [(1.0, counts[0]), (0.5, counts[1]), (0.25, counts[2])]
+    _, notes = chosen_for(np.zeros((400, 8, 8, 1), np.uint8))
+    assert notes[0] == (
+        f"architecture=digits, width=0.5: {counts[1]:,} parameters for 17,920 values in 280 "
+        "training images of shape (8, 8, 1)"
+    )
+
+
+def test_epochs_and_when_to_stop_follow_the_number_of_steps():
+    images = np.zeros((400, 8, 8, 1), np.uint8)
+    chosen, notes = chosen_for(images)
+    assert (chosen["num_epochs"], chosen["patience"], chosen["plateau_patience"]) == (300, 60, 18)
+    assert notes[1] == (
+        "batch_size=28, num_epochs=300: 10 steps an epoch; ends after 60 without a lower "
+        "validation criterion"
+    )
+    chosen, _ = chosen_for(images, batch_size=2, patience=7)
+    assert chosen["num_epochs"] == 36
+    assert "patience" not in chosen
+    assert not {"num_epochs", "patience"} & {*chosen_for(images, num_epochs=3)[0]}
 
 
 @pytest.mark.parametrize(
@@ -226,7 +270,7 @@ def test_the_architecture_follows_the_shape(shape, architecture):
 )
 def test_the_output_reaches_the_range(low, high, activation):
     x = np.linspace(low, high, 120, dtype=np.float32).reshape(40, 3)
-    chosen, notes = chosen_for(x)
+    chosen, notes = chosen_for(x, **SMALL)
     assert chosen["activation"] == activation
     bottom, top = VALUE_RANGE[activation] or (-np.inf, np.inf)
     assert bottom - 1e-3 <= low <= high <= top + 1e-3
@@ -236,7 +280,7 @@ def test_the_output_reaches_the_range(low, high, activation):
 
 
 def test_bytes_given_as_floats_are_pointed_out():
-    _, notes = chosen_for(np.linspace(0, 255, 40 * 64).reshape(40, 8, 8, 1), method="ae")
+    _, notes = chosen_for(np.linspace(0, 255, 40 * 64).reshape(40, 8, 8, 1), method="ae", **SMALL)
     assert len(notes) == 1
     assert "[0, 255]" in notes[0]
 

@@ -53,6 +53,10 @@ def test_field_names_are_unique():
         ({"refresh_every": 0}, "refresh_every=0"),
         ({"batch_size": 1}, "batch_size=1"),
         ({"num_epochs": 0}, "num_epochs=0"),
+        ({"patience": 0}, "patience=0: give at least 1"),
+        ({"patience": 2, "validate_every": 3}, "patience=2: it is less than validate_every"),
+        ({"validate_every": 0}, "validate_every=0: give at least 1"),
+        ({"checkpoint_every": 0.0}, "checkpoint_every=0.0: give a number > 0"),
         ({"num_epochs": 1.5}, "num_epochs must be a whole number, got 1.5: give one"),
         (
             {"norm": "batc"},

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -95,7 +96,15 @@ def test_the_summary_is_measured_on_the_test_split(finished, blobs):
     # Beside it, in units of the prior.
     assert latent["moments"]["eig_max"] == pytest.approx(eigenvalues[-1] / claimed**2, rel=1e-5)
     train = run.encode(blobs.images[blobs.splits.train]).astype(np.float64)
-    assert run.prior("measured").std() == pytest.approx(np.sqrt((train**2).mean()), rel=1e-2)
+    # One spread: the mean variance about the mean, wherever that lies.
+    spread = np.sqrt(train.var(axis=0, ddof=1).mean())
+    measured = run.prior("measured")
+    assert measured.std() == pytest.approx(spread, rel=1e-5)
+    np.testing.assert_allclose(measured.loc, train.mean(axis=0), rtol=1e-4, atol=1e-5)
+    assert run.prior("covariance").std() == pytest.approx(spread, rel=1e-5)
+    own = latent["moments_against_standard_normal"]["std"]
+    assert own == pytest.approx(np.sqrt(z.var(axis=0, ddof=1).mean()), rel=1e-5)
+    assert own == pytest.approx(latent["moments"]["std"] * latent["prior_std"], rel=1e-5)
 
 
 def test_the_summary_says_how_training_ended(finished):
@@ -146,7 +155,8 @@ def test_a_loaded_run_encodes_decodes_and_samples(finished, blobs):
     np.testing.assert_array_equal(run.sample(9, seed=3), run.decode(z))
     assert run.prior().std() == pytest.approx(run.method.bandwidth.prior_scale)
     z = np.asarray(run.prior("measured").sample(jax.random.key(0), 20_000))
-    assert z.std() == pytest.approx(run.prior("measured").std(), rel=5 / np.sqrt(2 * z.size))
+    spread = np.sqrt(z.var(axis=0).mean())
+    assert spread == pytest.approx(run.prior("measured").std(), rel=5 / np.sqrt(2 * z.size))
     with pytest.raises(ValueError, match="this model takes"):
         run.encode(blobs.images[:, :4])
     with pytest.raises(ValueError, match="this model takes"):
@@ -198,6 +208,52 @@ def test_an_interrupt_inside_an_epoch_loses_nothing(
     for one, other in zip(read_metrics(tmp_path / "run"), read_metrics(finished), strict=True):
         assert one.pop("images_per_second") > 0 < other.pop("images_per_second")
         assert one == other
+
+
+def test_a_crash_loses_no_more_than_the_time_between_checkpoints(
+    finished, blobs, small_config, tmp_path, monkeypatch
+):
+    config = cfg.replace_fields(small_config, num_epochs=4, checkpoint_every=1e-9)
+    original, calls = loop.Trainer.advance, []
+
+    def advance(self, *arguments):
+        calls.append(None)
+        if len(calls) == 7:  # The third step of the second epoch.
+            raise MemoryError
+        return original(self, *arguments)
+
+    monkeypatch.setattr(loop.Trainer, "advance", advance)
+    with pytest.raises(MemoryError):
+        loop.train(config, tmp_path / "run", dataset=blobs)
+    monkeypatch.undo()
+    assert av.load_run(tmp_path / "run", which="latest").step == 6
+    loop.train(cfg.replace_fields(config, checkpoint_every=None), tmp_path / "run", dataset=blobs)
+    assert_same_bits(tmp_path / "run", finished)
+
+
+def test_training_stops_when_the_validation_stops_improving(
+    blobs, small_config, tmp_path, monkeypatch, capfd
+):
+    original = loop.Trainer.finish_epoch
+
+    def finish_epoch(self, state):
+        state, terms = original(self, state)
+        return state, {**terms, "criterion": 1.0 if int(state.step) == 8 else 2.0}
+
+    monkeypatch.setattr(loop.Trainer, "finish_epoch", finish_epoch)
+    config = cfg.replace_fields(small_config, num_epochs=20, patience=3, validate_every=2)
+    for patience, last, message in (
+        (3, 6, "stopped after epoch 6: no epoch since 2 had a lower validation criterion"),
+        (3, 6, "was stopped early at step 24; train on with a larger --patience"),
+        (5, 8, "stopped after epoch 8: no epoch since 2"),
+    ):
+        config = cfg.replace_fields(config, patience=patience)
+        loop.train(config, tmp_path / "run", dataset=blobs)
+        rows = read_metrics(tmp_path / "run")
+        assert [row["epoch"] for row in rows] == [*range(1, last + 1)]
+        assert message in capfd.readouterr().err
+    assert [row["epoch"] for row in rows if "validation/criterion" in row] == [2, 4, 6, 8]
+    assert av.load_run(tmp_path / "run").step == 8
 
 
 ENDED_AT = Path(__file__).parent.parent / "ended_at.py"
@@ -667,25 +723,34 @@ def test_a_run_that_cannot_go_on_says_why(blobs, small_config, tmp_path, monkeyp
 
 
 def test_codes_that_run_away_are_reported(blobs, small_config, tmp_path, monkeypatch, capfd):
-    config = cfg.replace_fields(small_config, num_epochs=1)
-    original = loop.Trainer.validate
+    config = cfg.replace_fields(small_config, num_epochs=2)
+    original, now = loop.Trainer.validate, [0.0]
 
     def validate(self, *arguments, **options):
-        return {**original(self, *arguments, **options), "kl": -100.0}
+        now[0] += 50.0
+        return {**original(self, *arguments, **options), "kl": -100.0 - now[0]}
 
     loop.train(config, tmp_path / "honest", dataset=blobs)
     assert "run away" not in capfd.readouterr().err
     monkeypatch.setattr(loop.Trainer, "validate", validate)
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
     loop.train(config, tmp_path / "runaway", dataset=blobs)
-    assert "the codes have run away" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "the codes have run away" in said
+    # The last line is of its own epoch, and a second of validation counts as one of training.
+    last = read_metrics(tmp_path / "runaway")[-1]
+    assert last["images_per_second"] == 256 / 50
+    assert last["validation/kl"] == -250.0
+    assert "validation -250 " in said.splitlines()[-1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", [
-    {"method": "vae", "prior": "mixture", "num_components": 3, "labeled": True},
+    {"method": "vae", "prior": "mixture", "num_components": 3, "labeled": True,
+     "likelihood": "learned_gaussian"},
     {"method": "ae", "likelihood": "bernoulli"},
     {"method": "factor_vae", "critic_width": 16, "critic_layers": 2, "ema_decay": 0.9},
-    {"method": "mvae", "likelihood": "learned_gaussian"},
+    {"method": "mvae"},
     {"refresh": "reencode", "refresh_every": 3, "centers_mode": "eval", "prior": "mixture"},
     {"centers_mode": "eval", "norm": "batch", "ema_decay": 0.9},
 ])  # fmt: skip

@@ -119,6 +119,18 @@ def test_short_epochs_do_not_flood_and_long_ones_are_not_silent(
     assert len(stream.getvalue().splitlines()) == num_lines
 
 
+def test_a_line_is_of_one_epoch(clock):
+    """Another epoch's validation stays out of it; a bar goes on showing the last one."""
+    stream = io.StringIO()
+    progress = Progress(20, steps_per_epoch=10, terms=TERMS, stream=stream, clock=clock)
+    for step, seen in ((5, {}), (10, {"validation/kl": 0.3}), (15, {}), (20, {})):
+        clock.now += 40.0
+        progress.update(step, {"train/kl": step / 10, **seen})
+    lines = stream.getvalue().splitlines()
+    shown = [line.split("  ")[2] for line in lines]
+    assert shown == ["KL 0.500", "KL 1.00, validation 0.300", "KL 1.50", "KL 2.00"]
+
+
 def test_values_stay_on_the_device_until_they_are_shown(clock):
     class Value:
         fetched = 0
