@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from avae_jax.checks import (
@@ -23,6 +24,7 @@ from avae_jax.density.kde import as_floating, checked_covariance, kde_log_densit
 from avae_jax.density.normal_draws import check_not_traced
 from avae_jax.files import written_whole
 from avae_jax.kernels.pairwise_lse import pairwise_lse_stats
+from avae_jax.kernels.pairwise_lse.explicit import with_auto_axes
 from avae_jax.text import number
 
 Rule = Literal["scott", "silverman", "cv"]
@@ -291,7 +293,12 @@ def _data_covariance(centers, log_weights) -> jax.Array:
     kept = jnp.where(shares[:, None] > 0, centers, 0.0)
     deviations = kept - jnp.sum(shares[:, None] * kept, axis=0)[None]
     deviations = jnp.where(shares[:, None] > 0, deviations, 0.0)
-    moments = jnp.matmul((shares[:, None] * deviations).T, deviations, precision=_HIGHEST)
+    # On an explicit mesh a product over rows that are split must say how its result is.
+    moments = with_auto_axes(
+        lambda a, b: jnp.matmul(a.T, b, precision=_HIGHEST),
+        (shares[:, None] * deviations, deviations),
+        PartitionSpec(None, None),
+    )
     covariance = moments / (1.0 - jnp.sum(jnp.square(shares)))
     try:
         return jnp.asarray(checked_covariance(covariance, latent_dim))

@@ -13,6 +13,10 @@ from avae_jax.density.normal_draws import (
 from avae_jax.density.tail import log_tail_density
 
 
+# Sets of centers that the mean is over, fewer where one holds so many that it hardly varies.
+_MOST_SETS, _ENOUGH_CENTERS = 10, 20_000
+
+
 def null_kl(
     latent_dim: int,
     num_centers: int,
@@ -39,7 +43,8 @@ def null_kl(
       max_cdf: places the floor of the "official" tail under q (`log_tail_density`), for comparison
         with a KL that has it; None for no floor.
       seed: at least 0; the same seed gives the same value.
-      num_queries: number of codes the mean is over, at least 1.
+      num_queries: number of codes the mean is over, at least 1; they are shared out among up to
+        ten sets of centers.
 
     Returns:
       The mean, in nats.
@@ -62,17 +67,25 @@ def null_kl(
     seed = check_count("seed", seed, minimum=0)
     check_positive_unless_traced("bandwidth", bandwidth)
     check_positive_unless_traced("scale", scale)
-    queries, slabs = draw_queries_and_centers(
-        latent_dim, num_centers, num_queries=num_queries, seed=seed
-    )
-    # Scaling codes and bandwidth alike leaves the logits as they are: the draws need no scaling.
-    lse = row_stats(queries, slabs, bandwidth=bandwidth / scale).lse
     log_eps = None
     if max_cdf is not None:
         log_eps = float(log_tail_density(latent_dim, bandwidth=bandwidth, max_cdf=max_cdf))
-    return mean_kl_from_lse(
-        lse, queries, num_centers, bandwidth=bandwidth, scale=scale, log_eps=log_eps
-    )
+
+    # Which centers are drawn counts for more than which codes, the more so the fewer there are.
+    num_sets = min(_MOST_SETS, -(-_ENOUGH_CENTERS // num_centers), num_queries)
+    means = []
+    for queries_of_set in np.diff(np.linspace(0, num_queries, num_sets + 1).astype(int)):
+        queries, slabs = draw_queries_and_centers(
+            latent_dim, num_centers, num_queries=int(queries_of_set), seed=seed, trial=len(means)
+        )
+        # Scaling codes and bandwidth alike leaves the logits as they are: no draw needs scaling.
+        lse = row_stats(queries, slabs, bandwidth=bandwidth / scale).lse
+        means.append(
+            mean_kl_from_lse(
+                lse, queries, num_centers, bandwidth=bandwidth, scale=scale, log_eps=log_eps
+            )
+        )
+    return float(np.mean(means))
 
 
 def mean_kl_from_lse(

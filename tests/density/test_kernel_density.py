@@ -224,3 +224,12 @@ def test_the_search_stays_outside_of_jit():
     for mapped, x in ((jax.jit, X), (jax.jacrev, X), (jax.vmap, X[None])):
         with pytest.raises(TypeError, match="KDE with bandwidth='cv' must be called outside"):
             mapped(lambda x: av.KDE(x, bandwidth="cv").bandwidth)(jnp.asarray(x))
+
+
+def test_centers_of_an_explicit_mesh_are_taken():
+    mesh = jax.make_mesh((8,), ("a",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a"))
+    points = RNG.standard_normal((16, 3)).astype(np.float32)
+    spread = av.KDE(jax.device_put(points, rows))
+    log_density = spread.log_density(jax.device_put(points[:8], rows))
+    np.testing.assert_allclose(log_density, av.KDE(points).log_density(points[:8]), rtol=1e-5)

@@ -350,6 +350,26 @@ def test_elbo_is_a_normalised_bound():
     np.testing.assert_allclose(loss, want + np.asarray(terms["kl"]), rtol=1e-5)
 
 
+def test_arrays_of_an_explicit_mesh_are_taken():
+    mesh = jax.make_mesh((8,), ("a",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a"))
+    arrays = [np.concatenate([a, a[:1]]) for a in (X, X_RECON, Z)]
+    args = jax.device_put((*arrays, BANK, np.zeros(CENTERS, np.float32)), rows)
+
+    def loss(x, x_recon, z, centers, log_weights):
+        options = {"bandwidth": 0.5, "beta": 2.0, "log_weights": log_weights}
+        return jnp.sum(av.losses.avae(x, x_recon, z, centers, **options)[0])
+
+    (value, gradients), (want, wanted) = (
+        jax.jit(jax.value_and_grad(loss, (1, 2)))(*a)
+        for a in (args, jax.tree.map(np.asarray, args))
+    )
+    np.testing.assert_allclose(value, want, rtol=1e-5)
+    for gradient, expected in zip(gradients, wanted, strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
+        assert gradient.sharding.spec[0] == "a"
+
+
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "avae"])
 def test_the_noise_scale_is_learned(name):
     def loss(log_scale):
