@@ -12,7 +12,6 @@ from avae_jax.density.normal_draws import (
 )
 from avae_jax.density.tail import log_tail_density
 
-
 # Sets of centers that the mean is over, fewer where one holds so many that it hardly varies.
 _MOST_SETS, _ENOUGH_CENTERS = 10, 20_000
 
