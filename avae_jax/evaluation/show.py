@@ -16,7 +16,7 @@ _SHOWN = {
     "distances": (
         "sliced_w2", "max_sliced_w2", "mmd_rbf", "energy_distance", "knn_kl", "c2st_auc",
     ),
-    "holes": ("prior_coverage", "far_prior_share", "plane_max_chi2"),
+    "holes": ("prior_coverage", "far_prior_share", "disc_share", "smallest_share"),
     "surgery": ("elbo", "mutual_information", "marginal_kl"),
     "bound": ("iwae",),
 }  # fmt: skip

@@ -16,6 +16,7 @@ from avae_jax.metrics.collapse import (
     relevance,
     relevance_spectrum,
 )
+from avae_jax.metrics.departures import Departures, departures
 from avae_jax.metrics.elbo_surgery import elbo_surgery
 from avae_jax.metrics.energy import energy_distance
 from avae_jax.metrics.entropy import whitened_entropy
@@ -27,12 +28,9 @@ from avae_jax.metrics.frechet import (
 from avae_jax.metrics.henze_zirkler import henze_zirkler
 from avae_jax.metrics.holes import (
     HolePoints,
-    WorstPlane,
     far_prior_share,
     hole_points,
-    plane_holes,
     prior_coverage,
-    worst_plane,
 )
 from avae_jax.metrics.image_quality import structural_similarity
 from avae_jax.metrics.iwae import iwae_bound
@@ -55,15 +53,16 @@ from avae_jax.metrics.total_correlation import (
 )
 
 __all__ = [
+    "Departures",
     "HolePoints",
     "PCAFeatures",
     "PRDCurve",
     "RelevanceSpectrum",
-    "WorstPlane",
     "active_units",
     "c2st",
     "code_moments",
     "count_relevant",
+    "departures",
     "dimension_kl",
     "dimension_kl_values",
     "disentanglement",
@@ -85,7 +84,6 @@ __all__ = [
     "memorisation",
     "mmd",
     "nearest_training_neighbor",
-    "plane_holes",
     "polynomial_mmd",
     "prd",
     "prd_curve",
@@ -102,5 +100,4 @@ __all__ = [
     "structural_similarity",
     "total_correlation",
     "whitened_entropy",
-    "worst_plane",
 ]
