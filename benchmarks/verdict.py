@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from common import RESULTS, describe_machine, write_results
+from common import RESULTS, describe_machine, write_results, write_whole
 from scipy import special, stats
 
 from avae_jax.evaluation.verdict import judge_codes
@@ -321,9 +321,13 @@ LAWS = {
         ("light tails",),
     ),
     "shell": Law(shell, shell_kl, ("shell",)),
-    "ten clusters": Law(ten_clusters, ten_clusters_kl, ("clusters",), (*WIDE, "holes")),
+    "ten clusters": Law(ten_clusters, ten_clusters_kl, ("clusters",), (*WIDE, "holes", "shape")),
     "two clusters, variance matched": Law(
-        two_clusters, lambda d: axis_kl(two_clusters_log_density), ("clusters",), (), log_axes
+        two_clusters,
+        lambda d: axis_kl(two_clusters_log_density),
+        ("clusters",),
+        ("shape",),
+        log_axes,
     ),
     "disc hole 5%": Law(without(disc(0.05)), hole_kl(0.05), ("holes",), (), log_discs),
     "disc hole 2%": Law(without(disc(0.02)), hole_kl(0.02), ("holes",), (), log_discs),
@@ -358,3 +362,139 @@ def codes_of(name: str, n: int, d: int, seed: int) -> np.ndarray:
     """Draw the codes of a row of the table."""
     rng = np.random.default_rng([zlib.crc32(name.encode()), n, d, seed])
     return LAWS[name].sample(rng, n, d)
+
+
+def judged(name: str, n: int, d: int, seed: int) -> dict:
+    """Return what is said of the codes of a row, with its effect and z-score."""
+    law = LAWS[name]
+    codes = codes_of(name, n, d, seed)
+    start = time.perf_counter()
+    findings = judge_codes(codes, prior_std=law.prior_std)
+    seconds = time.perf_counter() - start
+    said = [
+        {"name": f.name, "level": f.level, "effect": f.effect, "unit": f.unit, "zscore": f.zscore}
+        for f in findings
+        if f.level != "good"
+    ]
+    return {"said": said, "seconds": round(seconds, 3)}
+
+
+def is_right(law: Law, names: set[str]) -> bool:
+    """Return whether what is said names the law, and nothing that it is not."""
+    must, may = set(law.expected), {*law.expected, *law.allowed}
+    return names <= may and (not must or bool(names & must))
+
+
+def counted(verdicts: list[dict]) -> list[dict]:
+    """Count verdicts by law, number of codes and dimension."""
+    cells: dict[tuple, list[dict]] = {}
+    for row in verdicts:
+        cells.setdefault((row["law"], row["n"], row["d"]), []).append(row)
+    rows = []
+    for (name, n, d), own in cells.items():
+        law = LAWS[name]
+        said = [{finding["name"] for finding in row["said"]} for row in own]
+        z, needed = oracle_z(law, n, d), needed_z(law, d)
+        rows.append(
+            {
+                "law": name,
+                "n": n,
+                "d": d,
+                "oracle_z": round(z, 2),
+                "needed_z": round(needed, 2),
+                "has_power": not law.expected or z >= needed,
+                "num": len(own),
+                "right": sum(is_right(law, names) for names in said),
+                # A name that the law does not have, whatever else is said.
+                "wrong": sum(not names <= {*law.expected, *law.allowed} for names in said),
+                "said": sorted(set().union(*said)),
+            }
+        )
+    return rows
+
+
+def totals(rows: list[dict]) -> dict:
+    """Return the shares that the table is judged by."""
+    ideal = [row for row in rows if not LAWS[row["law"]].expected]
+    other = [row for row in rows if LAWS[row["law"]].expected]
+    seen = [row for row in other if row["has_power"]]
+
+    def share(name: str, of: list[dict]) -> float | None:
+        num = sum(row["num"] for row in of)
+        return sum(row[name] for row in of) / num if num else None
+
+    return {
+        "verdicts": sum(row["num"] for row in rows),
+        "ideal": sum(row["num"] for row in ideal),
+        "false_alarms": share("wrong", ideal),
+        "wrong_names": share("wrong", rows),
+        "with_power": sum(row["num"] for row in seen),
+        "named_rightly": share("right", seen),
+        "beyond_what_n_can_show": sum(row["num"] for row in other if not row["has_power"]),
+    }
+
+
+def table(rows: list[dict]) -> str:
+    """Return the table: a law a line, a column for each n and d."""
+    columns = sorted({(row["n"], row["d"]) for row in rows})
+    cells = {(row["law"], row["n"], row["d"]): row for row in rows}
+    lines = ["right of all; (in brackets: beyond what n codes can show); !: wrong names"]
+    lines.append(f"{'':<31} " + " ".join(f"{f'{n}x{d}':>9}" for n, d in columns))
+    for name, law in LAWS.items():
+        if not any(row["law"] == name for row in rows):
+            continue
+        line = []
+        for n, d in columns:
+            row = cells.get((name, n, d))
+            text = ""
+            if row:
+                text = f"{row['right']}/{row['num']}" + "!" * row["wrong"]
+                text = text if row["has_power"] else f"({text})"
+            line.append(f"{text:>9}")
+        expected = " or ".join(law.expected) or "nothing"
+        lines.append(f"{name:<31} " + " ".join(line) + f"  {expected}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Make the verdicts that are missing, print the table and write the results."""
+    parser = argparse.ArgumentParser(description="Judge codes of 24 known laws.")
+    parser.add_argument("--codes", type=int, nargs="+", default=[359, 2000, 10_000])
+    parser.add_argument("--dims", type=int, nargs="+", default=[2, 8, 16, 64])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--laws", nargs="+", default=list(LAWS), choices=list(LAWS), metavar="LAW")
+    parser.add_argument("--again", action="store_true", help="make all verdicts anew")
+    wanted = parser.parse_args()
+    path = RESULTS / "verdict.json"
+    verdicts = []
+    if path.exists() and not wanted.again:
+        verdicts = json.loads(path.read_text())["verdicts"]
+    done = {(row["law"], row["n"], row["d"], row["seed"]) for row in verdicts}
+
+    # All laws of a size together: they share its nulls.
+    for n in wanted.codes:
+        for d in wanted.dims:
+            start, num = time.perf_counter(), 0
+            for name in wanted.laws:
+                seeds = [seed for seed in range(wanted.seeds) if (name, n, d, seed) not in done]
+                for seed in seeds:
+                    row = {"law": name, "n": n, "d": d, "seed": seed}
+                    verdicts.append(row | judged(name, n, d, seed))
+                num += len(seeds)
+                if seeds:
+                    write_whole(path, json.dumps({"verdicts": verdicts}))
+            if num:
+                seconds = time.perf_counter() - start
+                print(f"{n} codes, {d} dimensions: {num} in {seconds:.0f} s", flush=True)
+    rows = counted(verdicts)
+    machine = describe_machine("scipy")
+    write_results(
+        "verdict",
+        {"machine": machine, "totals": totals(rows), "rows": rows, "verdicts": verdicts},
+    )
+    print(table(rows))
+    print(json.dumps(totals(rows), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -123,7 +123,7 @@ def describe_codes(
         plane = found.plane
     numbers["scale"] |= {"claimed": prior.std(), "is_gaussian": units.is_gaussian}
     numbers["holes"] = {"n": n, **numbers.get("holes", {})}
-    # Codes with fewer directions than a prior that is no Gaussian cannot be compared with its draws.
+    # Codes with fewer directions than a prior that is no Gaussian are unlike its draws by that.
     if live.any() and (units.is_gaussian or live.all()):
         numbers["holes"] |= _uncovered(white, units)
     numbers.setdefault("shape", {})

@@ -20,8 +20,8 @@ SCALE_NOTICE, SCALE_FAULT, UNEVEN_SCALE_NOTICE = 0.02, 0.2, 0.1
 # How far the width of a direction is from the median one's, as a logarithm.
 UNEVEN_NOTICE, UNEVEN_FAULT = 0.08, 0.5
 
-# The largest correlation of two directions, and the root mean square one times sqrt(latent_dim - 1):
-# of all correlations alike that is about the root of the variance they pile up in one direction.
+# The largest correlation of two directions, and the root mean square one times
+# sqrt(latent_dim - 1): how much they pile up where all are alike.
 CORRELATION_NOTICE, CORRELATION_FAULT = 0.05, 0.5
 
 # Distances of the mean from the center, in the prior's standard deviations.
@@ -33,12 +33,17 @@ HOLE_NOTICE, HOLE_FAULT = 0.002, 0.02
 # The spread of the squared radius relative to the prior's: as good as constant, and named at all.
 SHELL_SPREAD, SPREAD_NOTICE = 0.5, 0.05
 
-# The mean kurtosis of the axes, 3 for a Gaussian, and that of an axis of two clusters.
-KURTOSIS_NOTICE, CLUSTER_KURTOSIS = 0.1, 2.6
+# The mean kurtosis of the axes, 3 for a Gaussian: a difference, and what light tails have; and that
+# of an axis with two peaks, where the others need more.
+KURTOSIS_NOTICE, LIGHT_KURTOSIS, CLUSTER_KURTOSIS = 0.1, 2.7, 2.6
 
-# Standard deviations of a valley between two peaks of a histogram; how much farther than in the prior
-# the next code is midway between two; and `E[(x^2 - 1) y]` of two directions.
-VALLEY, MIDWAY, BEND = 2.5, 1.05, 0.3
+# Standard deviations of a valley between two peaks, and where other axes are as the prior's; how
+# much farther than in the prior the next code is midway between two; `E[(x^2 - 1) y]` of two axes.
+VALLEY, LONE_VALLEY, MIDWAY, BEND = 4.0, 1.5, 1.05, 0.3
+
+# Standard deviations from which on the largest of many third moments counts, and a number that has
+# no name for what is wrong.
+UNNAMED = 6.0
 
 # The share of the prior's draws that may lie far from all codes (by chance 0.01), and that may have
 # no code in their neighborhood beyond what chance gives.
@@ -127,7 +132,7 @@ def judge(latent: Mapping[str, Any]) -> list[Finding]:
         )
         return [Finding("shape", "notice", text)]
     holes = _holes(latent["holes"], latent["shape"])
-    findings = [*_place(scale, holes), *_collapse(latent["collapse"]), *holes]
+    findings = [*_place(scale, latent["shape"], holes), *_collapse(latent["collapse"]), *holes]
     shape = _shape(latent["shape"], holes)
     if not shape and all(finding.level == "good" for finding in findings):
         shape = _density(latent.get("density", {}))
@@ -183,7 +188,9 @@ def _graver(effect: float, fault: float) -> Level:
     return "fault" if effect > fault else "notice"
 
 
-def _place(scale: Mapping[str, Any], holes: list[Finding]) -> list[Finding]:
+def _place(
+    scale: Mapping[str, Any], shape: Mapping[str, Any], holes: list[Finding]
+) -> list[Finding]:
     """Judge the mean, the width, and how both differ between directions."""
     if not scale["live_dims"]:
         return []
@@ -198,19 +205,26 @@ def _place(scale: Mapping[str, Any], holes: list[Finding]) -> list[Finding]:
         level = _graver(shift, LOCATION_FAULT)
         found.append(Finding("location", level, text, shift, "standard deviations", zscore))
     uneven = _anisotropy(scale)
-    return [*found, *_scale(scale, bool(uneven), holes), *uneven, *_correlation(scale)]
+    # The squared radius of heavy tails varies more, and a width from it is less sure.
+    spread = shape.get("radius_spread", 1.0) / shape.get("radius_spread_null", 1.0)
+    widths = _scale(scale, max(spread, 1.0), bool(uneven), holes)
+    return [*found, *widths, *uneven, *_correlation(scale)]
 
 
-def _scale(scale: Mapping[str, Any], uneven: bool, holes: list[Finding]) -> list[Finding]:
+def _scale(
+    scale: Mapping[str, Any], spread: float, uneven: bool, holes: list[Finding]
+) -> list[Finding]:
     plain = math.log(scale["width"])
     trimmed = math.log(scale["width_trimmed"] / scale["width_trimmed_null"])
     # A few codes far out, or heavy tails, widen one of the two: it takes both.
-    off = math.copysign(min(abs(plain), abs(trimmed)), plain) if plain * trimmed > 0 else 0.0
-    zscore, other = _z(scale, "width"), _z(scale, "width_trimmed")
-    if zscore * other <= 0.0 or abs(other) < 0.5 * FOUND:
-        zscore = 0.0
+    zscore, off = _z(scale, "width"), plain
+    if trimmed * math.copysign(1.0, plain) < 0.5 * abs(plain):
+        zscore, off = _z(scale, "width_trimmed"), trimmed
+        if plain * trimmed <= 0.0 or abs(plain) < 0.5 * abs(trimmed):
+            zscore = off = 0.0
+    zscore /= spread
     # A hole widens what is left, by at most what is missing.
-    least = SCALE_NOTICE + sum(hole.effect or 0.0 for hole in holes)
+    least = SCALE_NOTICE + sum(hole.effect or 0.0 for hole in holes if hole.level != "good")
     if uneven:
         off, least = math.log(scale["axis_width_median"]), UNEVEN_SCALE_NOTICE
         zscore = off * math.sqrt(2.0 * scale["n"] * scale["live_dims"]) / 1.25
@@ -227,8 +241,8 @@ def _scale(scale: Mapping[str, Any], uneven: bool, holes: list[Finding]) -> list
         return [Finding("scale", "notice", f"scale: {said}", ratio, "times the prior", zscore)]
     if uneven:
         return []
-    text = f"scale: within {100 * math.expm1(abs(off)):.1f}% of the prior's"
-    return [Finding("scale", "good", text, ratio, "times the prior", zscore)]
+    text = f"scale: within {100 * math.expm1(abs(plain)):.1f}% of the prior's"
+    return [Finding("scale", "good", text, scale["width"], "times the prior", zscore)]
 
 
 def _anisotropy(scale: Mapping[str, Any]) -> list[Finding]:
@@ -305,6 +319,9 @@ def _holes(holes: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Finding]:
     if "slab_evidence" not in holes:
         return _uncovered(holes)
     n, kinds = holes["n"], []
+    # Where the axes have another law than the prior's, thin places of it are no holes.
+    other = _z(shape, "axis_kurtosis") > FOUND or shape["axis_kurtosis"] < LIGHT_KURTOSIS
+    least = HOLE_FAULT / 2 if other else HOLE_NOTICE
     # On a shell, where all codes are equally far out, every region but the shell is empty.
     if not _is_shell(shape):
         for kind, where in (
@@ -312,7 +329,10 @@ def _holes(holes: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Finding]:
             ("ball", "a ball at the center"),
         ):  # fmt: skip
             share, zscore = holes.get(f"{kind}_share", 0.0), _z(holes, f"{kind}_evidence")
-            if zscore > FOUND and share > HOLE_NOTICE:
+            if kind == "ball" and shape["axis_kurtosis"] < LIGHT_KURTOSIS:
+                # Light tails leave the center bare as well.
+                continue
+            if zscore > FOUND and share > least:
                 kinds.append((share, zscore, kind, where))
     if kinds:
         share, zscore, kind, where = max(kinds)
@@ -325,9 +345,10 @@ def _holes(holes: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Finding]:
     smallest = holes.get("smallest_share", math.nan)
     text = "holes: none found"
     if math.isfinite(smallest):
+        what = "disc in a plane of two axes" if shape["dims"] > 1 else "gap"
         text += (
-            f"; the smallest that {n:,} codes in {shape['dims']} dimensions could have shown is "
-            f"{100 * smallest:.2g}% of the prior"
+            f"; the smallest {what} that {n:,} codes in {shape['dims']} dimensions could have "
+            f"shown holds {100 * smallest:.2g}% of the prior"
         )
         return [Finding("holes", "good", text, smallest, "of the prior")]
     return [Finding("holes", "good", text)]
@@ -412,7 +433,8 @@ def _clusters(shape: Mapping[str, Any], z: Mapping[str, float]) -> list[Finding]
         return [Finding("clusters", "fault", text, ratio, unit, z["midway_log_ratio"])]
     for name, valley in (("least_axis_kurtosis", "valley"), ("least_own_kurtosis", "own_valley")):
         kurtosis = shape.get(name, 3.0)
-        if z.get(name, 0.0) < -FOUND and kurtosis < CLUSTER_KURTOSIS and shape[valley] > VALLEY:
+        least = LONE_VALLEY if shape["other_axis_kurtosis"] > CLUSTER_KURTOSIS else VALLEY
+        if z.get(name, 0.0) < -FOUND and kurtosis < CLUSTER_KURTOSIS and shape[valley] > least:
             text = (
                 f"clusters: along one direction the codes have two peaks (kurtosis {kurtosis:.2g}, "
                 "3 in the prior)"
@@ -426,8 +448,9 @@ def _bend(shape: Mapping[str, Any], z: Mapping[str, float]) -> list[Finding]:
         ("bend", "one direction bends over another"),
         ("skewness", "an axis is skew"),
     ):
-        value, zscore = shape.get(name, 0.0), z.get(f"{name}_test", 0.0)
-        if zscore > FOUND and value > BEND:
+        value = shape.get(name, 0.0)
+        zscore = max(z.get(f"{name}{end}", 0.0) for end in ("_test", "_along_test"))
+        if zscore > UNNAMED and value > BEND:
             text = f"shape: {what} (third moment {value:.2g}, 0 in the prior)"
             return [Finding("shape", "notice", text, value, "third moment", zscore)]
     return []
@@ -436,6 +459,7 @@ def _bend(shape: Mapping[str, Any], z: Mapping[str, float]) -> list[Finding]:
 _OTHERS = {
     "skewness_test": "an axis is skew",
     "bend_test": "one direction bends over another",
+    "bend_along_test": "one direction bends over another",
     "largest_fourth_moment": "one direction widens another",
     "fourth_moments": "directions widen each other",
     "slab_evidence": "an axis has a gap",
@@ -452,7 +476,7 @@ def _other(shape: Mapping[str, Any], z: Mapping[str, float]) -> list[Finding]:
     """Name what has no other name."""
     beyond = {name: z.get(name, 0.0) * (-1.0 if name in _LOW else 1.0) for name in _OTHERS}
     name = max(beyond, key=lambda name: beyond[name])
-    if beyond[name] <= FOUND:
+    if beyond[name] <= UNNAMED:
         return []
     text = f"shape: the codes differ from the prior: {_OTHERS[name]}"
     effect = shape[name] - shape[f"{name}_null"]

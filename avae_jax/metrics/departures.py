@@ -1,7 +1,7 @@
 """How codes depart from a Gaussian prior: by place, width, dependence, tails, clusters and holes.
 
 Each statistic stands against its own distribution over draws of the prior that went through the
-same steps, fitted parameters included (Lilliefors 1967), and has a z-score there.
+same steps, fitted parameters included, and has a z-score there.
 """
 
 import functools
@@ -19,7 +19,7 @@ from avae_jax.metrics.holes import (
     emptiest_ball,
     emptiest_disc,
     emptiest_slab,
-    smallest_hole,
+    smallest_disc,
 )
 
 # What departs by so many standard deviations of its null, in either direction, is no chance: over
@@ -37,12 +37,15 @@ _LEAST_WIDTH, _LEAST_CORRELATION = 0.05, 0.05
 # The share of the farthest codes that a robust width leaves out, and the share whose length is cut.
 _TRIMMED, _CUT = 0.05, 0.1
 
+# What is taken out of codes that are uneven or correlated.
+WHITENED = "mean and covariance"
+
 # Codes whose neighbours are looked for, so many codes for each step to a farther one, and codes to
-# look among where the null is not that of N(0, I).
+# look among.
 _QUERIES, _PER_NEIGHBOR, _MOST_AMONG = 512, 200, 2000
 
 # Draws behind a null: where one costs little they may be many.
-_CHEAP, _NUM_CHEAP, _NUM_NULL = 150_000, 64, 32
+_CHEAP, _NUM_CHEAP, _NUM_NULL = 150_000, 64, 24
 
 
 class Departures(NamedTuple):
@@ -62,10 +65,10 @@ def departures(z, *, sample: Sampler | None = None, seed: int = 0) -> Departures
     """Measure where codes depart from N(0, I), each number with a z-score.
 
     Place, width, evenness and correlation come first. What is found of them is taken out of the
-    codes before their shape is looked at: nothing, the mean and one width ("rescaled"), or mean and
-    covariance ("whitened"); and so it is in the draws that they are compared with. Where the
-    radius has another law than the prior's, planes and axes are looked at with each code moved along
-    its ray to where the prior would have it. Directions without variance are left out.
+    codes before their shape is looked at: nothing, mean and width, or mean and covariance; and so
+    it is in the draws that they are compared with (Lilliefors 1967). Where the radius has another
+    law than the prior's, holes and neighbors are looked for with each code moved along its ray to
+    where the prior would have it. Directions without variance are left out.
 
     Args:
       z: `[n, latent_dim]` codes in units of the prior, n >= 2 latent_dim and n >= 20.
@@ -76,7 +79,7 @@ def departures(z, *, sample: Sampler | None = None, seed: int = 0) -> Departures
     Returns:
       `Departures`. Beside a statistic `name` of the sections stand `name_null`, its mean over draws
       of the prior, and `name_zscore`, taken after a transform that makes the null about normal.
-      A z-score beyond `FOUND` is no chance. NaN is what latent_dim does not have.
+      A z-score beyond `FOUND` is no chance. What latent_dim does not have is left out.
 
     Raises:
       ValueError: wrong shape, too few codes, or values that are not finite.
@@ -90,8 +93,12 @@ def departures(z, *, sample: Sampler | None = None, seed: int = 0) -> Departures
       >>> rng = np.random.default_rng(1)
       >>> z = rng.standard_normal((400, 2))
       >>> z[:, 1] += 0.6 * z[:, 0]
-      >>> departures(z).sections["scale"]["largest_correlation_zscore"] > FOUND
+      >>> departures(z).sections["scale"]["largest_correlation_test_zscore"] > FOUND
       True
+
+    References:
+      Lilliefors, On the Kolmogorov-Smirnov test for normality with mean and variance unknown, JASA
+      62 (1967).
     """
     z = check_codes(z, min_codes=20)
     n, d = z.shape
@@ -127,17 +134,17 @@ def departures(z, *, sample: Sampler | None = None, seed: int = 0) -> Departures
         shape["outlier_log_odds"] = _outlier_log_odds(np.sum(np.square(w), axis=1), x.shape[1])
     along = _as_the_prior_along_rays(w) if spread else w
     found, plane = _details(w, along)
-    scored = _scored(found, _null_details(n, x.shape[1], form, spread, seed))
+    null = _null_details(n, x.shape[1], form == WHITENED, seed)
+    scored = _scored(found, null)
     holes: dict[str, Any] = {"n": n, **ball}
     holes |= {name: scored.pop(name) for name in list(scored) if name.startswith(_HOLES)}
-    holes["smallest_share"] = math.nan
     if plane is not None:
-        null = _null_details(n, x.shape[1], form, spread, seed)["disc_evidence"]
-        holes["smallest_share"] = smallest_hole(n, _limit(null))
-    shape |= scored
-    shape |= _scored_neighbors(along, x if form == "mean and covariance" else None, seed)
-    if plane is not None:
+        holes["smallest_share"] = smallest_disc(n, _limit(null["disc_evidence"]))
         plane = np.linalg.qr((plane @ basis.T).T)[0].T
+    else:
+        holes["smallest_share"] = -math.expm1(-_limit(null["slab_evidence"]) / n)
+    shape |= scored
+    shape |= _scored_neighbors(along, x if form == WHITENED else None, seed)
     return Departures({"scale": scale, "holes": holes, "shape": shape}, plane)
 
 
@@ -168,13 +175,14 @@ def _moments(x: np.ndarray) -> dict[str, float]:
     centered = x - mean
     covariance = centered.T @ centered / (n - 1)
     trace, square = float(np.trace(covariance)), float(np.sum(np.square(covariance)))
-    # n |mean|^2 is a sum of chi-squares weighted by the eigenvalues: about one of so many degrees of
-    # freedom, whose cube root is about normal (Wilson and Hilferty 1931).
+    # n |mean|^2 is a sum of chi-squares weighted by the eigenvalues, about one of them, whose cube
+    # root is about normal (Wilson and Hilferty 1931).
     tail = 2.0 * square / (9.0 * trace**2)
     length2 = np.sort(np.sum(np.square(centered), axis=1))
     kept = length2[: n - int(_TRIMMED * n)]
     found = {
-        "shift_statistic": (np.cbrt(n * float(mean @ mean) / trace) - 1.0 + tail) / math.sqrt(tail),
+        "shift_statistic": (math.cbrt(n * float(mean @ mean) / trace) - 1.0 + tail)
+        / math.sqrt(tail),
         "largest_shift_statistic": float((np.abs(mean) / centered.std(axis=0)).max())
         * math.sqrt(n),
         "shift": float(np.linalg.norm(mean)),
@@ -230,7 +238,7 @@ def _what_to_take_out(scale: Mapping[str, Any]) -> str:
     if (uneven and beyond("largest_unevenness") > _LEAST_WIDTH) or (
         dependent and beyond("largest_correlation") > _LEAST_CORRELATION
     ):
-        return "mean and covariance"
+        return WHITENED
     moved = found("shift_statistic", "largest_shift_statistic")
     off = found("width") and found("width_trimmed")
     return "mean and width" if moved or off else "nothing"
@@ -254,7 +262,7 @@ def _whitened(x: np.ndarray) -> np.ndarray:
 _FORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "nothing": lambda x: x,
     "mean and width": _rescaled,
-    "mean and covariance": _whitened,
+    WHITENED: _whitened,
 }
 
 
@@ -319,20 +327,27 @@ def _outlier_log_odds(length2: np.ndarray, d: int) -> float:
 def _details(w: np.ndarray, along: np.ndarray) -> tuple[dict[str, float], np.ndarray | None]:
     """Measure axes by codes, and planes and slabs by codes with the prior's radius."""
     n, d = w.shape
-    standard = (w - w.mean(axis=0)) / w.std(axis=0)
-    square = np.square(standard) - 1.0
-    axes = 1.0 + np.mean(np.square(square), axis=0)
+    standard = _standard(w)
+    axes = _axis_kurtosis(standard)
     slab = emptiest_slab(along)
-    # Moments over their own standard errors, so that heavy tails are not taken for a bend.
-    third, error = square.T @ standard / n, np.sqrt(np.square(square).T @ np.square(standard) / n)
+    # Moments over the standard errors that their axes give: heavy tails are no bend.
+    moved = _standard(along)
+    moved_square = np.square(moved) - 1.0
+    third = moved_square.T @ moved / n
+    error = np.sqrt(np.mean(np.square(moved_square), axis=0) / n)[:, None]
+    square = np.square(standard) - 1.0
+    raw = square.T @ standard / n
+    raw_error = np.sqrt(np.square(square).T @ np.square(standard)) / n
+    skew = np.diag(third) / np.sqrt(np.mean(np.square(moved_square * moved), axis=0) / n)
     bends = ~np.eye(d, dtype=bool)
     found = {
         "axis_kurtosis": float(np.mean(axes)),
         "largest_axis_kurtosis": float(axes.max()),
         "least_axis_kurtosis": float(axes.min()),
+        "other_axis_kurtosis": float((axes.sum() - axes.min()) / max(d - 1, 1)),
         "valley": _valley(standard[:, int(np.argmin(axes))]),
         "skewness": float(np.abs(np.diag(third)).max()),
-        "skewness_test": float(np.abs(np.diag(third / error)).max()),
+        "skewness_test": float(np.abs(skew).max()),
         "slab_evidence": slab.evidence,
         "slab_share": slab.mass - slab.count / n,
         "slab_count": slab.count,
@@ -340,14 +355,14 @@ def _details(w: np.ndarray, along: np.ndarray) -> tuple[dict[str, float], np.nda
     }
     if d < 2:
         return found, None
-    fourth = np.abs(_correlate_squares(along))[bends]
-    own = standard @ _fourth_axes(standard)
-    own = (own - own.mean(axis=0)) / own.std(axis=0)
+    fourth = np.abs(moved_square.T @ moved_square / n)[bends]
+    own = _standard(standard @ _fourth_axes(standard))
     kurtosis = _axis_kurtosis(own)
     disc = emptiest_disc(along)
     found |= {
-        "bend": float(np.abs(third[bends]).max()),
-        "bend_test": float(np.abs((third / error)[bends]).max()),
+        "bend": float(np.abs(raw[bends]).max()),
+        "bend_test": float(np.abs((raw / raw_error)[bends]).max()),
+        "bend_along_test": float(np.abs((third / error)[bends]).max()),
         "fourth_moments": float(np.sqrt(np.mean(np.square(fourth)))),
         "largest_fourth_moment": float(fourth.max()),
         "least_own_kurtosis": float(kurtosis.min()),
@@ -360,9 +375,8 @@ def _details(w: np.ndarray, along: np.ndarray) -> tuple[dict[str, float], np.nda
     return found, disc.directions
 
 
-def _correlate_squares(w: np.ndarray) -> np.ndarray:
-    square = np.square((w - w.mean(axis=0)) / w.std(axis=0)) - 1.0
-    return square.T @ square / len(w)
+def _standard(w: np.ndarray) -> np.ndarray:
+    return (w - w.mean(axis=0)) / w.std(axis=0)
 
 
 def _axis_kurtosis(standard: np.ndarray) -> np.ndarray:
@@ -391,8 +405,9 @@ def _neighbors(w: np.ndarray) -> dict[str, float]:
     Where a density is log-concave, as a Gaussian's and a cube's, it is higher midway; between
     clusters it is lower.
     """
-    n, _ = w.shape
-    rng = np.random.default_rng(n)
+    rng = np.random.default_rng(len(w))
+    w = w[rng.permutation(len(w))[:_MOST_AMONG]]
+    n = len(w)
     picked = rng.permutation(n)[: min(_QUERIES, n)]
     other = rng.permutation(n)[: len(picked)]
     midway = 0.5 * (w[picked] + w[other])
@@ -422,10 +437,10 @@ def _scored_neighbors(w: np.ndarray, x: np.ndarray | None, seed: int) -> dict[st
     if x is None:
         return _scored(_neighbors(w), _null_neighbors(n, d, seed))
     rng = prior_generator(seed, stream=33)
-    w = w[rng.permutation(n)[:_MOST_AMONG]]
     values, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
     root = (vectors * np.sqrt(values)) @ vectors.T
-    null = _draw_null(lambda: _neighbors(rng.standard_normal(w.shape) @ root), *w.shape)
+    size = (min(n, _MOST_AMONG), d)
+    null = _draw_null(lambda: _neighbors(rng.standard_normal(size) @ root), *size)
     return _scored(_neighbors(w @ root), null)
 
 
@@ -442,27 +457,28 @@ _TRANSFORM: dict[str, Callable[[Any], Any]] = {
     "correlation_test": np.asarray,
     "largest_correlation_test": np.asarray,
     "radius_spread": np.log,
-    "ball_evidence": np.log1p,
+    "ball_evidence": np.sqrt,
     "axis_kurtosis": np.log,
     "largest_axis_kurtosis": np.log,
     "least_axis_kurtosis": np.log,
     "least_own_kurtosis": np.log,
-    "skewness_test": np.log,
-    "bend_test": np.log,
-    "slab_evidence": np.log1p,
+    "skewness_test": np.asarray,
+    "bend_test": np.asarray,
+    "bend_along_test": np.asarray,
+    "slab_evidence": np.sqrt,
     "log_neighbor_distance": np.asarray,
     "midway_log_ratio": np.asarray,
     "fourth_moments": np.log,
     "largest_fourth_moment": np.log,
-    "disc_evidence": np.log1p,
+    "disc_evidence": np.sqrt,
 }
 """What is scored, and after which transform its null is about normal."""
 
 
 def _limit(null: np.ndarray) -> float:
     """Return the evidence from which on a region is found beyond a null."""
-    null = np.log1p(null)
-    return math.expm1(float(null.mean() + FOUND * null.std(ddof=1)))
+    root = np.sqrt(null)
+    return float(root.mean() + FOUND * root.std(ddof=1)) ** 2
 
 
 def _scored(found: dict[str, float], null: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -500,10 +516,11 @@ def _null_radius(n: int, d: int, form: str, seed: int) -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def _null_details(n: int, d: int, form: str, spread: bool, seed: int) -> dict[str, np.ndarray]:
-    def measure(x):
-        w = _FORMS[form](x)
-        return _details(w, _as_the_prior_along_rays(w) if spread else w)[0]
+def _null_details(n: int, d: int, is_whitened: bool, seed: int) -> dict[str, np.ndarray]:
+    # Moments are of standardised axes and discs of ranks: a mean and a width change nothing.
+    def measure(x: np.ndarray) -> dict[str, float]:
+        w = _whitened(x) if is_whitened else x
+        return _details(w, w)[0]
 
     return _simulate(measure, n, d, seed, 32)
 

@@ -27,6 +27,8 @@ _STEPS = (1, 2, 3, 4, 6, 8, 11, 15, 20, 27, 36, 50)
 # Cells along an axis of a plane, the pairs of axes searched with the fine ones, and the axes taken
 # from either end of a spectrum.
 _COARSE, _FINE, _MOST_PAIRS, _EXTREME_AXES = 12, 36, 60, 3
+# Points along a cell that tell how much of it a disc covers.
+_PARTS = 6
 
 
 Sampler = Callable[[int], np.ndarray]
@@ -245,8 +247,8 @@ class EmptyRegion(NamedTuple):
       evidence: log-likelihood ratio of its count, nats; 0 where no region is empty.
       mass: its share of the prior.
       count: the codes in it.
-      directions: `[1 or 2, latent_dim]` orthonormal, what it is a slab or disc along; `[0, latent_dim]`
-        for a ball.
+      directions: `[k, latent_dim]` orthonormal, what it lies along: k is 1 for a slab, 2 for a disc
+        and 0 for a ball.
     """
 
     evidence: float
@@ -283,9 +285,10 @@ def emptiest_slab(z: np.ndarray) -> EmptyRegion:
     for step in _STEPS:
         if step > n:
             break
-        evidence = _evidence(step - 1, np.maximum(v[step:] - v[:-step], 1e-12), n)
-        at = np.argmax(evidence, axis=0)
-        top = evidence[at, np.arange(d)]
+        # Of gaps with as many codes in them the widest is the emptiest.
+        width = v[step:] - v[:-step]
+        at = np.argmax(width, axis=0)
+        top = _evidence(step - 1, np.maximum(width[at, np.arange(d)], 1e-12), n)
         better = top > best
         best = np.maximum(best, top)
         ends[:, better] = np.stack([v[at, np.arange(d)], v[at + step, np.arange(d)]])[:, better]
@@ -310,8 +313,8 @@ def emptiest_ball(z: np.ndarray) -> EmptyRegion:
       z: `[n, latent_dim]` codes, N(0, I) under the prior.
 
     Returns:
-      `EmptyRegion`; evidence 0 where as far out as the ball reaches in codes are missing too, which
-      makes a shell or light tails.
+      `EmptyRegion`; evidence 0 where codes are missing beyond the same mass from outside too, as
+      where tails are light.
     """
     n, d = z.shape
     v = np.sort(special.gammainc(0.5 * d, 0.5 * np.sum(np.square(z), axis=1)))
@@ -326,11 +329,12 @@ def emptiest_ball(z: np.ndarray) -> EmptyRegion:
 def emptiest_disc(z: np.ndarray) -> EmptyRegion:
     """Find the emptiest disc of a plane: of pairs of axes, and of the codes' own axes.
 
-    A plane is cut into cells by the ranks along its two axes, a disc is the cells whose centers it holds; discs that
-    reach beyond the middle of an axis are left out, so that light tails are no hole. Of more than
-    60 pairs of axes those are searched in which coarse cells differ most. The codes' own axes are
-    the principal ones of largest and smallest variance, and those that are extreme in
-    `E[|w|^2 w w^T]` for whitened codes w (Cardoso 1989), where a hole in few dimensions shows.
+    A plane is cut into cells by the ranks along its two axes; a disc is the cells whose centers it
+    holds. Discs that reach beyond the middle of an axis are left out, so that light tails are no
+    hole. Of more than 60 pairs of axes those are searched in which coarse cells differ most. The
+    codes' own axes are the principal ones of largest and smallest variance, and those that are
+    extreme in `E[|w|^2 w w^T]` for whitened codes w (Cardoso 1989). A disc along other directions
+    is not looked for.
 
     Args:
       z: `[n, latent_dim]` codes, N(0, I) under the prior, latent_dim >= 2.
@@ -368,13 +372,50 @@ def emptiest_disc(z: np.ndarray) -> EmptyRegion:
     )
 
 
-def smallest_hole(n: int, evidence: float) -> float:
-    """Return the share of the prior that an empty region must have to reach an evidence."""
-    return float(-np.expm1(-evidence / n))
+@functools.cache
+def smallest_disc(n: int, evidence: float) -> float:
+    """Return the mass of the smallest disc without codes that reaches an evidence.
+
+    The cells that lie in a disc hold less than it. Of three discs off the cells' own centers, at
+    0.3 to 0.9 from the origin, the one that needs the most mass counts.
+
+    Args:
+      n: number of codes.
+      evidence: as `emptiest_disc` returns it, nats.
+
+    Returns:
+      A share of the prior; 0.5 where not even that is enough.
+    """
+    discs, mass = _discs(_FINE)
+    edge = _edge(_FINE)
+    points = special.ndtri((np.arange(_FINE * _PARTS) + 0.5) / (_FINE * _PARTS))
+
+    def reaches(center: tuple[float, float], radius: float) -> tuple[bool, float]:
+        inside = np.hypot(points[:, None] - center[0], points - center[1]) < radius
+        share = float(inside.mean())
+        left = ~inside / np.sum(~inside)
+        # Cells are made of ranks: a disc thins out its rows and columns.
+        rows, columns = (
+            np.eye(_FINE)[(_FINE * (np.cumsum(side) - 0.5 * side)).astype(int)]
+            for side in (left.sum(axis=1), left.sum(axis=0))
+        )
+        cells = (rows.T @ left @ columns)[edge:-edge, edge:-edge]
+        held = discs @ cells.ravel() * n
+        return bool(np.max(_evidence(held, mass, n)) >= evidence), share
+
+    largest = 0.0
+    for center in ((0.25, -0.2), (-0.45, -0.35), (0.6, 0.65)):
+        low, high = 0.0, 1.2
+        for _ in range(12):
+            radius = 0.5 * (low + high)
+            low, high = (low, radius) if reaches(center, radius)[0] else (radius, high)
+        is_enough, share = reaches(center, high)
+        largest = max(largest, share if is_enough else 0.5)
+    return largest
 
 
 def _edge(num: int) -> int:
-    return math.ceil(_INTERIOR[0] * num)
+    return round(_INTERIOR[0] * num)
 
 
 def _ranked_cells(z: np.ndarray, num: int) -> np.ndarray:
@@ -394,7 +435,8 @@ def _discs(num: int) -> tuple[np.ndarray, np.ndarray]:
     edge = _edge(num)
     at = special.ndtri((np.arange(edge, num - edge) + 0.5) / num)
     grid = np.stack(np.meshgrid(at, at, indexing="ij"), axis=-1).reshape(-1, 2)
-    middles = grid.reshape(len(at), len(at), 2)[::2, ::2].reshape(-1, 2)
+    step = 2 if num > _COARSE else 1
+    middles = grid.reshape(len(at), len(at), 2)[::step, ::step].reshape(-1, 2)
     distance = np.linalg.norm(middles[:, None] - grid, axis=-1)
     room = at[-1] - np.abs(middles).max(axis=1)
     rows = [
