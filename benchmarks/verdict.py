@@ -59,7 +59,7 @@ def normal(rng, n, d):
 
 def scaled(widths: Callable[[int], np.ndarray | float]) -> Sample:
     """Draw Gaussians of given widths by axis."""
-    return lambda rng, n, d: widths(d) * normal(rng, n, d)
+    return lambda rng, n, d: normal(rng, n, d) * widths(d)
 
 
 def gaussian_kl(covariance: np.ndarray) -> float:
@@ -372,7 +372,7 @@ def judged(name: str, n: int, d: int, seed: int) -> dict:
     findings = judge_codes(codes, prior_std=law.prior_std)
     seconds = time.perf_counter() - start
     said = [
-        {"name": f.name, "level": f.level, "effect": f.effect, "unit": f.unit, "zscore": f.zscore}
+        {"name": f.name, "effect": f.effect, "unit": f.unit, "zscore": f.zscore}
         for f in findings
         if f.level != "good"
     ]

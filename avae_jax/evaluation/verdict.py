@@ -27,8 +27,8 @@ CORRELATION_NOTICE, CORRELATION_FAULT = 0.05, 0.5
 # Distances of the mean from the center, in the prior's standard deviations.
 LOCATION_NOTICE, LOCATION_FAULT = 0.1, 0.8
 
-# The share of the prior that is missing in a hole.
-HOLE_NOTICE, HOLE_FAULT = 0.002, 0.02
+# The share of the prior that is missing in the disc, slab or ball found, which the hole holds.
+HOLE_NOTICE, HOLE_FAULT = 0.002, 0.01
 
 # The spread of the squared radius relative to the prior's: as good as constant, and named at all.
 SHELL_SPREAD, SPREAD_NOTICE = 0.5, 0.05
@@ -321,7 +321,7 @@ def _holes(holes: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Finding]:
     n, kinds = holes["n"], []
     # Where the axes have another law than the prior's, thin places of it are no holes.
     other = _z(shape, "axis_kurtosis") > FOUND or shape["axis_kurtosis"] < LIGHT_KURTOSIS
-    least = HOLE_FAULT / 2 if other else HOLE_NOTICE
+    least = HOLE_FAULT if other else HOLE_NOTICE
     # On a shell, where all codes are equally far out, every region but the shell is empty.
     if not _is_shell(shape):
         for kind, where in (
@@ -329,10 +329,7 @@ def _holes(holes: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Finding]:
             ("ball", "a ball at the center"),
         ):  # fmt: skip
             share, zscore = holes.get(f"{kind}_share", 0.0), _z(holes, f"{kind}_evidence")
-            if kind == "ball" and shape["axis_kurtosis"] < LIGHT_KURTOSIS:
-                # Light tails leave the center bare as well.
-                continue
-            if zscore > FOUND and share > least:
+            if zscore > FOUND and share > (HOLE_NOTICE if kind == "ball" else least):
                 kinds.append((share, zscore, kind, where))
     if kinds:
         share, zscore, kind, where = max(kinds)

@@ -313,15 +313,16 @@ def emptiest_ball(z: np.ndarray) -> EmptyRegion:
       z: `[n, latent_dim]` codes, N(0, I) under the prior.
 
     Returns:
-      `EmptyRegion`; evidence 0 where codes are missing beyond the same mass from outside too, as
-      where tails are light.
+      `EmptyRegion`; evidence 0 where the shell around it, of the same mass, lacks codes too, as
+      where the radius varies less than the prior's.
     """
     n, d = z.shape
     v = np.sort(special.gammainc(0.5 * d, 0.5 * np.sum(np.square(z), axis=1)))
     inner = v[: np.searchsorted(v, 0.5) + 1]
     mass, count = np.clip(inner, 1e-12, 0.5), np.arange(len(inner))
-    outer = n - np.searchsorted(v, 1.0 - mass)
-    evidence = np.where(outer >= 0.5 * n * mass, _evidence(count, mass, n), 0.0)
+    # A hole has an edge: the next shell of the same mass is full.
+    beside = np.searchsorted(v, 2.0 * mass) - count
+    evidence = np.where(beside >= 0.75 * n * mass, _evidence(count, mass, n), 0.0)
     at = int(np.argmax(evidence))
     return EmptyRegion(float(evidence[at]), float(mass[at]), int(count[at]), np.empty((0, d)))
 

@@ -101,7 +101,7 @@ def test_several_failures_are_named_together(judged):
         ("scale", {**FOUND["scale"], "scale__width": 1.1, "scale__width_trimmed": 1.1}),
         ("location", {**FOUND["location"], "scale__shift": 0.5}),
         ("unused", {"collapse__num_ignored": 3}),
-        ("holes", {**FOUND["holes"], "holes__disc_share": 0.01}),
+        ("holes", {**FOUND["holes"], "holes__disc_share": 0.005}),
         ("anisotropy", {**FOUND["anisotropy"], "scale__largest_unevenness": 0.25}),
         ("correlation", {**FOUND["correlation"], "scale__largest_correlation": 0.2}),
         ("shape", {"shape__bend": 0.6, "shape__bend_test_zscore": 20.0}),
