@@ -82,8 +82,12 @@ def test_each_failure_is_named_alone(judged, name):
     findings = judged(**FOUND[name])
     assert faults(findings) == [name]
     assert findings[0].name == name
-    words = {"unused": "unused", "anisotropy": "in some directions", "location": "off center"}
-    assert words.get(name, name[:4].replace("scal", "scaled")) in headline(findings)
+    words = {
+        "unused": "unused", "anisotropy": "in some directions", "location": "off center",
+        "scale": "wrongly scaled", "holes": "holed", "collapse": "partly collapsed",
+        "correlation": "correlated", "clusters": "clustered", "shell": "on a shell",
+    }  # fmt: skip
+    assert words[name] in headline(findings)
     chance = {path: 3.0 for path in FOUND[name] if path.endswith("_zscore")}
     if chance:
         assert names(judged(**{**FOUND[name], **chance})) == set()
@@ -188,7 +192,9 @@ def test_codes_of_a_law_are_named_by_it_alone(name):
         findings = judge_codes(LAWS[name](normal(seed)))
         assert names(findings) == {name}, findings
         (finding,) = (f for f in findings if f.name == name)
+        assert finding.zscore is not None
         assert abs(finding.zscore) > 5.0
+        assert finding.effect is not None
         assert math.isfinite(finding.effect)
         assert finding.unit
 
@@ -205,6 +211,7 @@ def test_a_hole_is_found_and_no_other_thing(is_inside):
 def test_without_a_hole_the_smallest_one_is_told():
     findings = {finding.name: finding for finding in judge_codes(normal(6))}
     holes = findings["holes"]
+    assert holes.effect is not None
     assert 0.02 < holes.effect < 0.1
     assert f"in 4 dimensions could have shown holds {100 * holes.effect:.2g}%" in holes.text
 
