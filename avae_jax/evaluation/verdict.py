@@ -28,7 +28,8 @@ CORRELATION_NOTICE, CORRELATION_FAULT = 0.05, 0.5
 LOCATION_NOTICE, LOCATION_FAULT = 0.1, 0.8
 
 # The share of the prior that is missing in the disc, slab or ball found, which the hole holds.
-HOLE_NOTICE, HOLE_FAULT = 0.002, 0.01
+# A ball that light tails do not explain is larger.
+HOLE_NOTICE, HOLE_FAULT, BALL_OF_LIGHT_TAILS = 0.002, 0.01, 0.12
 
 # The spread of the squared radius relative to the prior's: as good as constant, and named at all.
 SHELL_SPREAD, SPREAD_NOTICE = 0.5, 0.05
@@ -329,7 +330,13 @@ def _holes(holes: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Finding]:
             ("ball", "a ball at the center"),
         ):  # fmt: skip
             share, zscore = holes.get(f"{kind}_share", 0.0), _z(holes, f"{kind}_evidence")
-            if zscore > FOUND and share > (HOLE_NOTICE if kind == "ball" else least):
+            if kind == "ball":
+                # Light tails thin out the center as well, but do not empty much of the prior.
+                is_light = shape["axis_kurtosis"] < LIGHT_KURTOSIS
+                needed = BALL_OF_LIGHT_TAILS if is_light else HOLE_NOTICE
+            else:
+                needed = least
+            if zscore > FOUND and share > needed:
                 kinds.append((share, zscore, kind, where))
     if kinds:
         share, zscore, kind, where = max(kinds)
