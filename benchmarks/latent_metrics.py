@@ -50,8 +50,7 @@ def calls(z, centers):
         "prior_coverage": lambda: metrics.prior_coverage(z),
         "far_prior_share": lambda: metrics.far_prior_share(z),
         "hole_points": lambda: metrics.hole_points(z),
-        "plane_holes": lambda: metrics.plane_holes(z),
-        "worst_plane": lambda: metrics.worst_plane(z),
+        "departures": lambda: metrics.departures(z),
         "c2st": lambda: metrics.c2st(z),
     }
 

@@ -128,11 +128,21 @@ def latent_metrics_misses(results: dict) -> Iterator[str]:
         yield f"grows the memory by {results['peak_growth_bytes'] / 2**20:.0f} MiB"
 
 
+def verdict_misses(results: dict) -> Iterator[str]:
+    """Yield where the verdict calls ideal codes wrong, or does not name what could be seen."""
+    totals = results["totals"]
+    if not totals["false_alarms"] <= 0.01:
+        yield f"calls {totals['false_alarms']:.1%} of ideal codes wrong"
+    if not totals["named_rightly"] >= 0.9:
+        yield f"names {totals['named_rightly']:.0%} rightly of what could be seen"
+
+
 TARGETS = {
     "*": machine_misses,
     "bandwidth": bandwidth_misses,
     "pairwise_lse_cpu_*": kernel_misses,
     "latent_metrics": latent_metrics_misses,
+    "verdict": verdict_misses,
 }
 """What the results of a name must hold; each function says what they miss."""
 

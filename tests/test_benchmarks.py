@@ -45,6 +45,7 @@ GOOD = {
     "latent_metrics": {
         "codes": 10_000, "dims": 128, "total_first_s": 59, "peak_growth_bytes": 10**8,
     },
+    "verdict": {"totals": {"false_alarms": 0.01, "named_rightly": 0.9}},
 }  # fmt: skip
 
 
@@ -75,6 +76,8 @@ def test_results_that_hold_their_targets_pass(update_tables, name):
         ("latent_metrics", {"codes": 10}, "measures 10 codes"),
         ("latent_metrics", {"total_first_s": 61}, "takes 61 s"),
         ("latent_metrics", {"peak_growth_bytes": 2**40}, "grows the memory"),
+        ("verdict", {"totals": {"false_alarms": 0.02, "named_rightly": 0.9}}, "calls 2.0%"),
+        ("verdict", {"totals": {"false_alarms": 0.0, "named_rightly": 0.8}}, "names 80% rightly"),
     ],
 )
 def test_results_that_miss_a_target_are_told(update_tables, name, change, message):
@@ -87,4 +90,6 @@ def test_missing_results_are_told(update_tables, monkeypatch, tmp_path):
     monkeypatch.setattr(update_tables, "RESULTS", tmp_path)
     (tmp_path / "latent_metrics.json").write_text(json.dumps(GOOD["latent_metrics"] | GOOD["*"]))
     missed = update_tables.missed_targets()
-    assert missed == ["there is no bandwidth.json", "there is no pairwise_lse_cpu_*.json"]
+    assert missed == [
+        f"there is no {name}.json" for name in ("bandwidth", "pairwise_lse_cpu_*", "verdict")
+    ]

@@ -14,10 +14,10 @@ import numpy as np
 from avae_jax import metrics
 from avae_jax.density import find_bandwidth
 from avae_jax.evaluation.material import Material, thinned
-from avae_jax.evaluation.verdict import COLLAPSED_SHARE, IGNORED_SHARE, LOCATION_NOTICE
+from avae_jax.evaluation.verdict import IGNORED_SHARE, is_too_few
 from avae_jax.metrics.checks import prior_generator
-from avae_jax.metrics.code_moments import prior_eigenvalues
-from avae_jax.metrics.nulls import NUM_NULL, with_null
+from avae_jax.metrics.departures import COLLAPSED_SHARE
+from avae_jax.metrics.nulls import NUM_NULL
 from avae_jax.priors import PriorUnits, is_standard
 
 # Codes that the test of many bandwidths compares with as many draws.
@@ -38,7 +38,7 @@ class LatentArrays:
       relevance: `[latent_dim]` the decoder's response by direction, descending, or None.
       directions: `[<= latent_dim, latent_dim]`, those directions in rows, unit length, of the codes
         in their own units.
-      worst_plane: `[2, latent_dim]`, the plane with the least even `z`.
+      worst_plane: `[2, latent_dim]`, the plane with the emptiest disc, or None.
     """
 
     z: np.ndarray
@@ -124,21 +124,24 @@ def describe_codes(
         ignored = np.count_nonzero(relevance < IGNORED_SHARE * relevance.mean())
         collapse["num_ignored"] = max(int(ignored) - num_unused, 0)
 
-    say("holes")
+    say("holes and shape")
     live = eigenvalues >= COLLAPSED_SHARE
-    numbers["scale"] = _scale(mean, eigenvalues, live, n, units)
-    white, back = _whiten(u, mean, eigenvalues, vectors, live)
-    if units.is_gaussian:
-        ratio = numbers["scale"]["live_std_ratio"]
-        # A hole moves the mean a little; taking that out would smear its edges over other cells.
-        moved = numbers["scale"]["shift"] ** 2 - d / n > LOCATION_NOTICE**2
-        rescaled = (u - mean if moved else u) / (ratio if ratio > 0.0 else 1.0)
-        numbers["holes"], plane = _holes(rescaled, white, back, units)
-    else:
-        # Codes with fewer directions than the prior cannot be compared with its draws.
-        plane, holes = None, _uncovered(white, units) if live.all() else {}
-        numbers["holes"] = {"n": n, **holes, "planes": none}
-    numbers["shape"] = _shape(white, units)
+    white = _whiten(u, mean, eigenvalues, vectors, live)
+    plane = None
+    numbers["scale"] = {"n": n, "dims": d}
+    if not is_too_few(n, d):
+        found = metrics.departures(u, sample=units.stand_in(17), seed=seed)
+        numbers |= found.sections
+        plane = found.plane
+    numbers["scale"] |= {"claimed": prior.std(), "is_gaussian": units.is_gaussian}
+    numbers["holes"] = {"n": n, **numbers.get("holes", {})}
+    # Codes with fewer directions than a prior that is no Gaussian are unlike its draws by that.
+    if live.any() and (units.is_gaussian or live.all()):
+        numbers["holes"] |= _uncovered(white, units)
+    numbers.setdefault("shape", {})
+    if not units.is_gaussian:
+        numbers["holes"]["planes"] = none
+        numbers["shape"] = _sliced(white, units) if live.all() else {}
 
     factor = prior.std() if units.is_isotropic else 1.0
     lengths = np.linalg.norm(spectrum.displacements, axis=1, keepdims=True)
@@ -215,16 +218,14 @@ def _distances(u: np.ndarray, units: PriorUnits) -> dict[str, float]:
     return found | metrics.c2st(u, **options)
 
 
-def _whiten(u, mean, eigenvalues, vectors, live) -> tuple[np.ndarray, np.ndarray]:
-    """Return the codes with unit covariance in the directions in use, and how they lie.
+def _whiten(u, mean, eigenvalues, vectors, live) -> np.ndarray:
+    """Return the codes with unit covariance in the directions in use.
 
     Where all are in use the axes are kept as they are (the symmetric root), so that a hole along
     two axes stays there.
     """
     root = (u - mean) @ (vectors[:, live] / np.sqrt(eigenvalues[live]))
-    if live.all():
-        return root @ vectors.T, np.eye(len(live))
-    return root, vectors[:, live]
+    return root @ vectors.T if live.all() else root
 
 
 def _sampler(units: PriorUnits, stream: int) -> Callable[[int], np.ndarray]:
@@ -235,107 +236,31 @@ def _sampler(units: PriorUnits, stream: int) -> Callable[[int], np.ndarray]:
     return lambda n: rng.standard_normal((n, len(units.loc)))
 
 
-def _draws_like(n: int, d: int, units: PriorUnits, stream: int) -> np.ndarray:
-    """Return n draws of the prior in `d` of its dimensions."""
-    if units.is_gaussian:
-        return prior_generator(units.seed, stream=stream).standard_normal((n, d))
-    return units.sampler(stream)(n)[:, :d]
-
-
-def _scale(mean, eigenvalues, live, n: int, units: PriorUnits) -> dict[str, Any]:
-    """Return the codes' standard deviations relative to the prior's, directions in use only."""
-    d, num_live = len(eigenvalues), int(live.sum())
-    stds = np.sqrt(eigenvalues[live]) if num_live else np.array([math.nan])
-    null = np.sqrt(np.maximum(_null_spectra(n, len(stds), units), 1e-12))
-    return {
-        "n": n,
-        "claimed": units.prior.std(),
-        "is_gaussian": units.is_gaussian,
-        "dims": d,
-        "live_dims": num_live,
-        "live_std_ratio": float(np.sqrt(np.mean(np.square(stds)))),
-        "live_std_ratio_null": 1.0,
-        "live_std_min": float(stds.min()),
-        "live_std_max": float(stds.max()),
-        # The mean of n draws lies sqrt(d / n) from the center.
-        "shift": float(np.linalg.norm(mean)),
-        "shift_null": math.sqrt(d / n),
-        **with_null("unevenness", _spread(stds), [_spread(draw) for draw in null]),
-    }
-
-
-def _null_spectra(n: int, d: int, units: PriorUnits) -> np.ndarray:
-    """Return eigenvalues of the covariances of draws of the prior, `[NUM_NULL, d]`."""
-    if units.is_gaussian:
-        rng = prior_generator(units.seed, stream=17)
-        return prior_eigenvalues(n, d, num_draws=NUM_NULL, rng=rng)
-    sample = units.sampler(17)
-    return np.array([_spectrum(sample(n)[:, :d])[0] for _ in range(NUM_NULL)])
-
-
-def _spread(stds: np.ndarray) -> float:
-    """Return the root mean square of the logarithms of standard deviations about their mean."""
-    return float(np.std(np.log(stds)))
-
-
-def _shape(white: np.ndarray, units: PriorUnits) -> dict[str, Any]:
+def _sliced(white: np.ndarray, units: PriorUnits) -> dict[str, Any]:
     """Compare codes without location and scale with draws that were whitened like them."""
     n, d = white.shape
-    if not d or n <= 2 * d or (not units.is_gaussian and d < len(units.loc)):
+    if n <= 2 * d:
         return {}
-    draws = _draws_like(n, d, units, 18)
-    draws, _ = _whiten(draws, draws.mean(axis=0), *_spectrum(draws), np.ones(d, bool))
-    sample = units.stand_in(19)
-    options = {"reference": sample and sample(n), "num_null": 1, "seed": units.seed}
-    measures: dict[str, Callable] = {
-        "max_sliced_w2": lambda x: metrics.max_sliced_w2(x, **options),
-        **({"radial_ks": metrics.radial_ks} if units.is_gaussian else {}),
+    sample = units.sampler(18)
+    options = {"reference": units.sampler(19)(n), "num_null": 1, "seed": units.seed}
+
+    def measure(x: np.ndarray) -> float:
+        return metrics.max_sliced_w2(x, **options)["max_sliced_w2"]
+
+    def whiten(x: np.ndarray) -> np.ndarray:
+        return _whiten(x, x.mean(axis=0), *_spectrum(x), np.ones(d, bool))
+
+    null = [measure(whiten(sample(n))) for _ in range(NUM_NULL)]
+    return {
+        "n": n,
+        "dims": d,
+        "whitened_max_sliced_w2": measure(white),
+        "whitened_max_sliced_w2_null": float(np.mean(null)),
+        "whitened_max_sliced_w2_null_std": float(np.std(null, ddof=1)),
     }
-    shape: dict[str, Any] = {"n": n, "dims": d}
-    for name, measure in measures.items():
-        # Not the numbers of these names on the codes as they are.
-        shape[f"whitened_{name}"] = measure(white)[name]
-        shape[f"whitened_{name}_null"] = measure(draws)[name]
-    return shape
 
 
 def _uncovered(white: np.ndarray, units: PriorUnits) -> dict[str, float]:
     """Return which part of the prior has no code near it."""
     covered = metrics.prior_coverage(white, sample=units.stand_in(20), seed=units.seed)
     return covered | metrics.far_prior_share(white, sample=units.stand_in(21), seed=units.seed)
-
-
-def _holes(rescaled, white, back, units: PriorUnits) -> tuple[dict[str, Any], np.ndarray | None]:
-    """Search codes for holes: rescaled by one number, and with unit covariance.
-
-    A wrong scale is named by itself. A hole changes the covariance too, so that it can vanish in
-    whitened codes; without whitening a narrow direction looks like one.
-    """
-    n, d = white.shape
-    holes: dict[str, Any] = {"n": n}
-    if d >= 1:
-        holes |= _uncovered(white, units)
-    if d < 2:
-        return holes, None
-    rings, sectors = _cells(n)
-    cells: dict[str, Any] = {"num_rings": rings, "num_sectors": sectors, "seed": units.seed}
-    holes |= metrics.plane_holes(white, **cells)
-    holes["plane_num_cells"] = rings * sectors
-    raw = metrics.plane_holes(rescaled, **cells)
-    for end in ("", "_null", "_null_std"):
-        holes[f"plane_min_fill_rescaled{end}"] = raw[f"plane_min_fill{end}"]
-    if not math.isfinite(holes["plane_min_fill"]):
-        return holes, None
-    if raw["plane_min_fill"] < holes["plane_min_fill"]:
-        plane = metrics.worst_plane(rescaled, **cells).directions
-    else:
-        plane = metrics.worst_plane(white, **cells).directions @ back.T
-    return holes, np.linalg.qr(plane.T)[0].T
-
-
-def _cells(n: int) -> tuple[int, int]:
-    """Return rings and sectors, for about 30 codes per cell: of fewer, one is empty by chance."""
-    for rings, sectors in ((6, 8), (4, 6), (3, 4)):
-        if n >= 28 * rings * sectors:
-            return rings, sectors
-    return 2, 4

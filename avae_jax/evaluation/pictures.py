@@ -165,11 +165,8 @@ def _directions(arrays: LatentArrays) -> list[Picture]:
     planes: dict[str, Any] = {"axes 1 and 2": np.eye(d)[:2], "least variance": arrays.vectors.T[:2]}
     caption = "Two axes, and the directions of least variance."
     if arrays.worst_plane is not None:
-        planes["least like the prior"] = arrays.worst_plane
-        caption = (
-            "The last one is the plane in which the codes, rescaled, are least even: a hole would "
-            "show there."
-        )
+        planes["emptiest disc"] = arrays.worst_plane
+        caption = "The last one is the plane with the emptiest disc: a hole would show there."
     circle = arrays.prior_std if arrays.units.is_gaussian else None
     figure = figures.make_planes(arrays.z, planes, prior_std=circle)
     return [_png("Other planes", caption, figure), *pictures]

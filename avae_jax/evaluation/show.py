@@ -22,8 +22,8 @@ _SHOWN = {
         ("sliced_w2", "max_sliced_w2", "mmd_rbf", "energy_distance", "knn_kl", "c2st_auc"),
     ),
     "holes": (
-        "holes (shares of the draws of the prior; chi2 over cells)",
-        ("prior_coverage", "far_prior_share", "plane_max_chi2"),
+        "holes (shares of the prior's mass)",
+        ("prior_coverage", "far_prior_share", "disc_share", "smallest_share"),
     ),
     "surgery": ("surgery (nats)", ("elbo", "mutual_information", "marginal_kl")),
     "bound": ("bound (nats)", ("iwae",)),

@@ -17,6 +17,7 @@ from avae_jax.metrics.collapse import (
     relevance,
     relevance_spectrum,
 )
+from avae_jax.metrics.departures import Departures, departures
 from avae_jax.metrics.elbo_surgery import elbo_surgery
 from avae_jax.metrics.energy import energy_distance
 from avae_jax.metrics.entropy import whitened_entropy
@@ -29,12 +30,9 @@ from avae_jax.metrics.frechet import (
 from avae_jax.metrics.henze_zirkler import henze_zirkler
 from avae_jax.metrics.holes import (
     HolePoints,
-    WorstPlane,
     far_prior_share,
     hole_points,
-    plane_holes,
     prior_coverage,
-    worst_plane,
 )
 from avae_jax.metrics.image_quality import structural_similarity
 from avae_jax.metrics.iwae import iwae_bound
@@ -59,17 +57,18 @@ from avae_jax.metrics.total_correlation import (
 from avae_jax.metrics.vendi import vendi_score
 
 __all__ = [
+    "Departures",
     "HolePoints",
     "PCAFeatures",
     "PRDCurve",
     "RelevanceSpectrum",
-    "WorstPlane",
     "active_units",
     "c2st",
     "clipped_density_coverage",
     "cmmd",
     "code_moments",
     "count_relevant",
+    "departures",
     "dimension_kl",
     "dimension_kl_values",
     "disentanglement",
@@ -94,7 +93,6 @@ __all__ = [
     "mmd",
     "mmd_fuse",
     "nearest_training_neighbor",
-    "plane_holes",
     "polynomial_mmd",
     "prd",
     "prd_curve",
@@ -112,5 +110,4 @@ __all__ = [
     "total_correlation",
     "vendi_score",
     "whitened_entropy",
-    "worst_plane",
 ]

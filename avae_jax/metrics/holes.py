@@ -1,10 +1,12 @@
 """Parts of the prior that the codes leave empty."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
 from avae_jax.checks import check_count, check_positive
 from avae_jax.metrics.checks import check_codes, check_matching, prior_generator
@@ -15,10 +17,18 @@ _MAX_NEIGHBOR_DIM = 16
 _FAR_QUANTILE = 0.99
 # Codes and draws together in a simulation of a null standard deviation.
 _NULL_SIZE = 1000
-# Projected points held at a time: small enough to stay in the cache.
-_POINTS = 2**16
-# Codes a cell must expect for its chi-square term to behave.
-_LEAST_EXPECTED = 5.0
+
+# A region is empty that holds at most this share of the codes the prior would put there.
+EMPTY_FILL = 0.25
+# The part of an axis in which a region without codes is a hole and no light tail.
+_INTERIOR = (0.1, 0.9)
+# Codes that lie k apart along an axis have k - 1 between them.
+_STEPS = (1, 2, 3, 4, 6, 8, 11, 15, 20, 27, 36, 50)
+# Cells along an axis of a plane, the pairs of axes searched with the fine ones, and the axes taken
+# from either end of a spectrum.
+_COARSE, _FINE, _MOST_PAIRS, _EXTREME_AXES = 12, 36, 60, 3
+# Points along a cell that tell how much of it a disc covers.
+_PARTS = 6
 
 
 Sampler = Callable[[int], np.ndarray]
@@ -38,33 +48,6 @@ class HolePoints(NamedTuple):
     points: np.ndarray
     distances: np.ndarray
     ratios: np.ndarray
-
-
-class WorstPlane(NamedTuple):
-    """The plane in which the codes differ most from the prior.
-
-    Attributes:
-      directions: `[2, latent_dim]`, orthonormal; the plane's axes.
-      offsets: `[2]`, 0 except for a plane found in the codes themselves.
-      spreads: `[2]`, the prior's scale except for such a plane. The plane's coordinates are
-        `(directions @ z - offsets) / spreads`, N(0, I) under the prior.
-      chi2: its chi-square over the cells.
-      counts: `[num_rings, num_sectors]`, the codes in each cell, all of equal mass under the prior.
-      expected: the codes each cell should hold.
-      cell: ring and sector of the emptiest cell.
-      cell_radius: its inner and outer radius in these coordinates.
-      cell_angle: its first and last angle `atan2(second, first)`, in [-pi, pi].
-    """
-
-    directions: np.ndarray
-    offsets: np.ndarray
-    spreads: np.ndarray
-    chi2: float
-    counts: np.ndarray
-    expected: float
-    cell: tuple[int, int]
-    cell_radius: tuple[float, float]
-    cell_angle: tuple[float, float]
 
 
 def prior_coverage(
@@ -257,163 +240,228 @@ def hole_points(
     return HolePoints(draws[order], to_codes[order], ratios[order])
 
 
-def plane_holes(
-    z,
-    *,
-    scale: float = 1.0,
-    num_rings: int = 6,
-    num_sectors: int = 8,
-    max_axis_pairs: int = 120,
-    num_random_planes: int = 200,
-    num_extreme_axes: int = 3,
-    num_null: int = 20,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Search two-dimensional projections of the codes for cells that are too empty or too full.
+class EmptyRegion(NamedTuple):
+    """The region of one kind that is emptiest for its size.
 
-    A plane is cut into rings and sectors of equal mass under `N(0, scale^2 I)`, and
-    `chi2 = sum_cells (count - expected)^2 / expected`. The planes are all pairs of axes (a random
-    choice of `max_axis_pairs` if there are more), random planes, and the pairs among the principal
-    axes of largest and smallest variance, and among the axes that are extreme in
-    `E[|w|^2 w w^T]` for whitened codes w (Cardoso 1989), where a hole in few dimensions shows.
+    Attributes:
+      evidence: log-likelihood ratio of its count, nats; 0 where no region is empty.
+      mass: its share of the prior.
+      count: the codes in it.
+      directions: `[k, latent_dim]` orthonormal, what it lies along: k is 1 for a slab, 2 for a disc
+        and 0 for a ball.
+    """
 
-    A hole confined to 2 of many dimensions, which no global statistic sees, is found when a
-    plane comes near it: on any pair of axes, along arbitrary directions only if it is large. Any
-    other departure from the prior (scale, clusters) raises chi2 too; `plane_min_fill` tells a
-    hole from those.
+    evidence: float
+    mass: float
+    count: int
+    directions: np.ndarray
+
+
+def _evidence(count, mass, n: int):
+    """Return the log-likelihood ratio of `count` of n codes where the prior has `mass`, nats."""
+    count, mass = np.asarray(count, np.float64), np.asarray(mass, np.float64)
+    rest = n - count
+    found = special.xlogy(count, count / (n * mass)) + special.xlogy(
+        rest, rest / (n * (1.0 - mass))
+    )
+    return np.where(count <= EMPTY_FILL * n * mass, found, 0.0)
+
+
+def emptiest_slab(z: np.ndarray) -> EmptyRegion:
+    """Find the emptiest slab across an axis: the codes' own gaps, and gaps with few codes in them.
 
     Args:
-      z: `[n, latent_dim]` codes.
-      scale: standard deviation of the prior.
-      num_rings: rings per plane, >= 1.
-      num_sectors: sectors per ring, >= 1; at least 2 cells in all.
-      max_axis_pairs: cap on the pairs of axes, >= 0.
-      num_random_planes: >= 0.
-      num_extreme_axes: axes taken from either end of the two spectra, >= 0; at least one plane
-        must result.
-      num_null: repetitions on n draws of the prior, >= 2.
-      seed: of the planes and of these draws.
+      z: `[n, latent_dim]` codes, N(0, I) under the prior.
 
     Returns:
-      `plane_max_chi2` over the planes and `plane_min_fill`, the count of the emptiest cell of any
-      plane over its expected count, each with `_null` and `_null_std` (same search, planes
-      included, on n prior draws); `plane_share_above`, the share of searches (these and the codes'
-      own) with a maximum at least as large, at least `1 / (num_null + 1)`;
-      `plane_worst_index_of_fit`, the worst plane's chi2 over its degrees of freedom;
-      `plane_num_planes`. All but the last are NaN if a cell expects fewer than 5 codes or if
-      latent_dim is 1.
+      `EmptyRegion`, inside the middle 80% of an axis.
+    """
+    n, d = z.shape
+    low, high = _INTERIOR
+    v = np.clip(special.ndtr(z), low, high)
+    v = np.sort(np.concatenate([np.full((1, d), low), v, np.full((1, d), high)]), axis=0)
+    best = np.zeros(d)
+    ends = np.full((2, d), low)
+    for step in _STEPS:
+        if step > n:
+            break
+        # Of gaps with as many codes in them the widest is the emptiest.
+        width = v[step:] - v[:-step]
+        at = np.argmax(width, axis=0)
+        top = _evidence(step - 1, np.maximum(width[at, np.arange(d)], 1e-12), n)
+        better = top > best
+        best = np.maximum(best, top)
+        ends[:, better] = np.stack([v[at, np.arange(d)], v[at + step, np.arange(d)]])[:, better]
+    # Beside the slab there are as many codes as the axis has there: between two peaks are few.
+    width = ends[1] - ends[0]
+    count = np.sum((v > ends[0]) & (v < ends[1]), axis=0)
+    reach = np.stack([ends[0] - 2.0 * width, ends[1] + 2.0 * width])
+    near = np.sum((v > reach[0]) & (v < reach[1]) & (v > low) & (v < high), axis=0) - count
+    room = np.minimum(reach[1], high) - np.maximum(reach[0], low) - width
+    local = np.minimum(near / (n * np.maximum(room, 1e-12)), 1.0)
+    evidence = np.where(room > width, _evidence(count, np.maximum(width * local, 1e-12), n), best)
+    where = int(np.argmax(evidence))
+    return EmptyRegion(
+        float(evidence[where]), float(width[where]), int(count[where]), np.eye(d)[[where]]
+    )
 
-    Raises:
-      ValueError: wrong shape, no codes, values that are not finite, `scale` not positive, a count
-        below its minimum, no cells to compare or no plane.
-      TypeError: a count that is no integer.
 
-    Numerics:
-      Projections and cells in float32. Time O(n planes (d + rings)) per repetition, memory
-      O(n x block).
+def emptiest_ball(z: np.ndarray) -> EmptyRegion:
+    """Find the emptiest ball about the origin, of half the prior's mass at most.
 
-    Example:
-      >>> z = np.random.default_rng(1).standard_normal((1000, 3))
-      >>> result = plane_holes(np.abs(z), num_random_planes=10)
-      >>> result["plane_min_fill"], round(result["plane_share_above"], 4)
-      (0.0, 0.0476)
+    Args:
+      z: `[n, latent_dim]` codes, N(0, I) under the prior.
+
+    Returns:
+      `EmptyRegion`; evidence 0 where the shell around it, of the same mass, lacks codes too, as
+      where the radius varies less than the prior's.
+    """
+    n, d = z.shape
+    v = np.sort(special.gammainc(0.5 * d, 0.5 * np.sum(np.square(z), axis=1)))
+    inner = v[: np.searchsorted(v, 0.5) + 1]
+    mass, count = np.clip(inner, 1e-12, 0.5), np.arange(len(inner))
+    # A hole has an edge: the next shell of the same mass is full.
+    beside = np.searchsorted(v, 2.0 * mass) - count
+    evidence = np.where(beside >= 0.75 * n * mass, _evidence(count, mass, n), 0.0)
+    at = int(np.argmax(evidence))
+    return EmptyRegion(float(evidence[at]), float(mass[at]), int(count[at]), np.empty((0, d)))
+
+
+def emptiest_disc(z: np.ndarray) -> EmptyRegion:
+    """Find the emptiest disc of a plane: of pairs of axes, and of the codes' own axes.
+
+    A plane is cut into cells by the ranks along its two axes; a disc is the cells whose centers it
+    holds. Discs that reach beyond the middle of an axis are left out, so that light tails are no
+    hole. Of more than 60 pairs of axes those are searched in which coarse cells differ most. The
+    codes' own axes are the principal ones of largest and smallest variance, and those that are
+    extreme in `E[|w|^2 w w^T]` for whitened codes w (Cardoso 1989). A disc along other directions
+    is not looked for.
+
+    Args:
+      z: `[n, latent_dim]` codes, N(0, I) under the prior, latent_dim >= 2.
+
+    Returns:
+      `EmptyRegion`.
 
     References:
-      Cardoso, Source separation using higher order moments, ICASSP 1989.
+      Cardoso, Source separation using higher order moments, ICASSP 1989. Kulldorff, A spatial scan
+      statistic, Communications in Statistics 26 (1997), for the evidence.
     """
-    search = _Search(
-        z, scale, num_rings, num_sectors, max_axis_pairs, num_random_planes, num_extreme_axes, seed
+    n, d = z.shape
+    pairs = np.stack(np.triu_indices(d, 1), axis=1)
+    if len(pairs) > _MOST_PAIRS:
+        pairs = pairs[_least_even(z, pairs)]
+    own = _own_axes(z)
+    cells = _ranked_cells(z, _FINE)
+    counts = np.empty((len(pairs) + len(own), _FINE, _FINE), np.float32)
+    for row, (i, j) in enumerate(pairs):
+        counts[row].flat = np.bincount(_FINE * cells[:, i] + cells[:, j], minlength=_FINE**2)
+    if len(own):
+        mine = _ranked_cells(z @ own.reshape(-1, d).T, _FINE)
+        for row in range(len(own)):
+            flat = _FINE * mine[:, 2 * row] + mine[:, 2 * row + 1]
+            counts[len(pairs) + row].flat = np.bincount(flat, minlength=_FINE**2)
+    edge = _edge(_FINE)
+    inner = counts[:, edge:-edge, edge:-edge].reshape(len(counts), -1)
+    discs, mass = _discs(_FINE)
+    held = inner @ discs.T
+    evidence = _evidence(held, mass, n)
+    plane, disc = np.unravel_index(np.argmax(evidence), evidence.shape)
+    directions = np.eye(d)[pairs[plane]] if plane < len(pairs) else own[plane - len(pairs)]
+    return EmptyRegion(
+        float(evidence[plane, disc]), float(mass[disc]), int(held[plane, disc]), directions
     )
-    num_null = check_count("num_null", num_null, minimum=2)
-    keys = ("plane_max_chi2", "plane_min_fill")
-    if not search.is_defined:
-        result = {key + s: math.nan for key in keys for s in ("", "_null", "_null_std")}
-        result["plane_share_above"] = result["plane_worst_index_of_fit"] = math.nan
-        return {**result, "plane_num_planes": float(search.num_planes)}
-    n, d = search.z.shape
-    rng = prior_generator(seed, stream=2)
-    chi2, fill = _extremes(search.counts(search.z), n)
-    null = np.array(
-        [_extremes(search.counts(rng.standard_normal((n, d))), n) for _ in range(num_null)]
-    )
-    return {
-        "plane_max_chi2": chi2,
-        "plane_max_chi2_null": float(null[:, 0].mean()),
-        "plane_max_chi2_null_std": float(null[:, 0].std(ddof=1)),
-        "plane_min_fill": fill,
-        "plane_min_fill_null": float(null[:, 1].mean()),
-        "plane_min_fill_null_std": float(null[:, 1].std(ddof=1)),
-        "plane_share_above": float((1 + np.sum(null[:, 0] >= chi2)) / (num_null + 1)),
-        "plane_worst_index_of_fit": chi2 / (search.num_cells - 1),
-        "plane_num_planes": float(search.num_planes),
-    }
 
 
-def worst_plane(
-    z,
-    *,
-    scale: float = 1.0,
-    num_rings: int = 6,
-    num_sectors: int = 8,
-    max_axis_pairs: int = 120,
-    num_random_planes: int = 200,
-    num_extreme_axes: int = 3,
-    seed: int = 0,
-) -> WorstPlane:
-    """Return the plane with the largest chi-square of `plane_holes`, and its emptiest cell.
+@functools.cache
+def smallest_disc(n: int, evidence: float) -> float:
+    """Return the mass of the smallest disc without codes that reaches an evidence.
+
+    The cells that lie in a disc hold less than it. Of three discs off the cells' own centers, at
+    0.3 to 0.9 from the origin, the one that needs the most mass counts.
 
     Args:
-      z: `[n, latent_dim]` codes, latent_dim >= 2, at least 5 per cell.
-      scale: standard deviation of the prior.
-      num_rings: as for `plane_holes`, like all that follow.
-      num_sectors: see there.
-      max_axis_pairs: see there.
-      num_random_planes: see there.
-      num_extreme_axes: see there.
-      seed: of the planes.
+      n: number of codes.
+      evidence: as `emptiest_disc` returns it, nats.
 
     Returns:
-      `WorstPlane`.
-
-    Raises:
-      ValueError: as for `plane_holes`, and where that is NaN: latent_dim 1 or too few codes.
-      TypeError: a count that is no integer.
-
-    Example:
-      >>> z = np.random.default_rng(1).standard_normal((1000, 3))
-      >>> z[:, 2] *= 0.1
-      >>> plane = worst_plane(z, num_random_planes=0, num_extreme_axes=0)
-      >>> 2 in np.argmax(plane.directions, axis=1)
-      True
+      A share of the prior; 0.5 where not even that is enough.
     """
-    search = _Search(
-        z, scale, num_rings, num_sectors, max_axis_pairs, num_random_planes, num_extreme_axes, seed
-    )
-    if not search.is_defined:
-        raise ValueError(
-            f"z of shape {search.z.shape} is too small for {search.num_cells} cells: give at least "
-            f"2 dimensions and {math.ceil(_LEAST_EXPECTED * search.num_cells)} codes"
+    discs, mass = _discs(_FINE)
+    edge = _edge(_FINE)
+    points = special.ndtri((np.arange(_FINE * _PARTS) + 0.5) / (_FINE * _PARTS))
+
+    def reaches(center: tuple[float, float], radius: float) -> tuple[bool, float]:
+        inside = np.hypot(points[:, None] - center[0], points - center[1]) < radius
+        share = float(inside.mean())
+        left = ~inside / np.sum(~inside)
+        # Cells are made of ranks: a disc thins out its rows and columns.
+        rows, columns = (
+            np.eye(_FINE)[(_FINE * (np.cumsum(side) - 0.5 * side)).astype(int)]
+            for side in (left.sum(axis=1), left.sum(axis=0))
         )
-    expected = search.z.shape[0] / search.num_cells
-    counts = search.counts(search.z)
-    chi2 = np.sum(np.square(counts - expected), axis=1) / expected
-    worst = int(np.argmax(chi2))
-    ring, sector = divmod(int(np.argmin(counts[worst])), num_sectors)
-    # r^2 / 2 is exponential under the prior.
-    edges = np.append(np.sqrt(-2.0 * np.log1p(-np.arange(num_rings) / num_rings)), np.inf)
-    angles = np.pi * (2.0 * np.arange(num_sectors + 1) / num_sectors - 1.0)
-    directions, offsets, spreads = search.planes(search.z)
-    return WorstPlane(
-        directions=directions[worst],
-        offsets=scale * offsets[worst],
-        spreads=scale * spreads[worst],
-        chi2=float(chi2[worst]),
-        counts=counts[worst].reshape(num_rings, num_sectors),
-        expected=expected,
-        cell=(ring, sector),
-        cell_radius=(float(edges[ring]), float(edges[ring + 1])),
-        cell_angle=(float(angles[sector]), float(angles[sector + 1])),
-    )
+        cells = (rows.T @ left @ columns)[edge:-edge, edge:-edge]
+        held = discs @ cells.ravel() * n
+        return bool(np.max(_evidence(held, mass, n)) >= evidence), share
+
+    largest = 0.0
+    for center in ((0.25, -0.2), (-0.45, -0.35), (0.6, 0.65)):
+        low, high = 0.0, 1.2
+        for _ in range(12):
+            radius = 0.5 * (low + high)
+            low, high = (low, radius) if reaches(center, radius)[0] else (radius, high)
+        is_enough, share = reaches(center, high)
+        largest = max(largest, share if is_enough else 0.5)
+    return largest
+
+
+def _edge(num: int) -> int:
+    return round(_INTERIOR[0] * num)
+
+
+def _ranked_cells(z: np.ndarray, num: int) -> np.ndarray:
+    """Return in which of `num` intervals, with as many codes each, each coordinate lies.
+
+    What an axis has by itself, as two peaks or heavy tails, is no hole of a plane.
+    """
+    n, _ = z.shape
+    cells = np.empty(z.shape, np.int64)
+    np.put_along_axis(cells, np.argsort(z, axis=0), (num * np.arange(n) // n)[:, None], axis=0)
+    return cells
+
+
+@functools.cache
+def _discs(num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return discs of a plane as rows of inner cells, `[discs, cells]`, and their masses."""
+    edge = _edge(num)
+    at = special.ndtri((np.arange(edge, num - edge) + 0.5) / num)
+    grid = np.stack(np.meshgrid(at, at, indexing="ij"), axis=-1).reshape(-1, 2)
+    step = 2 if num > _COARSE else 1
+    middles = grid.reshape(len(at), len(at), 2)[::step, ::step].reshape(-1, 2)
+    distance = np.linalg.norm(middles[:, None] - grid, axis=-1)
+    room = at[-1] - np.abs(middles).max(axis=1)
+    rows = [
+        (distance[room > radius - 0.15] < radius)
+        for radius in (0.1, 0.16, 0.24, 0.33, 0.45, 0.6, 0.8)
+    ]
+    found = np.unique(np.concatenate(rows), axis=0)
+    found = found[found.any(axis=1)].astype(np.float32)
+    return found, found.sum(axis=1, dtype=np.float64) / num**2
+
+
+def _least_even(z: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return which pairs of axes have the emptiest disc of coarse cells, whatever its fill."""
+    n, d = z.shape
+    columns = _ranked_cells(z, _COARSE) + _COARSE * np.arange(d)
+    marks = np.zeros((n, d * _COARSE), np.float32)
+    np.put_along_axis(marks, columns, 1.0, axis=1)
+    counts = (marks.T @ marks).reshape(d, _COARSE, d, _COARSE)
+    edge = _edge(_COARSE)
+    counts = counts[pairs[:, 0], edge:-edge, pairs[:, 1], edge:-edge].reshape(len(pairs), -1)
+    discs, mass = _discs(_COARSE)
+    held, expected = counts @ discs.T, (n * mass).astype(np.float32)
+    gap = np.maximum(expected - held, 0.0) ** 2 / expected
+    return np.argsort(-gap.max(axis=1), kind="stable")[:_MOST_PAIRS]
 
 
 def _drawer(z: np.ndarray, sample: Sampler | None):
@@ -445,94 +493,17 @@ def _prior_distances(z, draw, scale, k, num_draws, seed):
     return draws, nearest_distances(draws, z, k=k), nearest_distances(draws, others, k=k)
 
 
-class _Search:
-    """The planes and cells of one search; `z` holds the codes divided by the prior's scale."""
-
-    def __init__(
-        self, z, scale, num_rings, num_sectors, max_axis_pairs, num_random, num_extreme, seed
-    ):
-        self.z = check_codes(z) / check_positive("scale", scale)
-        self.num_rings = check_count("num_rings", num_rings, minimum=1)
-        self.num_sectors = check_count("num_sectors", num_sectors, minimum=1)
-        max_axis_pairs = check_count("max_axis_pairs", max_axis_pairs, minimum=0)
-        num_random = check_count("num_random_planes", num_random, minimum=0)
-        num_extreme = check_count("num_extreme_axes", num_extreme, minimum=0)
-        self.num_cells = self.num_rings * self.num_sectors
-        if self.num_cells < 2:
-            raise ValueError("num_rings and num_sectors make one cell: give at least two")
-        n, d = self.z.shape
-        rng = prior_generator(seed, stream=3)
-        pairs = np.stack(np.triu_indices(d, 1), axis=1)
-        if len(pairs) > max_axis_pairs:
-            pairs = pairs[np.sort(rng.choice(len(pairs), max_axis_pairs, replace=False))]
-        frames = np.zeros((len(pairs), 2, d))
-        frames[np.arange(len(pairs))[:, None], np.arange(2), pairs] = 1.0
-        self._fixed = frames
-        if d > 1:
-            random = np.linalg.qr(rng.standard_normal((num_random, d, 2)))[0]
-            self._fixed = np.concatenate([frames, random.transpose(0, 2, 1)])
-        ends = min(num_extreme, d // 2)
-        picked = np.r_[:ends, d - ends : d]
-        self._extreme = picked[np.stack(np.triu_indices(picked.size, 1), axis=1)]
-        self.num_planes = len(self._fixed) + 2 * len(self._extreme)
-        self.is_defined = d > 1 and n >= _LEAST_EXPECTED * self.num_cells
-        if d > 1 and not self.num_planes:
-            raise ValueError("no plane to search: raise max_axis_pairs or num_random_planes")
-
-    def planes(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return directions `[planes, 2, latent_dim]`, offsets and spreads `[planes, 2]`."""
-        fixed = np.zeros((len(self._fixed), 2))
-        if not len(self._extreme):
-            return self._fixed, fixed, fixed + 1.0
-        n = z.shape[0]
-        mean = z.mean(axis=0)
-        centered = z - mean
-        eigenvalues, principal = np.linalg.eigh(centered.T @ centered / n)
-        # A collapsed direction stays small instead of blowing up.
-        floor = 1e-6 * max(eigenvalues[-1], np.finfo(np.float64).tiny)
-        white = centered @ (principal / np.sqrt(np.maximum(eigenvalues, floor)))
-        weighted = white * np.sum(np.square(white), axis=1, keepdims=True)
-        fourth = principal @ np.linalg.eigh(weighted.T @ white / n)[1]
-        axes = np.concatenate([found.T[self._extreme] for found in (principal, fourth)])
-        # The axes are chosen for their extreme variance or length: standardise, or chance alone
-        # makes them the worst.
-        spread = np.maximum(
-            np.sqrt(np.sum((axes @ (centered.T @ centered / n)) * axes, axis=2)), 1e-6
-        )
-        return (
-            np.concatenate([self._fixed, axes]),
-            np.concatenate([fixed, axes @ mean]),
-            np.concatenate([fixed + 1.0, spread.reshape(-1, 2)]),
-        )
-
-    def counts(self, z: np.ndarray) -> np.ndarray:
-        """Count the codes in each cell, `[planes, rings * sectors]`."""
-        directions, offsets, spreads = self.planes(z)
-        counts = np.empty((len(directions), self.num_cells), dtype=np.int64)
-        step = max(1, _POINTS // len(z))
-        columns = z.T.astype(np.float32, order="C")
-        rows = (directions / spreads[:, :, None]).astype(np.float32)
-        shifts = (offsets / spreads).astype(np.float32)
-        for start in range(0, len(directions), step):
-            block = slice(start, start + step)
-            xy = rows[block].reshape(-1, len(columns)) @ columns
-            xy = xy.reshape(-1, 2, len(z)) - shifts[block, :, None]
-            x, y = xy[:, 0], xy[:, 1]
-            # Under the prior exp(-r^2 / 2) is uniform; round-off may reach the upper end.
-            ring = np.exp(-0.5 * (x * x + y * y))
-            ring = ((1.0 - ring) * np.float32(self.num_rings)).astype(np.int32)
-            np.minimum(ring, self.num_rings - 1, out=ring)
-            turn = np.arctan2(y, x) * np.float32(0.5 / np.pi) + np.float32(0.5)
-            sector = (turn * np.float32(self.num_sectors)).astype(np.int32)
-            np.minimum(sector, self.num_sectors - 1, out=sector)
-            cell = ring * self.num_sectors + sector
-            cell += self.num_cells * np.arange(len(cell), dtype=np.int32)[:, None]
-            flat = np.bincount(cell.ravel(), minlength=len(cell) * self.num_cells)
-            counts[block] = flat.reshape(len(cell), -1)
-        return counts
-
-
-def _extremes(counts: np.ndarray, n: int) -> tuple[float, float]:
-    expected = n / counts.shape[1]
-    chi2 = np.sum(np.square(counts - expected), axis=1) / expected
-    return float(chi2.max()), float(counts.min() / expected)
+def _own_axes(z: np.ndarray) -> np.ndarray:
+    """Return planes of the codes' own axes, `[planes, 2, latent_dim]`."""
+    n, d = z.shape
+    ends = min(_EXTREME_AXES, d // 2) if d > 2 else 0
+    if not ends:
+        return np.empty((0, 2, d))
+    picked = np.r_[:ends, d - ends : d]
+    picked = picked[np.stack(np.triu_indices(picked.size, 1), axis=1)]
+    centered = z - z.mean(axis=0)
+    eigenvalues, principal = np.linalg.eigh(centered.T @ centered / n)
+    white = centered @ (principal / np.sqrt(np.maximum(eigenvalues, 1e-6 * eigenvalues[-1])))
+    weighted = white * np.sum(np.square(white), axis=1, keepdims=True)
+    fourth = principal @ np.linalg.eigh(weighted.T @ white / n)[1]
+    return np.concatenate([found.T[picked] for found in (principal, fourth)])

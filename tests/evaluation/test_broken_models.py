@@ -59,7 +59,7 @@ def test_a_model_with_a_hole_is_called_holed(good):
     scale = good.prior().std()
     findings = findings_of(with_codes(good, lambda z: open_hole(z, scale), lambda z: z))
     assert faults(findings) == {"holes"}, findings
-    assert "in one plane" in findings[0].text
+    assert "of the latent space that should hold" in findings[0].text
 
 
 def test_the_hole_of_the_test_is_invisible_to_moments():

@@ -176,7 +176,7 @@ def test_numbers_stand_beside_their_nulls(evaluated):
         "normality": ["mardia_skewness", "mardia_kurtosis", "henze_zirkler"],
         "dependence": ["total_correlation_gaussian", "dimension_kl_sum"],
         "collapse": ["active_units", "relevant_directions"],
-        "holes": ["prior_coverage", "far_prior_share", "plane_max_chi2"],
+        "holes": ["prior_coverage", "far_prior_share", "disc_share", "slab_share", "ball_share"],
     }.items():  # fmt: skip
         for name in names:
             assert math.isfinite(latent[section][name]), name

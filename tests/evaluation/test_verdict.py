@@ -1,138 +1,220 @@
-"""What is said about known failures of synthetic codes, and that chance is not called a fault."""
+"""What is said about codes of known laws, and that chance is not called a fault."""
 
 import copy
+import math
 
+import numpy as np
 import pytest
 
-from avae_jax.evaluation.verdict import headline, judge
-
-GOOD = {
-    "scale": {
-        "n": 2000, "claimed": 0.8, "dims": 8, "live_dims": 8, "live_std_ratio": 1.01,
-        "shift": 0.07, "shift_null": 0.063, "unevenness": 0.02, "unevenness_null": 0.015,
-        "live_std_min": 0.97, "live_std_max": 1.04,
-    },
-    "collapse": {"dims": 8, "num_collapsed": 0, "num_collapsed_means": 0, "num_ignored": 0},
-    "holes": {
-        "n": 2000, "plane_num_cells": 48, "plane_min_fill": 0.6, "plane_min_fill_null": 0.55,
-        "plane_min_fill_null_std": 0.05, "plane_max_chi2": 90.0, "plane_max_chi2_null": 95.0,
-        "plane_max_chi2_null_std": 8.0, "far_prior_share": 0.012, "far_prior_share_null_std": 0.002,
-        "far_prior_share_is_meaningful": 1.0, "plane_min_fill_rescaled": 0.6,
-        "plane_min_fill_rescaled_null": 0.55, "plane_min_fill_rescaled_null_std": 0.05,
-        "prior_coverage": 0.965, "prior_coverage_null": 0.969, "prior_coverage_null_std": 0.004,
-    },
-    "density": {"kl_excess_nats": 0.05, "kl_excess_nats_stderr": 0.02},
-    "shape": {
-        "whitened_max_sliced_w2": 0.05, "whitened_max_sliced_w2_null": 0.05,
-        "whitened_radial_ks": 0.02, "whitened_radial_ks_null": 0.02,
-    },
-}  # fmt: skip
+from avae_jax.evaluation.verdict import headline, judge, judge_codes
+from avae_jax.metrics.departures import departures
 
 
-def judged(**changes):
-    latent = copy.deepcopy(GOOD)
-    for path, value in changes.items():
-        section, _, name = path.partition("__")
-        latent[section][name] = value
-    return judge(latent)
+@pytest.fixture(scope="module")
+def good():
+    """Sections of codes that follow the prior, as a summary holds them."""
+    sections = departures(normal(0)).sections
+    return {
+        **sections,
+        "scale": {**sections["scale"], "claimed": 0.8},
+        "collapse": {"dims": 4, "num_collapsed": 0, "num_collapsed_means": 0, "num_ignored": 0},
+        "density": {"kl_excess_nats": 0.05, "kl_excess_nats_stderr": 0.02},
+    }
+
+
+@pytest.fixture
+def judged(good):
+    def judge_changed(**changes):
+        latent = copy.deepcopy(good)
+        for path, value in changes.items():
+            section, _, name = path.partition("__")
+            assert name in latent[section], name
+            latent[section][name] = value
+        return judge(latent)
+
+    return judge_changed
+
+
+N, D = 800, 4
+
+
+def normal(seed, n=N, d=D):
+    return np.random.default_rng(4000 + seed).standard_normal((n, d))
 
 
 def faults(findings):
     return [finding.name for finding in findings if finding.level == "fault"]
 
 
-def test_codes_like_the_prior_are_called_so():
+def names(findings):
+    return {finding.name for finding in findings if finding.level != "good"}
+
+
+def test_codes_like_the_prior_are_called_so(judged):
     findings = judged()
     assert {finding.level for finding in findings} == {"good"}
     assert headline(findings) == "The codes match the prior."
 
 
-@pytest.mark.parametrize(
-    ("changes", "name", "word"),
-    [
-        ({"scale__live_std_ratio": 1.5}, "scale", "wrongly scaled"),
-        ({"scale__live_std_ratio": 0.6}, "scale", "wrongly scaled"),
-        ({"scale__shift": 1.4}, "location", "off center"),
-        ({"scale__unevenness": 0.6}, "scale", "wrongly scaled"),
-        ({"collapse__num_collapsed": 2, "collapse__num_collapsed_means": 2}, "collapse", "partly"),
-        ({"holes__plane_min_fill_rescaled": 0.05}, "holes", "holed"),
-        ({"holes__prior_coverage": 0.7}, "holes", "holed"),
-        ({"collapse__num_collapsed_means": 2}, "unused", "but part of the latent space"),
-        ({"holes__plane_min_fill": 0.05}, "holes", "holed"),
-        ({"holes__far_prior_share": 0.3}, "holes", "holed"),
-    ],
-)
-def test_each_failure_is_named_alone(changes, name, word):
-    findings = judged(**changes)
+# z = 20 beyond the null, and as large as it takes.
+FOUND = {
+    "location": {"scale__shift": 1.4, "scale__shift_statistic_zscore": 20.0},
+    "holes": {"holes__disc_share": 0.05, "holes__disc_evidence_zscore": 20.0},
+    "collapse": {"collapse__num_collapsed": 2, "collapse__num_collapsed_means": 2},
+    "unused": {"collapse__num_collapsed_means": 2},
+    "scale": {
+        "scale__width": 1.5, "scale__width_zscore": 20.0,
+        "scale__width_trimmed": 1.5, "scale__width_trimmed_zscore": 20.0,
+    },
+    "anisotropy": {
+        "scale__largest_unevenness": 0.8, "scale__largest_unevenness_test_zscore": 20.0,
+    },
+    "correlation": {
+        "scale__largest_correlation": 0.7, "scale__largest_correlation_test_zscore": 20.0,
+    },
+    "clusters": {"shape__midway_log_ratio": 0.4, "shape__midway_log_ratio_zscore": 20.0},
+    "shell": {"shape__radius_spread": 0.1, "shape__radius_spread_zscore": -20.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_each_failure_is_named_alone(judged, name):
+    findings = judged(**FOUND[name])
     assert faults(findings) == [name]
     assert findings[0].name == name
-    assert word in headline(findings)
+    words = {
+        "unused": "unused", "anisotropy": "in some directions", "location": "off center",
+        "scale": "wrongly scaled", "holes": "holed", "collapse": "partly collapsed",
+        "correlation": "correlated", "clusters": "clustered", "shell": "on a shell",
+    }  # fmt: skip
+    assert words[name] in headline(findings)
+    chance = {path: 3.0 for path in FOUND[name] if path.endswith("_zscore")}
+    if chance:
+        assert names(judged(**{**FOUND[name], **chance})) == set()
 
 
-def test_several_failures_are_named_together():
-    findings = judged(scale__live_std_ratio=2.0, collapse__num_collapsed=1)
+def test_several_failures_are_named_together(judged):
+    findings = judged(**FOUND["scale"], collapse__num_collapsed=1)
     assert faults(findings) == ["scale", "collapse"]
     assert headline(findings).endswith("they are wrongly scaled and partly collapsed.")
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("name", "changes"),
     [
-        {"scale__live_std_ratio": 1.1},
-        {"scale__shift": 0.5},
-        {"collapse__num_ignored": 3},
-        {"holes__plane_max_chi2": 300.0},
-        {"holes__prior_coverage": 0.9},
-        {"scale__unevenness": 0.25},
-        {"shape__whitened_max_sliced_w2": 0.4},
-        {"density__kl_excess_nats": 0.6},
+        ("scale", {**FOUND["scale"], "scale__width": 1.1, "scale__width_trimmed": 1.1}),
+        ("location", {**FOUND["location"], "scale__shift": 0.5}),
+        ("unused", {"collapse__num_ignored": 3}),
+        ("holes", {**FOUND["holes"], "holes__disc_share": 0.005}),
+        ("anisotropy", {**FOUND["anisotropy"], "scale__largest_unevenness": 0.25}),
+        ("correlation", {**FOUND["correlation"], "scale__largest_correlation": 0.2}),
+        ("shape", {"shape__bend": 0.6, "shape__bend_test_zscore": 20.0}),
+        ("shape", {"density__kl_excess_nats": 0.6}),
+        ("shape", {"density__kl_excess_nats": -0.6}),
     ],
 )
-def test_what_can_be_measured_but_hardly_matters_is_a_notice(changes):
+def test_what_can_be_measured_but_hardly_matters_is_a_notice(judged, name, changes):
     findings = judged(**changes)
     assert [finding.level for finding in findings].count("notice") == 1
+    assert findings[0].name == name
     assert faults(findings) == []
     assert "but for what is noted" in headline(findings)
 
 
-def test_narrow_directions_are_not_called_holes():
-    narrow = {"holes__plane_min_fill_rescaled": 0.0, "scale__unevenness": 0.6}
-    assert faults(judged(**narrow)) == ["scale"]
+def test_a_negative_excess_of_the_density_is_told_with_its_side(judged):
+    (finding,) = (f for f in judged(density__kl_excess_nats=-0.6) if f.level == "notice")
+    assert "0.6 nats below" in finding.text
+    assert finding.effect == -0.6
+    # A scale that explains it stands alone.
+    assert names(judged(density__kl_excess_nats=-0.6, **FOUND["scale"])) == {"scale"}
+    # The error of the estimate counts.
+    few = {"density__kl_excess_nats": -0.6, "density__kl_excess_nats_stderr": 0.2}
+    assert names(judged(**few)) == set()
+
+
+def test_one_of_two_widths_is_no_scale(judged):
+    """What a few far codes, or heavy tails, do to one of them."""
+    for name in ("width", "width_trimmed"):
+        changes = {k: v for k, v in FOUND["scale"].items() if k.startswith(f"scale__{name}")}
+        changes = {k: v for k, v in changes.items() if name == "width_trimmed" or "trim" not in k}
+        assert names(judged(**changes)) == set(), name
 
 
 def test_fewer_codes_than_dimensions_are_not_judged():
-    findings = judged(scale__dims=128, scale__n=200, collapse__num_collapsed=40)
+    findings = judge({"scale": {"n": 200, "dims": 128}})
     assert [finding.level for finding in findings] == ["notice"]
     assert "too few codes: 200 in 128 dimensions" in findings[0].text
+    assert "give at least 256" in findings[0].text
+    assert "give at least 20" in judge_codes(np.zeros((8, 1)))[0].text
 
 
-def test_a_mean_off_centre_shows_in_many_dimensions():
-    many = {"scale__dims": 128, "scale__n": 359, "scale__shift_null": 0.597}
-    assert faults(judged(scale__shift=1.16, **many)) == ["location"]
-    assert faults(judged(scale__shift=0.6, **many)) == []
+def slab(z):
+    return np.abs(z[:, 0] - 0.385) < 0.0675
 
 
-def test_few_codes_cannot_show_a_wrong_scale():
-    few = {"scale__n": 8, "scale__dims": 1, "scale__live_dims": 1, "scale__shift_null": 0.35}
-    assert faults(judged(scale__live_std_ratio=1.9, **few)) == []
-    assert faults(judged(scale__live_std_ratio=1.9)) == ["scale"]
+def ball(z):
+    return np.linalg.norm(z, axis=1) < 0.84
 
 
-def test_an_empty_cell_expected_by_chance_is_no_hole():
-    by_chance = {"holes__plane_min_fill_null": 0.2, "holes__plane_min_fill_null_std": 0.08}
-    assert faults(judged(holes__plane_min_fill=0.05, **by_chance)) == []
+def disc(z):
+    return np.hypot(z[:, 1] - 0.6, z[:, 2]) < 0.55
 
 
-def test_far_draws_mean_nothing_in_many_dimensions():
-    far = {"holes__far_prior_share": 0.5}
-    assert faults(judged(holes__far_prior_share_is_meaningful=0.0, **far)) == []
-    assert faults(judged(**far)) == ["holes"]
+def two_clusters(z):
+    side = np.where(np.arange(len(z)) % 2 == 0, 1.0, -1.0)
+    return np.c_[0.5 * z[:, 0] + np.sqrt(0.75) * side, z[:, 1:]]
 
 
-def test_what_is_not_defined_is_not_judged():
-    nothing = dict.fromkeys(
-        ("holes__plane_min_fill", "holes__plane_max_chi2", "holes__far_prior_share"), float("nan")
-    )
-    names = [finding.name for finding in judged(**nothing, scale__live_std_ratio=float("nan"))]
-    assert "holes" not in names
-    assert "scale" not in names
+def outlying(z):
+    far = np.where(np.random.default_rng(1).random((len(z), 1)) < 0.01, 5.0, 1.0)
+    return z * far
+
+
+LAWS = {
+    "location": lambda z: z + [0.5, 0.0, 0.0, 0.0],
+    "scale": lambda z: 0.85 * z,
+    "anisotropy": lambda z: z * [0.3, 1.0, 1.0, 1.0],
+    "correlation": lambda z: z @ np.linalg.cholesky(0.3 + 0.7 * np.eye(D)).T,
+    "heavy tails": lambda z: z * np.sqrt(3 / np.random.default_rng(2).chisquare(5, (len(z), 1))),
+    "outliers": outlying,
+    "light tails": lambda z: np.random.default_rng(3).uniform(-(3**0.5), 3**0.5, z.shape),
+    "shell": lambda z: 2.0 * z / np.linalg.norm(z, axis=1, keepdims=True),
+    "clusters": two_clusters,
+    "shape": lambda z: (
+        np.c_[z[:, 0], z[:, 1] + 0.4 * (z[:, 0] ** 2 - 1), z[:, 2:]] / [1, 1.15, 1, 1]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_codes_of_a_law_are_named_by_it_alone(name):
+    for seed in (1, 2):
+        findings = judge_codes(LAWS[name](normal(seed)))
+        assert names(findings) == {name}, findings
+        (finding,) = (f for f in findings if f.name == name)
+        assert finding.zscore is not None
+        assert abs(finding.zscore) > 5.0
+        assert finding.effect is not None
+        assert math.isfinite(finding.effect)
+        assert finding.unit
+
+
+@pytest.mark.parametrize("is_inside", [slab, ball, disc])
+def test_a_hole_is_found_and_no_other_thing(is_inside):
+    z = normal(5, 2000)
+    z = z[~is_inside(z)][:N]
+    findings = judge_codes(0.7 * z, prior_std=0.7)
+    assert names(findings) == {"holes"}, findings
+    assert findings[0].level == "fault"
+
+
+def test_without_a_hole_the_smallest_one_is_told():
+    findings = {finding.name: finding for finding in judge_codes(normal(6))}
+    holes = findings["holes"]
+    assert holes.effect is not None
+    assert 0.02 < holes.effect < 0.1
+    assert f"in 4 dimensions could have shown holds {100 * holes.effect:.2g}%" in holes.text
+
+
+def test_a_scale_of_a_few_per_cent_in_many_dimensions_is_scale():
+    assert names(judge_codes(0.96 * normal(7, 500, 32))) == {"scale"}

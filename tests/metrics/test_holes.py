@@ -2,14 +2,17 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy import special, stats
 from threadpoolctl import threadpool_limits
 
 from avae_jax.metrics.holes import (
+    emptiest_ball,
+    emptiest_disc,
+    emptiest_slab,
     far_prior_share,
     hole_points,
-    plane_holes,
     prior_coverage,
-    worst_plane,
+    smallest_disc,
 )
 from avae_jax.metrics.neighbors import nearest_distances
 
@@ -153,7 +156,6 @@ def test_missing_half_of_the_prior_shows_everywhere():
     z[:, 0] = np.abs(z[:, 0])
     assert far_prior_share(z)["far_prior_share"] > 0.1
     assert _zscore(prior_coverage(z), "prior_coverage") < -10
-    assert _zscore(plane_holes(z, num_null=5), "plane_max_chi2") > 10
     found = hole_points(z, num_points=40)
     assert np.mean(found.points[:, 0] < 0) > 0.95
 
@@ -176,95 +178,73 @@ def test_hole_points_lie_in_the_hole():
     assert len(hole_points(z[:100], num_points=200).points) == 100
 
 
-@pytest.mark.parametrize("n", [3000, 10_000])
-def test_hole_in_two_of_sixteen_dimensions_is_found(n):
-    z = _with_hole(np.random.default_rng(0), n, 16)
-    result = plane_holes(z, num_null=10)
-    assert _zscore(result, "plane_max_chi2") > 10
-    assert _zscore(result, "plane_min_fill") < -5
-    assert result["plane_min_fill"] < 0.1
-    assert result["plane_share_above"] == pytest.approx(1 / 11)
-    assert result["plane_num_planes"] == 350
-
-    worst = worst_plane(z)
-    assert worst.chi2 == pytest.approx(result["plane_max_chi2"])
-    # The plane is the hole's, and its emptiest cell lies in the disc.
-    assert np.linalg.norm(worst.directions[:, :2]) == pytest.approx(np.sqrt(2))
-    radius, angle = np.mean(worst.cell_radius), np.mean(worst.cell_angle)
-    x, y = worst.directions[:, :2].T @ [radius * np.cos(angle), radius * np.sin(angle)]
-    assert np.hypot(x - 0.8, y) < 0.6
-    assert worst.counts.sum() == n
-    assert worst.counts[worst.cell] == worst.counts.min() < 0.1 * worst.expected
+def _evidence(count, mass, n):
+    """The log-likelihood ratio of a binomial count, by SciPy."""
+    return stats.binom.logpmf(count, n, count / n) - stats.binom.logpmf(count, n, mass)
 
 
-def test_rotated_hole_is_found_from_the_codes_own_axes():
+@pytest.mark.parametrize("d", [2, 16, 24])
+def test_an_empty_disc_is_found_in_the_plane_it_lies_in(d):
+    z = _with_hole(np.random.default_rng(0), 3000, d)
+    found = emptiest_disc(z)
+    # The plane is the hole's, of 276 pairs of axes, which are more than are searched finely.
+    assert np.linalg.norm(found.directions[:, :2]) == pytest.approx(np.sqrt(2))
+    # The disc holds 13% of the prior; cells that lie in it hold less.
+    assert 0.03 < found.mass < 0.14
+    assert found.count <= 0.25 * 3000 * found.mass
+    assert found.evidence == pytest.approx(_evidence(found.count, found.mass, 3000), rel=1e-4)
+    # Anywhere else there is next to nothing.
+    others = emptiest_disc(z[:, 1:] if d > 2 else np.random.default_rng(1).standard_normal(z.shape))
+    assert others.evidence < 0.2 * found.evidence
+
+
+def test_two_peaks_of_an_axis_are_no_disc_and_no_slab():
     rng = np.random.default_rng(0)
-    q = np.linalg.qr(rng.standard_normal((16, 16)))[0]
-    z = _with_hole(rng, 10_000, 16, center=0.0) @ q
-    result = plane_holes(z, num_null=10)
-    assert _zscore(result, "plane_max_chi2") > 10
-    # The worst plane is nearly the hole's: cosines of the principal angles.
-    cosines = np.linalg.svd(worst_plane(z).directions @ q[:2].T, compute_uv=False)
-    assert cosines.min() > 0.8
+    z = rng.standard_normal((3000, 4))
+    null = emptiest_disc(z).evidence, emptiest_slab(z).evidence
+    z[:, 0] = 0.5 * z[:, 0] + np.sqrt(0.75) * rng.choice([-1.0, 1.0], 3000)
+    assert emptiest_disc(z).evidence < 2.0 * null[0]
+    assert emptiest_slab(z).evidence < 2.0 * null[1]
 
 
-def test_prior_codes_raise_no_alarm():
+def test_an_empty_slab_is_measured_by_the_axis_it_lies_across():
     rng = np.random.default_rng(0)
-    runs = [
-        plane_holes(0.8 * rng.standard_normal((1000, 16)), scale=0.8, seed=i) for i in range(30)
-    ]
-    zscores = np.array([_zscore(run, "plane_max_chi2") for run in runs])
-    # The null mean of 20 repetitions has an error of its own; the maximum is skewed.
-    assert abs(zscores.mean()) < 5 * np.sqrt((1 + 1 / 20) / 30)
-    assert np.mean(zscores > 4) <= 1 / 30
-    assert np.mean([_zscore(run, "plane_min_fill") < -4 for run in runs]) <= 1 / 30
-    # One in 21 is expected at the smallest share: 7 of 30 has probability 1e-4.
-    assert np.sum([run["plane_share_above"] < 1 / 20 for run in runs]) < 7
+    z = rng.standard_normal((2000, 5))
+    v = special.ndtr(z[:, 3])
+    z = z[(v < 0.6) | (v > 0.65)]
+    found = emptiest_slab(z)
+    np.testing.assert_array_equal(found.directions, np.eye(5)[[3]])
+    assert found.mass == pytest.approx(0.05, abs=0.004)
+    assert found.evidence > 0.9 * _evidence(found.count, 0.05, len(z))
 
 
-def test_cells_have_equal_mass_and_fixed_planes_use_the_priors_scale():
-    z = 0.6 * np.random.default_rng(0).standard_normal((20_000, 2))
-    worst = worst_plane(
-        z, scale=0.6, num_rings=3, num_sectors=4, num_random_planes=0, num_extreme_axes=0
-    )
-    np.testing.assert_array_equal(worst.directions, np.eye(2))
-    np.testing.assert_array_equal(worst.spreads, [0.6, 0.6])
-    # Chi-square with 11 degrees of freedom: 39 has probability 5e-5.
-    assert worst.chi2 < 39
-    # An independent count of the cells.
-    radius = np.hypot(*z.T) / 0.6
-    edges = np.sqrt(-2 * np.log([2 / 3, 1 / 3]))
-    angle = np.arctan2(z[:, 1], z[:, 0])
-    expected = np.histogram2d(
-        np.digitize(radius, edges), angle, bins=[np.arange(4) - 0.5, np.linspace(-np.pi, np.pi, 5)]
-    )[0]
-    assert np.abs(worst.counts - expected).max() <= 1
+@pytest.mark.parametrize("d", [1, 3, 64])
+def test_an_empty_ball_is_measured_by_the_radius(d):
+    z = np.random.default_rng(0).standard_normal((4000, d))
+    z = z[np.sum(np.square(z), axis=1) > stats.chi2.ppf(0.05, d)]
+    found = emptiest_ball(z)
+    assert found.mass == pytest.approx(0.05, abs=0.003)
+    assert found.count <= 2
+    # Light tails, which leave the center bare and what is farther out too, are no ball.
+    cube = np.random.default_rng(1).uniform(-np.sqrt(3), np.sqrt(3), (4000, 64))
+    assert emptiest_ball(cube).evidence < 5.0
 
 
-def test_extreme_planes_are_standardised_and_bounded():
+@pytest.mark.parametrize(("n", "evidence"), [(359, 10.0), (5000, 14.0)])
+def test_the_smallest_disc_is_as_large_as_what_is_found(n, evidence):
+    share = smallest_disc(n, evidence)
     rng = np.random.default_rng(0)
-    # Collapsed and shifted codes: nothing blows up.
-    z = rng.standard_normal((600, 4)) * [1.0, 1.0, 0.0, 1e-9] + 3.0
-    result = plane_holes(z, num_null=2, num_random_planes=5)
-    assert all(np.isfinite(value) for value in result.values())
-    assert _zscore(result, "plane_max_chi2") > 10
 
+    def found(mass):
+        radius = np.sqrt(stats.ncx2.ppf(mass, 2, 0.32**2))
+        holed = (_with_hole(rng, n, 2, center=0.32, radius=radius) for _ in range(10))
+        return np.mean([emptiest_disc(z).evidence >= evidence for z in holed])
 
-def test_cap_on_the_pairs_of_axes():
-    z = np.random.default_rng(0).standard_normal((300, 20))
-    options = {"num_random_planes": 3, "num_extreme_axes": 0, "num_null": 2}
-    assert plane_holes(z, max_axis_pairs=7, **options)["plane_num_planes"] == 10
-    assert plane_holes(z, max_axis_pairs=500, **options)["plane_num_planes"] == 193
+    assert found(1.5 * share) > 0.8
+    assert found(0.5 * share) < 0.6
 
 
 def test_undefined_is_nan():
-    rng = np.random.default_rng(0)
-    for z in (rng.standard_normal((1, 3)), rng.standard_normal((239, 3)), np.ones((500, 1))):
-        result = plane_holes(z, num_null=2)
-        result.pop("plane_num_planes")
-        assert all(np.isnan(value) for value in result.values())
-        with pytest.raises(ValueError, match="too small for 48 cells"):
-            worst_plane(z)
     assert all(np.isnan(value) for value in prior_coverage(np.ones((5, 2))).values())
     few = far_prior_share(np.ones((4, 2)))
     assert few.pop("far_prior_share_is_meaningful") == 1.0
@@ -294,11 +274,3 @@ def test_bad_input_is_named():
         hole_points(z, num_points=2.5)  # type: ignore
     with pytest.raises(ValueError, match="seed must be an integer of at least .*, got -1"):
         far_prior_share(z, seed=-1)
-    with pytest.raises(ValueError, match="num_null must be an integer of at least .*, got 1"):
-        plane_holes(z, num_null=1)
-    with pytest.raises(ValueError, match="give at least two"):
-        plane_holes(z, num_rings=1, num_sectors=1)
-    with pytest.raises(ValueError, match="no plane to search"):
-        plane_holes(z, max_axis_pairs=0, num_random_planes=0, num_extreme_axes=0)
-    with pytest.raises(ValueError, match="z has 1 of 2 rows that are not finite"):
-        plane_holes(np.array([[0.0, 0.0], [np.nan, 0.0]]))
