@@ -18,7 +18,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from common import RESULTS, describe_machine, write_results, write_whole
@@ -153,7 +153,9 @@ def student(rng, n, d):
 def student_kl(d: int) -> float:
     """Return the KL of `student`, from draws."""
     z = student(np.random.default_rng(0), _DRAWS, d)
-    log_p = stats.multivariate_t(np.zeros(d), 0.6 * np.eye(d), df=5).logpdf(z)
+    # Annotated, as SciPy's types take a shape for a number.
+    shape: Any = 0.6 * np.eye(d)
+    log_p = stats.multivariate_t(np.zeros(d), shape, df=5).logpdf(z)
     return float(np.mean(log_p - log_prior(z)))
 
 
