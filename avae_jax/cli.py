@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -20,13 +21,14 @@ from typing import Any, Literal, get_type_hints
 from tyro.conf import Positional
 
 from avae_jax.arguments import arguments_of, options_of, read, read_parts, wants_help
-from avae_jax.files import check_folder, write_atomically, written_whole
+from avae_jax.files import check_folder, user_path, write_atomically, written_whole
 from avae_jax.methods import DEFAULT, METHODS
 from avae_jax.text import nearest, refusal
 from avae_jax.training.config import (
     SECTIONS,
     Config,
     ConfigError,
+    check_config,
     experiment_names,
     find_method,
     load_experiment,
@@ -154,8 +156,9 @@ class _Reconstruct(_RunData):
     images: Positional[Literal["train", "validation", "test"] | str]
     """train, validation or test (the run's own splits), a folder of images, or a .npy/.npz file."""
     output: Path = Path("reconstructions")
-    """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (24 of them, from all over the
-    images, under theirs); beside images of a folder, OUTPUT.csv says which file each row is of."""
+    """Where to write: OUTPUT.npy (float32 images) and OUTPUT.png (24 of them, 12 of plain data,
+    from all over the images, under theirs); beside images of a folder, OUTPUT.csv says which file
+    each row is of."""
     overwrite: bool = False
     """Replace files that are there."""
 
@@ -207,9 +210,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 when done, 2 on bad input, 1 on failure, 130 when interrupted."""
     # A notebook hands its own backend down, which may not even be installed here.
     os.environ["MPLBACKEND"] = "Agg"
-    # What Orbax leaves unfinished when a write fails, it reports long after it raised the failure.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    sys.unraisablehook = lambda _: None
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -270,6 +270,13 @@ def _meant(word: str) -> str:
     return nearest(word, [*COMMANDS, "--help", "--version"])
 
 
+def _is_experiment(word: str) -> bool:
+    """Return whether a word may be what `avae train` takes first."""
+    if word.startswith("-"):
+        return False
+    return word in experiment_names() or word.endswith(".py") or own_images(word) is not None
+
+
 def _method_of(arguments: list[str], default: str) -> str:
     """Return the method that arguments name: which others there are depends on it."""
     name = default
@@ -293,13 +300,16 @@ def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
         default = load_experiment(experiment)
     elif wants_help(arguments):
         experiment, rest, default = "EXPERIMENT", arguments, Config()
-    elif late := [word for word in arguments if word in names or word.endswith(".py")]:
+    elif late := [word for word in arguments if _is_experiment(word)]:
         raise ConfigError(
             f"the experiment must come first, got {arguments[0]}: write avae {command} {late[0]} "
             f"{arguments[0]} ..."
         )
     else:
-        raise ConfigError(f"no experiment given: name one of {', '.join(names)}, or a .py file")
+        raise ConfigError(
+            f"no experiment given: name one of {', '.join(names)}, a .py file, a folder of images, "
+            "or a .npy/.npz file"
+        )
     experiment_method = default.method.name
     name = _method_of(rest, experiment_method)
     find_method(name)
@@ -372,6 +382,15 @@ def _fit_to_own_images(
 
     words = (argument[2:].split("=")[0] for argument in arguments if argument.startswith("--"))
     given = {word.removeprefix("no-").replace("-", "_") for word in words}
+    for name in ("dataset", "data_path"):
+        if name in given:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} must not be given beside {arguments[0]}, which names "
+                "the images: leave it out"
+            )
+    # Refuse what cannot be run before the images are read.
+    check_config(config)
+    check_folder(run_dir, name="run_dir")
     dataset = load_data(config)
     mesh = make_mesh()
     config, notes = fit_config(config, dataset, given=given, num_devices=mesh.size, run_dir=run_dir)
@@ -473,8 +492,9 @@ def _encode(wanted: _Encode) -> int:
     _quiet()
 
     trained = _load(wanted, wanted.run)
-    array, table = _outputs(wanted, ".npy", ".csv")
+    (array,) = _outputs(wanted, ".npy")
     images, files = _images_for(trained, wanted.images)
+    table = _table_for(wanted, files)
     z = trained.encode(images)
     written = _write_rows(array, z, table, files)
     print(f"{z.shape[0]} codes of {z.shape[1]} dimensions: {written}")
@@ -488,8 +508,9 @@ def _reconstruct(wanted: _Reconstruct) -> int:
     from avae_jax import figures
 
     trained = _load(wanted, wanted.run)
-    array, picture, table = _outputs(wanted, ".npy", ".png", ".csv")
+    array, picture = _outputs(wanted, ".npy", ".png")
     images, files = _images_for(trained, wanted.images)
+    table = _table_for(wanted, files)
     x_recon = trained.reconstruct(images)
     written = _write_rows(array, x_recon, table, files)
     x = np.asarray(trained.method.to_float(trained.as_trained(images)))
@@ -506,15 +527,28 @@ def _load(wanted: _RunData, path: Path) -> Any:
     return av.load_run(path, data_path=wanted.data_path, data_dir=wanted.data_dir)
 
 
+_TABLE_HEAD = ("row", "file")
+
+
+def _table_for(wanted: Any, files: Sequence[str] | None) -> Path:
+    """Return where names of files go, after checking that they can where there are any."""
+    if files is not None:
+        return _outputs(wanted, ".csv")[0]
+    return _outputs(dataclasses.replace(wanted, overwrite=True), ".csv")[0]
+
+
 def _write_rows(array: Path, rows: Any, table: Path, files: Sequence[str] | None) -> str:
     """Write an array and, where its rows are of files, their names; return what was written."""
     import csv
 
     _save_array(array, rows)
     if files is None:
+        # The names of rows that are no more.
+        if table.is_file() and table.read_bytes().startswith(",".join(_TABLE_HEAD).encode()):
+            table.unlink()
         return str(array)
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([("row", "file"), *enumerate(files)])
+    csv.writer(text).writerows([_TABLE_HEAD, *enumerate(files)])
     # A file's name need not be text.
     write_atomically(table, text.getvalue().encode("utf-8", "surrogateescape"))
     return f"{array}, {table}"
@@ -541,7 +575,7 @@ def _images_for(trained, name: str) -> tuple[Any, Sequence[str] | None]:
         names = dataset.files
         files = None if names is None else [str(names[row]) for row in rows]
         return np.asarray(dataset.images[rows]), files
-    if not Path(name).expanduser().exists():
+    if not user_path(name).exists():
         files = "a folder of images or a .npy/.npz file that is there"
         splits = ("train", "validation", "test")
         raise ConfigError(refusal("DATA", name, choices=splits, kinds=[files]))
@@ -637,12 +671,18 @@ def _say(line: str) -> None:
     print(f"[{time.monotonic() - _START:4.0f} s] {line}", file=sys.stderr, flush=True)
 
 
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"avae: warning: {message}", file=sys.stderr)
+
+
 def _quiet() -> None:
     """Keep the chatter of libraries off the terminal."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
     for name in ("jax", "tensorboardX"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # A user reads what is wrong, not where in the code it was noticed.
+    warnings.showwarning = _show_warning
 
 
 @dataclasses.dataclass(frozen=True)

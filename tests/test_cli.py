@@ -13,6 +13,7 @@ import pytest
 
 import avae_jax as av
 from avae_jax import cli
+from avae_jax.arguments import read
 from avae_jax.data import DATASETS
 from avae_jax.methods import METHODS
 from avae_jax.models import ARCHITECTURES
@@ -114,7 +115,7 @@ def test_home_folders_are_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cli._experiment("train", ["digits", "--run-dir=~/x"])[1] == tmp_path / "x"
     arguments = ["~/run", "~/images", "--output=~/codes", "--data-path=~/moved"]
-    wanted = cli._parse(cli._Encode, "encode", arguments)
+    wanted = read(cli._Encode, "encode", arguments, operands="RUN DATA")
     assert (wanted.run, wanted.output) == (tmp_path / "run", tmp_path / "codes")
     assert wanted.data_path == tmp_path / "moved"
 

@@ -136,8 +136,10 @@ def _check_layout(shape: tuple[int, ...], source: str) -> None:
                 f"{source} has shape {shape}, images last it seems: give "
                 "images.transpose(2, 0, 1), or images[..., None] if they are as wide as that"
             )
-    elif len(shape) == 4 and shape[3] not in few:
-        if shape[2] in (1, 3) or (shape[2] in few and shape[0] == shape[1]):
+    # A map of one pixel may have any number of channels.
+    elif len(shape) == 4 and shape[3] not in few and not shape[1] == shape[2] == 1:
+        is_last = shape[3] > max(shape[:2]) and min(shape[:2]) > 4
+        if shape[2] in (1, 3) or (shape[2] in few and (is_last or shape[0] == shape[1])):
             raise DataError(
                 f"{source} has shape {shape}, images last it seems: "
                 "give images.transpose(3, 0, 1, 2)"

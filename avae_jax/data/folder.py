@@ -127,7 +127,8 @@ def _walk(path: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the folders below one and their files, without what is hidden.
 
     Links are followed. A folder that is reached twice is read once: its images would be in two
-    splits, and a link to a folder above would never end.
+    splits, and a link to a folder above would never end. The folder of a run holds figures, none of
+    the images.
     """
 
     def refuse(error):
@@ -143,7 +144,10 @@ def _walk(path: str) -> Iterator[tuple[str, list[str]]]:
             if not name.startswith(".") and real not in seen:
                 seen.add(real)
                 kept.append(name)
-        folders[:] = kept
+        is_run = {"config.json", "facts.json"} <= set(names)
+        folders[:] = [] if is_run else kept
+        if is_run:
+            continue
         yield parent, [name for name in names if not name.startswith(".")]
 
 

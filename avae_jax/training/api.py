@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from avae_jax.training import loop
 from avae_jax.training.config import (
     Config,
     ConfigError,
+    check_config,
     configure,
     load_config,
     replace_fields,
@@ -224,8 +225,10 @@ def fit_config(
     Raises:
       ConfigError: fewer training images than devices.
     """
+    check_config(config)
     chosen, notes = fit_defaults(config, dataset, given=given, num_devices=num_devices)
-    before = _stored(run_dir, chosen)
+    # A run that goes on for more epochs also ends early as before.
+    before = _stored(run_dir, {*chosen, "patience"} - given)
     return replace_fields(config, **{**chosen, **before}), [] if before else notes
 
 
@@ -280,15 +283,17 @@ def fit_defaults(
     if "batch_size" not in given:
         chosen["batch_size"] = choose_batch_size(num_train, num_devices)
     num_steps = max(num_train // value_of("batch_size"), 1)
+    validate_every = config.optimization.validate_every
+    if "plateau_patience" not in given:
+        # As many steps as the experiment on digits has found good, counted in validations.
+        num_validations = _PLATEAU_STEPS / (num_steps * validate_every)
+        chosen["plateau_patience"] = max(5, round(num_validations))
     if "num_epochs" not in given:
         chosen["num_epochs"] = choose_num_epochs(num_steps)
-        if "plateau_patience" not in given:
-            # As many steps as the experiment on digits has found good.
-            chosen["plateau_patience"] = max(5, round(_PLATEAU_STEPS / num_steps))
         if "patience" not in given:
-            chosen["patience"] = max(
-                chosen["num_epochs"] // 5, 10, config.optimization.validate_every
-            )
+            # The step size falls twice before it.
+            twice = 2 * value_of("plateau_patience") * validate_every
+            chosen["patience"] = max(chosen["num_epochs"] // 5, 10, twice)
         wait = f"; ends after {value_of('patience')} without a lower validation criterion"
         notes.append(
             f"batch_size={value_of('batch_size')}, num_epochs={chosen['num_epochs']}: {num_steps} "
@@ -410,7 +415,7 @@ def choose_batch_size(num_train: int, num_devices: int) -> int:
     return max(least, wanted // num_devices * num_devices)
 
 
-def _stored(run_dir: str | os.PathLike | None, chosen: dict[str, Any]) -> dict[str, Any]:
+def _stored(run_dir: str | os.PathLike | None, chosen: Collection[str]) -> dict[str, Any]:
     """Return what was chosen when the run in a folder began, which holds for all of it."""
     if run_dir is None or not (user_path(run_dir) / "config.json").is_file():
         return {}

@@ -386,7 +386,7 @@ def own_images(path: str) -> Path | None:
 
     A name in experiments/ is one, whatever lies in the current folder.
     """
-    place = Path(path).expanduser().resolve()
+    place = user_path(path).resolve()
     if path in experiment_names() or not (place.suffix in (".npy", ".npz") or place.is_dir()):
         return None
     return place

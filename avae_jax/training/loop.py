@@ -2,9 +2,11 @@
 
 import dataclasses
 import errno
+import logging
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,6 +120,9 @@ def train(
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
+            # Orbax reports what it left unfinished long after it raised the failure.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+            sys.unraisablehook = lambda _: None
             raise TrainingError(
                 f"run_dir={run_dir} cannot grow ({error.strerror}): make room and train again, "
                 "which goes on from its last whole checkpoint"

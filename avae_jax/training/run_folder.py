@@ -71,19 +71,23 @@ def check_run_dir(config: Config, run_dir: Path) -> None:
 def hold_run_dir(run_dir: Path) -> Iterator[None]:
     """Keep a run folder, made where it is missing, for this process while the block runs.
 
-    A folder that nothing is put into is gone afterwards.
+    A folder that was made for it and that nothing is put into is gone afterwards.
 
     Raises:
       ValueError: another process trains in it.
     """
+    was_there = run_dir.is_dir()
     run_dir.mkdir(parents=True, exist_ok=True)
     with locked(run_dir / LOCK_FILE, name="run_dir"):
         try:
             yield
         finally:
-            if [path.name for path in run_dir.iterdir()] == [LOCK_FILE]:
-                (run_dir / LOCK_FILE).unlink()
-                run_dir.rmdir()
+            # Whatever keeps it from being tidied up must not hide why the block ended.
+            with contextlib.suppress(OSError):
+                if [path.name for path in run_dir.iterdir()] == [LOCK_FILE]:
+                    (run_dir / LOCK_FILE).unlink()
+                    if not was_there:
+                        run_dir.rmdir()
 
 
 def describe_data(setup: Setup) -> dict[str, Any]:
