@@ -181,11 +181,15 @@ class LearnedGaussian:
     @property
     def scale(self) -> jax.Array:
         """Return the standard deviation, `[]`, in units of x."""
-        return jnp.exp(soft_bound(self.log_scale, *LOG_SCALE_RANGE))
+        return jnp.exp(self._log_scale())
+
+    def _log_scale(self) -> jax.Array:
+        (log_scale,) = promoted(log_scale=self.log_scale)
+        return soft_bound(log_scale, *LOG_SCALE_RANGE)
 
     def nll(self, x: jax.Array, outputs: jax.Array) -> jax.Array:
         """Return `-log N(x; outputs, scale^2 I)`, `[batch]`, nats."""
-        log_scale = soft_bound(self.log_scale, *LOG_SCALE_RANGE)
+        log_scale = self._log_scale()
         return _gaussian_nll(x, outputs, jnp.exp(log_scale), log_scale)
 
     def reconstruction(self, x: jax.Array, outputs: jax.Array) -> jax.Array:

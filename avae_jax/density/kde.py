@@ -47,7 +47,7 @@ def kde_log_density(
         row makes this the leave-one-out density. The rest is renormalized. None: nothing is left
         out.
       log_weights: `[num_centers]` logs of the weights, which need not sum to one; -inf masks a
-        center. None: equal weights.
+        center, inf has no density (NaN). None: equal weights.
       axis_name: mapped axis of `jax.shard_map` or `jax.pmap` over which the centers are sharded;
         the density is that of the centers of all its devices, and `exclude` counts their rows.
         None: `centers` is whole.

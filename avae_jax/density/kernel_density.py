@@ -216,7 +216,11 @@ class KDE:
         elif self.covariance is not None:
             root = jnp.linalg.cholesky(self.covariance)
             noise = jnp.matmul(noise, root.T, precision=_HIGHEST)
-        return self.centers[own] + self.bandwidth * noise
+        # On an explicit mesh the rows that are split must be gathered.
+        centers = with_auto_axes(
+            lambda centers, own: centers[own], (self.centers, own), PartitionSpec(None, None)
+        )
+        return centers + self.bandwidth * noise
 
     def save(self, path) -> None:
         """Write the arrays to a file of NumPy's `.npz` format, whole or not at all.
@@ -317,10 +321,14 @@ def _cross_validated(centers, covariance, log_weights) -> float:
     shares = np.asarray(_shares(log_weights, len(points), centers.dtype), np.float64)
     points, shares = points[shares > 0], shares[shares > 0]
     _, copies = np.unique(points, axis=0, return_counts=True)
-    if not np.isfinite(points).all() or np.all(copies > 1):
+    if not np.isfinite(points).all():
         raise ValueError(
-            f"centers must be finite and not all copies of one another for bandwidth='cv', got "
-            f"{len(points)} that are: give bandwidth= a number"
+            "centers must be finite for bandwidth='cv', got some that are not: leave them out"
+        )
+    if len(points) < 2 or np.all(copies > 1):
+        raise ValueError(
+            f"centers must be two at least, and not all copies of others, for bandwidth='cv', got "
+            f"{len(points)} that are not: give bandwidth= a number"
         )
     # In units of the kernel's shape and of the width of the data, which is where the search begins.
     points = points - points.mean(axis=0)

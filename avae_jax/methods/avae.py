@@ -327,8 +327,6 @@ class AVAE(method.Method):
 
     @functools.cached_property
     def _null_kl(self) -> float:
-        if self._max_cdf is None:
-            return self.bandwidth.null_kl
         return null_kl(
             self.latent_dim,
             self.options.num_centers,

@@ -211,7 +211,7 @@ def test_what_is_no_saved_density(tmp_path):
         (
             {"centers": np.ones((4, 2)), "bandwidth": "cv"},
             ValueError,
-            "centers must be finite and not all copies of one another for bandwidth='cv', got 4",
+            "centers must be two at least, and not all copies of others, for bandwidth='cv', got",
         ),
     ],
 )
@@ -233,3 +233,5 @@ def test_centers_of_an_explicit_mesh_are_taken():
     spread = av.KDE(jax.device_put(points, rows))
     log_density = spread.log_density(jax.device_put(points[:8], rows))
     np.testing.assert_allclose(log_density, av.KDE(points).log_density(points[:8]), rtol=1e-5)
+    key = jax.random.key(0)
+    np.testing.assert_allclose(spread.sample(key, 5), av.KDE(points).sample(key, 5), rtol=1e-5)

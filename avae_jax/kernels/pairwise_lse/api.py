@@ -36,7 +36,7 @@ def pairwise_lse(
 
     Args:
       x: [n, d] floating queries; or [..., d], one or with any leading axes, which take the place of
-        n in all that follows.
+        n in all that follows (on a mesh with explicit axes only the first may be split).
       y: [m, d] floating centers, m >= 1, in the unit of x.
       bandwidth: scalar h > 0 in the unit of x, a number or traced; or [k], several at once, which
         share one product of x and y. A traced one is not checked.
@@ -68,8 +68,10 @@ def pairwise_lse(
       TypeError: an array, or the bandwidth, is not of a floating (exclude: integer) type.
       ValueError: a shape does not fit, m = 0, a concrete bandwidth or index is out of range, or
         `axis_name` names no mapped axis.
-      NotImplementedError: a second derivative is asked for of another implementation than
-        "dense", or an implementation that cannot run here.
+      NotImplementedError: forward mode or a second derivative is asked for of another
+        implementation than "dense", or an implementation that cannot run here. (Where `jax.jvp` is
+        taken of a jitted function, or the result of `jax.linearize` is called, the error is JAX's
+        own TypeError about a `custom_vjp` function; "dense" is the answer to it as well.)
 
     Numerics:
       Both sides are centered at the mean of the unmasked centers first, so a common offset costs

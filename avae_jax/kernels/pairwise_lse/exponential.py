@@ -69,7 +69,6 @@ def cpu_exp(z: jax.Array) -> jax.Array:
     return jnp.exp(z)
 
 
-@functools.cache
 def fuses_sums(dtype) -> bool:
     """Return whether XLA makes one loop of a matrix product, its exponentials and their sums.
 
@@ -77,8 +76,12 @@ def fuses_sums(dtype) -> bool:
     its own; but not where flags or the processor keep it from that. So the compiler is asked, once,
     which takes a tenth of a second.
     """
-    if jax.default_backend() != "cpu":
-        return False
+    # On a machine whose default is another device a CPU is not asked.
+    return jax.default_backend() == "cpu" and _cpu_fuses_sums(dtype)
+
+
+@functools.cache
+def _cpu_fuses_sums(dtype) -> bool:
     x, y = (jax.ShapeDtypeStruct((rows, 16), dtype) for rows in (64, 4096))
 
     def sums(x, y):

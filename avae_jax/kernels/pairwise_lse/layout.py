@@ -218,11 +218,14 @@ def by_scale(layout: Layout, run: Callable, x, y, bandwidths, log_weights, shift
         distances = jnp.sum(jnp.square(y - shift[None, :]), axis=1)
         if log_weights is not None:
             distances = jnp.where(log_weights == -jnp.inf, 0.0, distances)
-        radius = jnp.max(distances)
+        # What is not finite spoils its own rows, and tells nothing of the others.
+        radius = jnp.max(distances, where=jnp.isfinite(distances), initial=0.0)
         own = jnp.sum(jnp.square(x - shift[None, :]), axis=1)
-        scale = radius + jnp.minimum(jnp.max(own, initial=0.0), 4.0 * radius)
+        farthest = jnp.max(own, where=jnp.isfinite(own), initial=0.0)
+        scale = radius + jnp.minimum(farthest, 4.0 * radius)
         error = logit_error(layout.precision, x.dtype) * scale
-        return error > 2.0 * jnp.square(jnp.min(bandwidths))
+        narrowest = jnp.min(bandwidths, where=bandwidths > 0.0, initial=jnp.inf)
+        return error > 2.0 * jnp.square(narrowest)
 
     args = x, y, bandwidths, log_weights, shift
     is_true = _agreed(layout, is_narrow(*_all_varying(*args)), *args)
