@@ -239,6 +239,8 @@ class Checkpoints:
         return None if restored is None else (restored[0][MODEL], restored[1])
 
     def _restore(self, target: dict[str, Any], which: str, say):
+        # What is being written is a step already.
+        self._manager.wait_until_finished()
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
             return None
