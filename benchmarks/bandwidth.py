@@ -106,7 +106,7 @@ def main() -> int:
     print(f"{device.device_kind}, jax {jax.__version__}")
     cold = timed(*TIMED_CELL)
     print(
-        f"first call, l={TIMED_CELL[0]} m={TIMED_CELL[1]}: {cold['seconds']:.2f} s, compiled anew"
+        f"first call, l={TIMED_CELL[0]} m={TIMED_CELL[1]}: {cold['seconds']:.2f} s, compiled again"
     )
     rows = run_table(options.num_trials)
     worst = max(abs(row["difference"]) for row in rows)

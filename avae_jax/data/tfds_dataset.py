@@ -33,7 +33,7 @@ class TfdsDataset:
       name: tfds name.
       image_shape: `(height, width, channels)` after conversion.
       convert: maps stored uint8 images `[b, ...]` to uint8 `[b, *image_shape]`.
-      convert_version: raise it when `convert` changes, so that cached images are made anew.
+      convert_version: raise it when `convert` changes, so that cached images are made again.
       label: feature with the class, or None.
       num_classes: number of classes, or None.
       validation_size: default size of the validation split; None keeps an official one.

@@ -1,4 +1,16 @@
-"""Gaussian kernel densities of codes: log density, bandwidth, tail, and what they do to codes."""
+"""Gaussian kernel densities of codes: log density, bandwidth, tail, and what they do to codes.
+
+Each file knows the ones below it only::
+
+    kernel_density   KDE, the density as an object
+    bandwidth        the bandwidth for codes of N(0, I) ...
+    prior_bandwidth  ... and of any other prior
+    null_kl          the KL that perfect codes show
+    code_scale       the scale at which the loss's forces balance
+    tail             the floor under the density
+    normal_draws     draws of N(0, I), on all devices
+    kde              the log density, by `kernels.pairwise_lse`
+"""
 
 from avae_jax.density.bandwidth import Bandwidth, find_bandwidth
 from avae_jax.density.code_scale import CodeScale, expected_code_scale

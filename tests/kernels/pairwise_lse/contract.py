@@ -109,7 +109,7 @@ def call_gradients(problem, cotangent, *, implementation=None, precision="highes
 def _jitted_gradients(
     x, y, bandwidth, log_weights, exclude, cotangent, implementation, precision, entry
 ):
-    del entry  # Only told apart: where a test replaces it, this is traced anew.
+    del entry  # Only told apart: where a test replaces it, this is traced again.
 
     def loss(x, y, bandwidth, log_weights):
         lse = pairwise_lse(
