@@ -3,8 +3,8 @@
 Each file knows the ones below it only::
 
     kernel_density   KDE, the density as an object
-    bandwidth        the bandwidth for codes of N(0, I) ...
-    prior_bandwidth  ... and of any other prior
+    prior_bandwidth  the bandwidth for codes of any prior ...
+    bandwidth        ... and of N(0, I)
     null_kl          the KL that perfect codes show
     code_scale       the scale at which the loss's forces balance
     tail             the floor under the density
