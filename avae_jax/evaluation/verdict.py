@@ -39,8 +39,8 @@ SHELL_SPREAD, SPREAD_NOTICE = 0.5, 0.05
 KURTOSIS_NOTICE, LIGHT_KURTOSIS, CLUSTER_KURTOSIS = 0.1, 2.7, 2.6
 
 # Standard deviations of a valley between two peaks, and where other axes are as the prior's; how
-# much farther than in the prior the next code is midway between two; `E[(x^2 - 1) y]` of two axes.
-VALLEY, LONE_VALLEY, MIDWAY, BEND = 4.0, 1.5, 1.05, 0.3
+# much farther than in the prior the next code is midway between two, to be named and to be a fault; `E[(x^2 - 1) y]` of two axes.
+VALLEY, LONE_VALLEY, MIDWAY, MIDWAY_FAULT, BEND = 4.0, 1.5, 1.05, 1.25, 0.3
 
 # Standard deviations from which on the largest of many third moments counts, and a number that has
 # no name for what is wrong.
@@ -429,7 +429,8 @@ def _clusters(shape: Mapping[str, Any], z: Mapping[str, float]) -> list[Finding]
             "would be in the prior"
         )
         unit = "times the prior"
-        return [Finding("clusters", "fault", text, ratio, unit, z["midway_log_ratio"])]
+        level = _graver(ratio, MIDWAY_FAULT)
+        return [Finding("clusters", level, text, ratio, unit, z["midway_log_ratio"])]
     for name, valley in (("least_axis_kurtosis", "valley"), ("least_own_kurtosis", "own_valley")):
         kurtosis = shape.get(name, 3.0)
         least = LONE_VALLEY if shape["other_axis_kurtosis"] > CLUSTER_KURTOSIS else VALLEY

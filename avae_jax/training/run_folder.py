@@ -76,7 +76,7 @@ def hold_run_dir(run_dir: Path) -> Iterator[None]:
     Raises:
       ValueError: another process trains in it.
     """
-    was_there = run_dir.is_dir()
+    made = [place for place in (run_dir, *run_dir.parents) if not place.exists()]
     run_dir.mkdir(parents=True, exist_ok=True)
     with locked(run_dir / LOCK_FILE, name="run_dir"):
         try:
@@ -86,8 +86,8 @@ def hold_run_dir(run_dir: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 if [path.name for path in run_dir.iterdir()] == [LOCK_FILE]:
                     (run_dir / LOCK_FILE).unlink()
-                    if not was_there:
-                        run_dir.rmdir()
+                    for place in made:
+                        place.rmdir()
 
 
 def describe_data(setup: Setup) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def test_a_collapsed_model_is_called_collapsed(good):
 @pytest.mark.parametrize("factor", [0.5, 1.6])
 def test_a_wrongly_scaled_model_is_called_wrongly_scaled(good, factor):
     findings = findings_of(with_codes(good, lambda z: z * factor, lambda z: z / factor))
-    assert faults(findings) == {"scale"}, findings
+    assert findings[0].name == "scale"
+    # The center, between the clusters of the digits, is thin: found or not, it is no scale.
+    assert faults(findings) - {"holes"} == {"scale"}, findings
     assert "wrongly scaled" in headline(findings)
 
 
