@@ -39,7 +39,8 @@ SHELL_SPREAD, SPREAD_NOTICE = 0.5, 0.05
 KURTOSIS_NOTICE, LIGHT_KURTOSIS, CLUSTER_KURTOSIS = 0.1, 2.7, 2.6
 
 # Standard deviations of a valley between two peaks, and where other axes are as the prior's; how
-# much farther than in the prior the next code is midway between two, to be named and to be a fault; `E[(x^2 - 1) y]` of two axes.
+# much farther than in the prior the next code is midway between two, to be named and to be a fault;
+# `E[(x^2 - 1) y]` of two axes.
 VALLEY, LONE_VALLEY, MIDWAY, MIDWAY_FAULT, BEND = 4.0, 1.5, 1.05, 1.25, 0.3
 
 # Standard deviations from which on the largest of many third moments counts, and a number that has

@@ -421,7 +421,7 @@ def test_bad_input_is_refused_before_the_work(digits_run, changes, message, tmp_
 
 def test_a_file_in_the_place_of_the_output_is_refused(digits_run, tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(ValueError, match="is a file, not a folder"):
+    with pytest.raises(ValueError, match="out is a file"):
         evaluate_run(digits_run, output=tmp_path / "out" / "deeper")
     assert (tmp_path / "out").read_text() == "mine"
 
