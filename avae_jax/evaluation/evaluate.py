@@ -150,16 +150,11 @@ def evaluate_run(
     reconstruction = {"n": len(material.x), **_reconstruction(material)}
     fit = judge_fit(reconstruction, metrics_of(run), step=run.step)
     useless = [USELESS] if any(finding.level == "fault" for finding in fit) else []
-    findings = sorted(
-        [*fit, *judge(latent)], key=lambda finding: get_args(Level).index(finding.level)
-    )
-    said = " ".join([*useless, headline(findings)])
+    findings = _gravest_first([*fit, *judge(latent)])
+    verdict: dict[str, Any] = {"headline": " ".join([*useless, headline(findings)])}
     summary: dict[str, Any] = {
         "about": about,
-        "verdict": {
-            "headline": said,
-            "findings": [finding._asdict() for finding in findings],
-        },
+        "verdict": verdict,
         "training": describe_training(run),
         "reconstruction": reconstruction,
         "latent": latent,
@@ -181,13 +176,13 @@ def evaluate_run(
         samples, curves = _split_samples(kept)
         advice = advise_samples(summary["samples"])
         if advice:
-            summary["samples"]["advice"] = advice
-            findings = [*findings, Finding("samples", "notice", advice)]
+            findings = _gravest_first([*findings, Finding("samples", "notice", advice)])
         summary["disentanglement"], directions = part(
             "disentanglement", lambda: describe_disentanglement(material, say, factors=factors)
         )
         say("figures")
         drawn = pictures.draw(material, arrays, samples, curves, directions)
+    verdict["findings"] = [finding._asdict() for finding in findings]
     summary["about"]["seconds"] = round(time.monotonic() - start, 1)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / SUMMARY_FILE, strict_json(summary))
@@ -197,6 +192,10 @@ def evaluate_run(
         if not keep_parts:
             forget_parts(folder)
     return summary
+
+
+def _gravest_first(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: get_args(Level).index(finding.level))
 
 
 def _latent(material: Material, say, *, quick: bool) -> Part:
@@ -272,10 +271,12 @@ _SECTIONS = {
         "Latent space",
         "In units of the prior, where its mean is 0 and its covariance I, but for the density and "
         "the active units. kde kl: held out, nats; tail share: codes beyond the reach of the "
-        "centers; knn kl detects rather than measures in many dimensions; fill: codes in the "
-        "emptiest cell of any plane over those expected; far prior share and Henze-Zirkler mean "
-        "little where their flag is 0; relevant directions carry 99% of the decoder's response; "
-        "unevenness: spread of the log standard deviations.",
+        "centers; knn kl detects rather than measures in many dimensions; far prior share and "
+        "Henze-Zirkler mean little where their flag is 0; relevant directions carry 99% of the "
+        "decoder's response; zscore: standard deviations beyond the null, from 5 on no chance. "
+        "disc, slab, ball share: what the emptiest disc of a plane, slab across a direction and "
+        "ball at the center lack, as a share of the prior; evidence: nats for that gap against "
+        "chance; smallest share: the smallest hole that so many codes could have shown.",
     ),
     "likelihood": (
         "Likelihood and ELBO surgery",
@@ -315,6 +316,7 @@ def _page(summary: Mapping[str, Any], findings: list[Finding], drawn) -> str:
         about=f"{about['method']} on {about['dataset']}, {about['latent_dim']} latent dimensions, "
         f"step {about['checkpoint_step']:,}; {about['num_images']:,} {about['split']} images, "
         f"{about['num_samples']:,} samples, seed {about['seed']}, protocol {about['protocol']}",
+        headline=summary["verdict"]["headline"],
         findings=findings,
         cards=_cards(summary),
         pictures=drawn,
