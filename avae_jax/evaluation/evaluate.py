@@ -1,5 +1,6 @@
 """The evaluation of a run: numbers with their nulls, a verdict in words, one page to read."""
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -99,7 +100,7 @@ def evaluate_run(
       defined are NaN here and null in the file.
 
     Raises:
-      ValueError: no run folder, images that were trained on, a file of features that does not fit.
+      ValueError: no run folder, images that were trained on, features that do not fit.
     """
     start = time.monotonic()
     check_count("num_images", num_images, minimum=20)
@@ -116,12 +117,17 @@ def evaluate_run(
     check_folder(folder, name="output")
     # Files are read before the work that needs them at its end.
     spaces = _file_spaces(inception_weights, classifier)
+    if quick and features:
+        raise ValueError(
+            f"features must be left out with quick=True, got {', '.join(features)}: samples are "
+            "compared by the whole evaluation, quick=False"
+        )
     for name, extract in (features or {}).items():
         about = {"features": f"{name}, the caller's"}
         spaces.append(FeatureSpace(f"FD-{name}", extract, about, has_directions=True))
     say(f"encoding {run.path}")
     material = gather(run, dataset, protocol=protocol, num_images=num_images, seed=seed)
-    _check_fit(spaces, material)
+    kinds = _check_fit(spaces, material)
 
     about = describe(material)
     if not quick:
@@ -137,6 +143,8 @@ def evaluate_run(
             "iwae_samples": iwae_samples,
             "factors": factors,
             "spaces": [[space.name, dict(space.about)] for space in spaces],
+            # A caller's net is known by what it makes of two images.
+            "kinds": kinds,
         },
         say,
     )
@@ -239,16 +247,28 @@ def _file_spaces(inception_weights, classifier) -> list[FeatureSpace]:
     return spaces
 
 
-def _check_fit(spaces: list[FeatureSpace], material: Material) -> None:
-    """Refuse files that do not fit the data before minutes of work."""
+def _check_fit(spaces: list[FeatureSpace], material: Material) -> list[str]:
+    """Refuse features that do not fit the data before minutes of work.
+
+    Returns:
+      A hash of what each space makes of two images.
+    """
     if spaces and not (material.is_images and material.value_range):
         what = "have no bounds" if material.is_images else "are no images"
         raise ValueError(
             f"the data of {material.run.path} {what}: leave classifier, inception_weights and "
             "features out"
         )
+    hashes = []
     for space in spaces:
-        space.extract(material.to_unit(material.x[:2]))
+        found = np.asarray(space.extract(material.to_unit(material.x[:2])))
+        if found.ndim != 2 or len(found) != 2:
+            raise ValueError(
+                f"features must give [n, num_features] for n images, {space.name} gives "
+                f"{list(found.shape)} for 2: flatten what it returns to a row an image"
+            )
+        hashes.append(hashlib.sha256(found.tobytes()).hexdigest()[:16])
+    return hashes
 
 
 def _reconstruction(material: Material) -> dict[str, float]:

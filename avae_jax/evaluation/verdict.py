@@ -65,7 +65,8 @@ class Finding(NamedTuple):
     Attributes:
       name: what it is about: "location", "scale", "anisotropy", "correlation", "collapse" (of the
         codes), "unused" (directions that carry nothing), "heavy tails", "outliers", "light tails",
-        "shell", "clusters", "holes" or "shape".
+        "shell", "clusters", "holes" or "shape"; of a run also "reconstruction", "overfitting" and
+        "samples".
       level: "fault" when samples of the prior suffer from it, "notice" when it can be measured, and
         "good".
       text: the sentence.

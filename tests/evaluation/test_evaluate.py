@@ -433,6 +433,11 @@ def test_another_configuration_is_another_group(evaluated):
         ({"seed": -1}, "seed must be .* at least 0, got -1"),
         ({"classifier": "nowhere.npz"}, "nowhere.npz does not exist"),
         ({"inception_weights": "nowhere.npz"}, "nowhere.npz"),
+        (
+            {"quick": True, "features": {"mine": np.asarray}},
+            "features must be left out with quick=True, got mine: ",
+        ),
+        ({"features": {"mine": np.asarray}}, r"FD-mine gives \[2, 8, 8, 1\] for 2: flatten"),
     ],
 )
 def test_bad_input_is_refused_before_the_work(digits_run, changes, message, tmp_path):
