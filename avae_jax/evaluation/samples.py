@@ -132,7 +132,8 @@ def describe_samples(
         say(f"samples in {space.name}")
         reference = space.extract(real)
         section: dict[str, Any] = {"n": most, **space.about}
-        likelihood = _feature_likelihood(space.extract(train), reference, material.seed)
+        some = space.extract(thinned(train, _FLD_TRAIN))
+        likelihood = _feature_likelihood(some, reference, material.seed)
         for name, images in groups.items():
             features = space.extract(images)
             curve = metrics.prd_curve(
@@ -180,7 +181,6 @@ def advise_samples(numbers: Mapping[str, Any]) -> str:
 
 def _feature_likelihood(train, test, seed: int) -> Callable[[np.ndarray], dict[str, float]]:
     """Return the judge of samples by their likelihood; of training images it would say copies."""
-    train = thinned(train, _FLD_TRAIN)
 
     def judge(features):
         features = thinned(features, _FLD_SAMPLES)

@@ -83,6 +83,8 @@ def test_the_quick_part_is_a_part_of_the_whole(evaluated, digits_run, tmp_path):
     assert set(quick) == QUICK
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     check_subset(quick, evaluated[0])
+    # What the verdict does not read is left to the whole.
+    assert "prior_coverage" not in quick["latent"]["holes"]
 
 
 def test_an_image_is_encoded_once(vae_run, tmp_path, monkeypatch):
