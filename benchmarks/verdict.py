@@ -465,7 +465,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[2, 8, 16, 64])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--laws", nargs="+", default=list(LAWS), choices=list(LAWS), metavar="LAW")
-    parser.add_argument("--again", action="store_true", help="make all verdicts anew")
+    parser.add_argument("--again", action="store_true", help="make all verdicts again")
     wanted = parser.parse_args()
     path = RESULTS / "verdict.json"
     verdicts = []

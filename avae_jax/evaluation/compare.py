@@ -119,7 +119,7 @@ HEADLINES = (
     "latent/density/kde_kl_log10",
     "latent/density/kde_kl_log10_null",
     "latent/moments/moment_kl",
-    "latent/scale/live_std_ratio",
+    "latent/scale/width",
     "latent/collapse/num_collapsed",
     "latent/collapse/num_collapsed_means",
     "latent/holes/prior_coverage",
@@ -181,6 +181,7 @@ def comparison_page(summaries: Sequence[Mapping[str, Any]], folders: Sequence[Pa
     verdicts = [
         (
             str(summary["about"]["folder"]),
+            summary["verdict"]["headline"],
             [Finding(**finding) for finding in summary["verdict"]["findings"]],
         )
         for summary in summaries

@@ -1,5 +1,6 @@
 """The evaluation of a run: numbers with their nulls, a verdict in words, one page to read."""
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -99,7 +100,7 @@ def evaluate_run(
       defined are NaN here and null in the file.
 
     Raises:
-      ValueError: no run folder, images that were trained on, a file of features that does not fit.
+      ValueError: no run folder, images that were trained on, features that do not fit.
     """
     start = time.monotonic()
     check_count("num_images", num_images, minimum=20)
@@ -116,12 +117,17 @@ def evaluate_run(
     check_folder(folder, name="output")
     # Files are read before the work that needs them at its end.
     spaces = _file_spaces(inception_weights, classifier)
+    if quick and features:
+        raise ValueError(
+            f"features must be left out with quick=True, got {', '.join(features)}: samples are "
+            "compared by the whole evaluation, quick=False"
+        )
     for name, extract in (features or {}).items():
         about = {"features": f"{name}, the caller's"}
         spaces.append(FeatureSpace(f"FD-{name}", extract, about, has_directions=True))
     say(f"encoding {run.path}")
     material = gather(run, dataset, protocol=protocol, num_images=num_images, seed=seed)
-    _check_fit(spaces, material)
+    kinds = _check_fit(spaces, material)
 
     about = describe(material)
     if not quick:
@@ -137,6 +143,8 @@ def evaluate_run(
             "iwae_samples": iwae_samples,
             "factors": factors,
             "spaces": [[space.name, dict(space.about)] for space in spaces],
+            # A caller's net is known by what it makes of two images.
+            "kinds": kinds,
         },
         say,
     )
@@ -150,16 +158,11 @@ def evaluate_run(
     reconstruction = {"n": len(material.x), **_reconstruction(material)}
     fit = judge_fit(reconstruction, metrics_of(run), step=run.step)
     useless = [USELESS] if any(finding.level == "fault" for finding in fit) else []
-    findings = sorted(
-        [*fit, *judge(latent)], key=lambda finding: get_args(Level).index(finding.level)
-    )
-    said = " ".join([*useless, headline(findings)])
+    findings = _gravest_first([*fit, *judge(latent)])
+    verdict: dict[str, Any] = {"headline": " ".join([*useless, headline(findings)])}
     summary: dict[str, Any] = {
         "about": about,
-        "verdict": {
-            "headline": said,
-            "findings": [finding._asdict() for finding in findings],
-        },
+        "verdict": verdict,
         "training": describe_training(run),
         "reconstruction": reconstruction,
         "latent": latent,
@@ -181,13 +184,13 @@ def evaluate_run(
         samples, curves = _split_samples(kept)
         advice = advise_samples(summary["samples"])
         if advice:
-            summary["samples"]["advice"] = advice
-            findings = [*findings, Finding("samples", "notice", advice)]
+            findings = _gravest_first([*findings, Finding("samples", "notice", advice)])
         summary["disentanglement"], directions = part(
             "disentanglement", lambda: describe_disentanglement(material, say, factors=factors)
         )
         say("figures")
         drawn = pictures.draw(material, arrays, samples, curves, directions)
+    verdict["findings"] = [finding._asdict() for finding in findings]
     summary["about"]["seconds"] = round(time.monotonic() - start, 1)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / SUMMARY_FILE, strict_json(summary))
@@ -197,6 +200,10 @@ def evaluate_run(
         if not keep_parts:
             forget_parts(folder)
     return summary
+
+
+def _gravest_first(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: get_args(Level).index(finding.level))
 
 
 def _latent(material: Material, say, *, quick: bool) -> Part:
@@ -240,16 +247,28 @@ def _file_spaces(inception_weights, classifier) -> list[FeatureSpace]:
     return spaces
 
 
-def _check_fit(spaces: list[FeatureSpace], material: Material) -> None:
-    """Refuse files that do not fit the data before minutes of work."""
+def _check_fit(spaces: list[FeatureSpace], material: Material) -> list[str]:
+    """Refuse features that do not fit the data before minutes of work.
+
+    Returns:
+      A hash of what each space makes of two images.
+    """
     if spaces and not (material.is_images and material.value_range):
         what = "have no bounds" if material.is_images else "are no images"
         raise ValueError(
             f"the data of {material.run.path} {what}: leave classifier, inception_weights and "
             "features out"
         )
+    hashes = []
     for space in spaces:
-        space.extract(material.to_unit(material.x[:2]))
+        found = np.asarray(space.extract(material.to_unit(material.x[:2])))
+        if found.ndim != 2 or len(found) != 2:
+            raise ValueError(
+                f"features must give [n, num_features] for n images, {space.name} gives "
+                f"{list(found.shape)} for 2: flatten what it returns to a row an image"
+            )
+        hashes.append(hashlib.sha256(found.tobytes()).hexdigest()[:16])
+    return hashes
 
 
 def _reconstruction(material: Material) -> dict[str, float]:
@@ -272,10 +291,12 @@ _SECTIONS = {
         "Latent space",
         "In units of the prior, where its mean is 0 and its covariance I, but for the density and "
         "the active units. kde kl: held out, nats; tail share: codes beyond the reach of the "
-        "centers; knn kl detects rather than measures in many dimensions; fill: codes in the "
-        "emptiest cell of any plane over those expected; far prior share and Henze-Zirkler mean "
-        "little where their flag is 0; relevant directions carry 99% of the decoder's response; "
-        "unevenness: spread of the log standard deviations.",
+        "centers; knn kl detects rather than measures in many dimensions; far prior share and "
+        "Henze-Zirkler mean little where their flag is 0; relevant directions carry 99% of the "
+        "decoder's response; zscore: standard deviations beyond the null, from 5 on no chance. "
+        "disc, slab, ball share: what the emptiest disc of a plane, slab across a direction and "
+        "ball at the center lack, as a share of the prior; evidence: nats for that gap against "
+        "chance; smallest share: the smallest hole that so many codes could have shown.",
     ),
     "likelihood": (
         "Likelihood and ELBO surgery",
@@ -315,6 +336,7 @@ def _page(summary: Mapping[str, Any], findings: list[Finding], drawn) -> str:
         about=f"{about['method']} on {about['dataset']}, {about['latent_dim']} latent dimensions, "
         f"step {about['checkpoint_step']:,}; {about['num_images']:,} {about['split']} images, "
         f"{about['num_samples']:,} samples, seed {about['seed']}, protocol {about['protocol']}",
+        headline=summary["verdict"]["headline"],
         findings=findings,
         cards=_cards(summary),
         pictures=drawn,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from avae_jax import text
-from avae_jax.evaluation.verdict import Finding, headline
+from avae_jax.evaluation.verdict import Finding
 
 
 class Picture(NamedTuple):
@@ -93,6 +93,7 @@ def make_page(
     *,
     title: str,
     about: str,
+    headline: str,
     findings: Sequence[Finding],
     cards: Sequence[tuple[str, str, str]],
     pictures: Mapping[str, Sequence[Picture]],
@@ -103,7 +104,8 @@ def make_page(
     Args:
       title: the page's title.
       about: one line on what was evaluated.
-      findings: the verdict, the gravest finding first.
+      headline: the verdict in a sentence or two.
+      findings: what it is made of, the gravest first.
       cards: (label, value, what to compare it with) of the few numbers that matter most.
       pictures: heading -> figures under it.
       sections: the tables of all numbers.
@@ -112,7 +114,7 @@ def make_page(
     parts = [
         *_head(title, about),
         f'<section class="verdict {level}" aria-label="Verdict">',
-        f"<p>{html.escape(headline(list(findings)))}</p>{_listed(findings)}</section>",
+        f"<p>{html.escape(headline)}</p>{_listed(findings)}</section>",
     ]
     if cards:
         parts.append('<ul class="cards">')
@@ -148,7 +150,7 @@ def make_comparison(
     pictures: Mapping[str, Sequence[Picture]],
     columns: Sequence[str],
     rows: Sequence[tuple[str, Sequence[str]]],
-    verdicts: Sequence[tuple[str, Sequence[Finding]]],
+    verdicts: Sequence[tuple[str, str, Sequence[Finding]]],
 ) -> str:
     """Return a page with several runs side by side.
 
@@ -158,12 +160,12 @@ def make_comparison(
       pictures: heading -> the same figure of each run.
       columns: names of the columns after the first.
       rows: (quantity, one cell a column); a row without cells is a heading.
-      verdicts: (run, its findings).
+      verdicts: (run, its headline, its findings).
     """
     parts = _head(title, about)
-    for name, findings in verdicts:
+    for name, headline, findings in verdicts:
         level = findings[0].level if findings else "good"
-        said = html.escape(headline(list(findings)))
+        said = html.escape(headline)
         parts.append(f"<h3>{html.escape(name)}</h3>")
         parts.append(f'<section class="verdict {level}"><p>{said}</p>{_listed(findings)}</section>')
     for heading, group in pictures.items():

@@ -135,8 +135,13 @@ def describe_codes(
         plane = found.plane
     numbers["scale"] |= {"claimed": prior.std(), "is_gaussian": units.is_gaussian}
     numbers["holes"] = {"n": n, **numbers.get("holes", {})}
-    # Codes with fewer directions than a prior that is no Gaussian are unlike its draws by that.
-    if live.any() and (units.is_gaussian or live.all()):
+    if units.is_gaussian:
+        # The verdict does not read it.
+        is_comparable = live.any() and not quick
+    else:
+        # Codes with fewer directions than the prior are unlike its draws by that.
+        is_comparable = live.all()
+    if is_comparable:
         numbers["holes"] |= _uncovered(white, units)
     numbers.setdefault("shape", {})
     if not units.is_gaussian:

@@ -1,7 +1,7 @@
 """What an evaluation has found so far, kept until it is whole: one that is stopped goes on."""
 
+import contextlib
 import json
-import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +14,8 @@ from avae_jax.files import written_whole
 Part = tuple[Any, Mapping[str, np.ndarray]]
 """Numbers, as JSON values, and the arrays that figures need beside them."""
 
-_FOLDER = "unfinished"
+# A name that no folder of a user has.
+_FOLDER = ".unfinished_evaluation"
 
 
 class Parts:
@@ -68,8 +69,13 @@ class Parts:
 
 
 def forget_parts(folder: Path) -> None:
-    """Delete the parts of an evaluation that is whole."""
-    shutil.rmtree(folder / _FOLDER, ignore_errors=True)
+    """Delete the parts of an evaluation that is whole, and nothing else."""
+    place = folder / _FOLDER
+    for file in place.glob("*.npz"):
+        file.unlink(missing_ok=True)
+    # What else lies there stays, and its folder.
+    with contextlib.suppress(OSError):
+        place.rmdir()
 
 
 def _plain(value: Any) -> Any:

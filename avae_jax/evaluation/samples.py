@@ -132,7 +132,8 @@ def describe_samples(
         say(f"samples in {space.name}")
         reference = space.extract(real)
         section: dict[str, Any] = {"n": most, **space.about}
-        likelihood = _feature_likelihood(space.extract(train), reference, material.seed)
+        some = space.extract(thinned(train, _FLD_TRAIN))
+        likelihood = _feature_likelihood(some, reference, material.seed)
         for name, images in groups.items():
             features = space.extract(images)
             curve = metrics.prd_curve(
@@ -180,7 +181,6 @@ def advise_samples(numbers: Mapping[str, Any]) -> str:
 
 def _feature_likelihood(train, test, seed: int) -> Callable[[np.ndarray], dict[str, float]]:
     """Return the judge of samples by their likelihood; of training images it would say copies."""
-    train = thinned(train, _FLD_TRAIN)
 
     def judge(features):
         features = thinned(features, _FLD_SAMPLES)
@@ -209,7 +209,10 @@ def _compare(space: FeatureSpace, features, reference, seed: int, floor) -> dict
     if n > _KID_SUBSET:
         values |= metrics.kid(features, reference, seed=seed, subset_size=_KID_SUBSET)
     values |= metrics.precision_recall(features, reference, k=3 if n > 3 else n - 1)
-    values |= metrics.clipped_density_coverage(features, reference, **options)
+    if n > 2:
+        # Five neighbors, as published; of a handful of images as many as there are.
+        k = min(5, n - 2)
+        values |= metrics.clipped_density_coverage(features, reference, k=k, **options)
     values |= metrics.vendi_score(features, reference, **options)
     if space.has_directions:
         values |= metrics.cmmd(features, reference)
@@ -225,7 +228,7 @@ def _prd(curve, features, reference, num_clusters: int, seed: int, floor) -> dic
 def _nulls_of(floor: Mapping[str, float] | None, *names: str) -> dict[str, float]:
     """Return mean and deviation of the floor's nulls, for what is judged by them."""
     keys = [f"{name}{end}" for name in names for end in ("_null", "_null_std")]
-    return {} if floor is None else {key: floor[key] for key in keys}
+    return {key: floor[key] for key in keys if floor is not None and key in floor}
 
 
 def _pixels(material: Material, groups, real, train) -> dict[str, Any]:

@@ -58,9 +58,6 @@ def print_evaluation(summary: Mapping[str, Any], *places: Path) -> None:
     print(summary["verdict"]["headline"])
     for finding in summary["verdict"]["findings"]:
         print(f"  {finding['level']:<6}  {finding['text']}")
-    advice = summary.get("samples", {}).get("advice")
-    if advice:
-        print(f"  {'notice':<6}  {advice}")
     about = summary["about"]
     print(
         f"\n{about['num_images']:,} {about['split']} images, seed {about['seed']}, "
@@ -99,7 +96,7 @@ def _samples(samples: Mapping[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for space, section in samples.items():
         if isinstance(section, str):
-            shown |= {space: section} if space != "advice" else {}
+            shown[space] = section
         elif space in section.get("claimed", {}):
             shown[space] = section["claimed"][space]
             shown[f"{space}_null"] = section["floor"][space]

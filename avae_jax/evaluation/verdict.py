@@ -17,6 +17,9 @@ IGNORED_SHARE = 0.01
 # codes the median direction's is taken, which is less sure.
 SCALE_NOTICE, SCALE_FAULT, UNEVEN_SCALE_NOTICE = 0.02, 0.2, 0.1
 
+# The relative difference that holes are taken to explain at most.
+MOST_BY_HOLES = 0.1
+
 # How far the width of a direction is from the median one's, as a logarithm.
 UNEVEN_NOTICE, UNEVEN_FAULT = 0.08, 0.5
 
@@ -66,7 +69,8 @@ class Finding(NamedTuple):
     Attributes:
       name: what it is about: "location", "scale", "anisotropy", "correlation", "collapse" (of the
         codes), "unused" (directions that carry nothing), "heavy tails", "outliers", "light tails",
-        "shell", "clusters", "holes" or "shape".
+        "shell", "clusters", "holes" or "shape"; of a run also "reconstruction", "overfitting" and
+        "samples".
       level: "fault" when samples of the prior suffer from it, "notice" when it can be measured, and
         "good".
       text: the sentence.
@@ -134,7 +138,8 @@ def judge(latent: Mapping[str, Any]) -> list[Finding]:
         )
         return [Finding("shape", "notice", text)]
     holes = _holes(latent["holes"], latent["shape"])
-    findings = [*_place(scale, latent["shape"], holes), *_collapse(latent["collapse"]), *holes]
+    collapse = _collapse(latent["collapse"], scale.get("collapsed_shift", 0.0))
+    findings = [*_place(scale, latent["shape"], holes), *collapse, *holes]
     shape = _shape(latent["shape"], holes)
     if not shape and all(finding.level == "good" for finding in findings):
         shape = _density(latent.get("density", {}))
@@ -183,7 +188,7 @@ def _beyond(section: Mapping[str, Any], name: str) -> float:
 
 def _z(section: Mapping[str, Any], name: str) -> float:
     value = section.get(f"{name}_zscore", math.nan)
-    return value if math.isfinite(value) else 0.0
+    return 0.0 if math.isnan(value) else value
 
 
 def _graver(effect: float, fault: float) -> Level:
@@ -223,10 +228,11 @@ def _scale(
     if trimmed * math.copysign(1.0, plain) < 0.5 * abs(plain):
         zscore, off = _z(scale, "width_trimmed"), trimmed
         if plain * trimmed <= 0.0 or abs(plain) < 0.5 * abs(trimmed):
-            zscore = off = 0.0
+            zscore, off = 0.0, min(plain, trimmed, key=abs)
     zscore /= spread
-    # A hole widens what is left, by at most what is missing.
-    least = SCALE_NOTICE + sum(hole.effect or 0.0 for hole in holes if hole.level != "good")
+    # A hole changes the width of what is left by about what is missing, where that is little.
+    missing = sum(hole.effect or 0.0 for hole in holes if hole.level != "good")
+    least = SCALE_NOTICE + min(missing, MOST_BY_HOLES)
     if uneven:
         off, least = math.log(scale["axis_width_median"]), UNEVEN_SCALE_NOTICE
         zscore = off * math.sqrt(2.0 * scale["n"] * scale["live_dims"]) / 1.25
@@ -243,8 +249,13 @@ def _scale(
         return [Finding("scale", "notice", f"scale: {said}", ratio, "times the prior", zscore)]
     if uneven:
         return []
-    text = f"scale: within {100 * math.expm1(abs(plain)):.1f}% of the prior's"
-    return [Finding("scale", "good", text, scale["width"], "times the prior", zscore)]
+    text = f"scale: {ratio:.3f} times the prior's"
+    if abs(off) > math.log1p(SCALE_NOTICE):
+        text = (
+            f"scale: {ratio:.2f} times the prior's, a difference that is not measurable in "
+            f"{scale['n']:,} codes like these"
+        )
+    return [Finding("scale", "good", text, ratio, "times the prior", zscore)]
 
 
 def _anisotropy(scale: Mapping[str, Any]) -> list[Finding]:
@@ -281,7 +292,7 @@ def _correlation(scale: Mapping[str, Any]) -> list[Finding]:
     return [Finding("correlation", level, text, largest, "correlation", zscore)]
 
 
-def _collapse(collapse: Mapping[str, Any]) -> list[Finding]:
+def _collapse(collapse: Mapping[str, Any], shift: float) -> list[Finding]:
     dims, empty = collapse["dims"], collapse["num_collapsed"]
     unused = collapse.get("num_collapsed_means", 0)
     threshold = f"below {100 * COLLAPSED_SHARE:g}% of the prior's"
@@ -291,6 +302,8 @@ def _collapse(collapse: Mapping[str, Any]) -> list[Finding]:
             f"collapse: the codes have next to no variance in {empty} of {dims} directions "
             f"({threshold}), where draws of the prior lie away from all codes"
         )
+        if shift > LOCATION_NOTICE:
+            text += f"; their mean there is {shift:.2g} standard deviations of the prior off"
         found.append(Finding("collapse", "fault", text))
     if unused > empty:
         text = (
@@ -342,16 +355,19 @@ def _holes(holes: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Finding]:
         )
         level = _graver(share, HOLE_FAULT)
         return [Finding("holes", level, text, share, "of the prior", zscore)]
+    if _is_shell(shape):
+        # No region was looked at.
+        return []
     smallest = holes.get("smallest_share", math.nan)
-    text = "holes: none found"
-    if math.isfinite(smallest):
-        what = "disc in a plane of two axes" if shape["dims"] > 1 else "gap"
-        text += (
-            f"; the smallest {what} that {n:,} codes in {shape['dims']} dimensions could have "
-            f"shown holds {100 * smallest:.2g}% of the prior"
-        )
-        return [Finding("holes", "good", text, smallest, "of the prior")]
-    return [Finding("holes", "good", text)]
+    what = "disc in a plane of two axes" if shape["dims"] > 1 else "gap"
+    codes = f"{n:,} codes in {shape['dims']} dimensions"
+    if math.isnan(smallest):
+        return [Finding("holes", "good", f"holes: none found; {codes} are too few to show one")]
+    text = (
+        f"holes: none found; the smallest {what} that {codes} could have shown holds "
+        f"{100 * smallest:.2g}% of the prior"
+    )
+    return [Finding("holes", "good", text, smallest, "of the prior")]
 
 
 def _uncovered(holes: Mapping[str, Any]) -> list[Finding]:
@@ -424,7 +440,11 @@ def _shape(shape: Mapping[str, Any], holes: list[Finding]) -> list[Finding]:
 
 def _clusters(shape: Mapping[str, Any], z: Mapping[str, float]) -> list[Finding]:
     ratio = math.exp(shape["midway_log_ratio"] - shape["midway_log_ratio_null"])
-    if z["midway_log_ratio"] > FOUND and ratio > MIDWAY:
+    # Codes with one long tail crowd at its other end: midway there are fewer without any valley.
+    is_skew = z["skewness_test"] > UNNAMED and shape["skewness"] > BEND
+    is_tailed = is_skew and shape["axis_kurtosis"] > 3.0 + KURTOSIS_NOTICE
+    is_parted = not is_tailed or shape["largest_valley"] > LONE_VALLEY
+    if z["midway_log_ratio"] > FOUND and ratio > MIDWAY and is_parted:
         text = (
             f"clusters: midway between two codes the next one is {ratio:.2g} times as far as it "
             "would be in the prior"

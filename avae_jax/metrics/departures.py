@@ -108,7 +108,12 @@ def departures(z, *, sample: Sampler | None = None, seed: int = 0) -> Departures
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(z, rowvar=False)))
     live = values >= COLLAPSED_SHARE
     basis = _live_axes(vectors[:, live])
-    scale: dict[str, Any] = {"n": n, "dims": d, "live_dims": int(live.sum())}
+    scale: dict[str, Any] = {
+        "n": n,
+        "dims": d,
+        "live_dims": int(live.sum()),
+        "collapsed_shift": float(np.linalg.norm(z.mean(axis=0) @ vectors[:, ~live])),
+    }
     if not live.any():
         return Departures({"scale": scale, "holes": {}, "shape": {}}, None)
     x = z @ basis
@@ -144,6 +149,7 @@ def departures(z, *, sample: Sampler | None = None, seed: int = 0) -> Departures
     else:
         holes["smallest_share"] = -math.expm1(-_limit(null["slab_evidence"]) / n)
     shape |= scored
+    shape["largest_valley"] = max(map(_valley, _standard(w).T))
     shape |= _scored_neighbors(along, x if form == WHITENED else None, seed)
     return Departures({"scale": scale, "holes": holes, "shape": shape}, plane)
 
@@ -173,12 +179,14 @@ def _moments(x: np.ndarray) -> dict[str, float]:
     n, d = x.shape
     mean = x.mean(axis=0)
     centered = x - mean
+    # A single code far out moves the mean.
+    about_median = x - np.median(x, axis=0)
     covariance = centered.T @ centered / (n - 1)
     trace, square = float(np.trace(covariance)), float(np.sum(np.square(covariance)))
     # n |mean|^2 is a sum of chi-squares weighted by the eigenvalues, about one of them, whose cube
     # root is about normal (Wilson and Hilferty 1931).
     tail = 2.0 * square / (9.0 * trace**2)
-    length2 = np.sort(np.sum(np.square(centered), axis=1))
+    length2 = np.sort(np.sum(np.square(about_median), axis=1))
     kept = length2[: n - int(_TRIMMED * n)]
     found = {
         "shift_statistic": (math.cbrt(n * float(mean @ mean) / trace) - 1.0 + tail)
@@ -187,15 +195,16 @@ def _moments(x: np.ndarray) -> dict[str, float]:
         * math.sqrt(n),
         "shift": float(np.linalg.norm(mean)),
         "width": math.sqrt(trace / d),
-        "width_trimmed": math.sqrt(float(kept.mean()) / d),
+        "width_trimmed": math.sqrt(max(float(kept.mean()), 1e-12) / d),
     }
     if d > 1:
-        cut = _cut(centered)
+        cut = _cut(about_median)
         logs = 0.5 * np.log(np.mean(np.square(cut), axis=0))
         cut /= np.exp(logs)
         square = np.square(cut)
         # Standard errors from the codes' own fourth moments: heavy tails make a width uncertain.
-        apart = (logs - np.median(logs)) / np.sqrt(np.var(square, axis=0) / (4 * n))
+        spread = np.maximum(np.var(square, axis=0), 1e-12)
+        apart = (logs - np.median(logs)) / np.sqrt(spread / (4 * n))
         upper = np.triu_indices(d, 1)
         off = (cut.T @ cut / n)[upper]
         scores = off / np.sqrt((square.T @ square)[upper]) * n
@@ -216,14 +225,19 @@ _ENDS = {"min": np.min, "median": np.median, "max": np.max}
 
 
 def _axis_widths(x: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.mean(np.square(_cut(x - x.mean(axis=0))), axis=0))
+    return np.sqrt(np.mean(np.square(_cut(x - np.median(x, axis=0))), axis=0))
 
 
-def _cut(centered: np.ndarray) -> np.ndarray:
-    """Return codes whose length is cut, so that a few far out do not make the covariance."""
-    length = np.linalg.norm(centered, axis=1)
-    cut = np.quantile(length, 1.0 - _CUT)
-    return centered * np.minimum(1.0, cut / np.maximum(length, 1e-300))[:, None]
+def _cut(about_median: np.ndarray) -> np.ndarray:
+    """Return codes whose length is cut, so that a few far out do not make the covariance.
+
+    Their mean is taken off: that of skew axes is not the median, and would correlate them.
+    """
+    length = np.linalg.norm(about_median, axis=1)
+    # Most codes may lie in one place.
+    limit = max(float(np.quantile(length, 1.0 - _CUT)), 1e-6)
+    cut = about_median * np.minimum(1.0, limit / np.maximum(length, 1e-300))[:, None]
+    return cut - cut.mean(axis=0)
 
 
 def _what_to_take_out(scale: Mapping[str, Any]) -> str:
@@ -245,11 +259,11 @@ def _what_to_take_out(scale: Mapping[str, Any]) -> str:
 
 
 def _rescaled(x: np.ndarray) -> np.ndarray:
-    centered = x - x.mean(axis=0)
-    length2 = np.sort(np.sum(np.square(centered), axis=1))
+    centered = x - np.median(x, axis=0)
+    length2 = np.sum(np.square(centered), axis=1)
     # The root mean square of codes with heavy tails is not their body's width.
     middle = 2.0 * special.gammaincinv(0.5 * x.shape[1], 0.5)
-    return centered / math.sqrt(float(np.median(length2)) / middle)
+    return centered / math.sqrt(max(float(np.median(length2)), 1e-12) / middle)
 
 
 def _whitened(x: np.ndarray) -> np.ndarray:
@@ -307,12 +321,12 @@ def _outlier_log_odds(length2: np.ndarray, d: int) -> float:
     outliers = tails = -np.inf
     for width in np.linspace(0.85, 1.1, 6):
         body = chi2(x / width**2) - 2.0 * math.log(width)
-        for times in (2.0, 3.0, 4.0, 5.0, 7.0, 10.0):
+        for times in (2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5):
             wide = chi2(x / (times * width) ** 2) - 2.0 * math.log(times * width)
             for share in (0.003, 0.01, 0.03):
                 both = np.logaddexp(math.log1p(-share) + body, math.log(share) + wide)
                 outliers = max(outliers, float(both.sum()))
-    for freedom in (2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 40.0, 80.0, 160.0):
+    for freedom in (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 40.0, 80.0, 160.0):
         constant = -special.betaln(0.5 * d, 0.5 * freedom)
         for width in np.linspace(0.6, 1.1, 11):
             f = x / (width**2 * freedom)
@@ -334,11 +348,12 @@ def _details(w: np.ndarray, along: np.ndarray) -> tuple[dict[str, float], np.nda
     moved = _standard(along)
     moved_square = np.square(moved) - 1.0
     third = moved_square.T @ moved / n
-    error = np.sqrt(np.mean(np.square(moved_square), axis=0) / n)[:, None]
+    # Axes of two values have no error at all.
+    error = np.sqrt(np.mean(np.square(moved_square), axis=0) / n + 1e-24)[:, None]
     square = np.square(standard) - 1.0
     raw = square.T @ standard / n
-    raw_error = np.sqrt(np.square(square).T @ np.square(standard)) / n
-    skew = np.diag(third) / np.sqrt(np.mean(np.square(moved_square * moved), axis=0) / n)
+    raw_error = np.sqrt(np.square(square).T @ np.square(standard) + 1e-24) / n
+    skew = np.diag(third) / np.sqrt(np.mean(np.square(moved_square * moved), axis=0) / n + 1e-24)
     bends = ~np.eye(d, dtype=bool)
     found = {
         "axis_kurtosis": float(np.mean(axes)),
@@ -487,11 +502,12 @@ def _scored(found: dict[str, float], null: Mapping[str, np.ndarray]) -> dict[str
     for name, draws in null.items():
         result[f"{name}_null"] = float(draws.mean())
         if name in _TRANSFORM:
-            values = _TRANSFORM[name](draws)
+            transform = _TRANSFORM[name]
+            values = transform(draws)
             spread = max(float(values.std(ddof=1)), 1e-12)
-            result[f"{name}_zscore"] = float(
-                (_TRANSFORM[name](found[name]) - values.mean()) / spread
-            )
+            # Codes of one radius have a spread of 0, whose logarithm is none.
+            own = max(found[name], 1e-12) if transform is np.log else found[name]
+            result[f"{name}_zscore"] = float((transform(own) - values.mean()) / spread)
     return result
 
 

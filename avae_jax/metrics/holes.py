@@ -385,7 +385,7 @@ def smallest_disc(n: int, evidence: float) -> float:
       evidence: as `emptiest_disc` returns it, nats.
 
     Returns:
-      A share of the prior; 0.5 where not even that is enough.
+      A share of the prior; NaN where not even half of it is enough.
     """
     discs, mass = _discs(_FINE)
     edge = _edge(_FINE)
@@ -411,7 +411,9 @@ def smallest_disc(n: int, evidence: float) -> float:
             radius = 0.5 * (low + high)
             low, high = (low, radius) if reaches(center, radius)[0] else (radius, high)
         is_enough, share = reaches(center, high)
-        largest = max(largest, share if is_enough else 0.5)
+        if not is_enough or share >= 0.5:
+            return math.nan
+        largest = max(largest, share)
     return largest
 
 

@@ -1,5 +1,6 @@
 """`evaluate_run` from end to end: what it writes, for every kind of run, and what it refuses."""
 
+import html
 import io
 import json
 import math
@@ -17,7 +18,7 @@ from avae_jax.evaluation.classify import train_on
 from avae_jax.evaluation.compare import compare, comparison_page, flatten
 from avae_jax.evaluation.latent import describe_codes
 from avae_jax.evaluation.material import gather
-from avae_jax.evaluation.samples import advise_samples, draw_samples
+from avae_jax.evaluation.samples import FeatureSpace, _compare, advise_samples, draw_samples
 from avae_jax.features import InceptionWeights, inception_shapes, save_inception_npz
 from avae_jax.training import config as cfg
 
@@ -50,6 +51,13 @@ def test_every_section_is_there_and_the_file_is_strict_json(evaluated):
     assert stored["latent"]["moments"]["std"] == summary["latent"]["moments"]["std"]
     assert {path.name for path in folder.iterdir()} == {"report.html", "summary.json", "figures"}
     assert len(lines) > 5
+    page = (folder / "report.html").read_text()
+    for said in (
+        stored["verdict"]["headline"],
+        *(f["text"] for f in stored["verdict"]["findings"]),
+    ):
+        assert html.escape(said[1:]) in page
+    assert page.count('class="tag ') == len(stored["verdict"]["findings"])
 
 
 def check_subset(quick, whole, path=""):
@@ -59,7 +67,10 @@ def check_subset(quick, whole, path=""):
         if at == "/about/seconds":
             continue
         assert name in whole, at
-        if isinstance(value, dict):
+        if at == "/verdict/findings":
+            # What the samples say comes to them.
+            assert [finding for finding in whole[name] if finding["name"] != "samples"] == value
+        elif isinstance(value, dict):
             check_subset(value, whole[name], at)
         elif isinstance(value, float):
             np.testing.assert_allclose(whole[name], value, rtol=1e-5, atol=1e-7, err_msg=at)
@@ -72,6 +83,8 @@ def test_the_quick_part_is_a_part_of_the_whole(evaluated, digits_run, tmp_path):
     assert set(quick) == QUICK
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     check_subset(quick, evaluated[0])
+    # What the verdict does not read is left to the whole.
+    assert "prior_coverage" not in quick["latent"]["holes"]
 
 
 def test_an_image_is_encoded_once(vae_run, tmp_path, monkeypatch):
@@ -119,7 +132,8 @@ def test_a_stopped_evaluation_goes_on(vae_run, tmp_path, monkeypatch):
     assert set(summary) == SECTIONS
     check_subset(summary["latent"], made["describe_codes"][0])
     check_subset(summary["likelihood"], made["describe_likelihood"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "summary.json"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"figures", "report.html", "summary.json"}
 
 
 @pytest.mark.slow
@@ -188,10 +202,20 @@ def test_numbers_stand_beside_their_nulls(evaluated):
         "moments": ["moment_kl", "radial_ks", "eig_min", "effective_rank"],
         "distances": ["sliced_w2", "max_sliced_w2", "knn_kl", "c2st_auc", "energy_distance"],
         "dependence": ["total_correlation_neighbors", "dimension_kl_sum"],
-        "scale": ["unevenness"],
     }.items():
         for name in names:
             assert latent[section][f"{name}_null_std"] > 0.0, name
+    assert math.isfinite(latent["scale"]["unevenness_test_zscore"])
+
+
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_a_handful_of_images_is_compared_as_far_as_it_can_be(n):
+    x, y = np.random.default_rng(0).standard_normal((2, n, 4))
+    floor = _compare(FeatureSpace("FD", lambda x: x, {}), x, y, 0, None)
+    found = _compare(FeatureSpace("FD", lambda x: x, {}), y, x, 0, floor)
+    assert ("clipped_density" in floor) == (n > 2)
+    assert math.isfinite(found["FD"])
+    assert found["vendi_null"] == floor["vendi_null"]
 
 
 @pytest.mark.parametrize(("own", "said"), [((1.0, 2.0), True), ((1.0, 4.0), False)])
@@ -411,6 +435,11 @@ def test_another_configuration_is_another_group(evaluated):
         ({"seed": -1}, "seed must be .* at least 0, got -1"),
         ({"classifier": "nowhere.npz"}, "nowhere.npz does not exist"),
         ({"inception_weights": "nowhere.npz"}, "nowhere.npz"),
+        (
+            {"quick": True, "features": {"mine": np.asarray}},
+            "features must be left out with quick=True, got mine: ",
+        ),
+        ({"features": {"mine": np.asarray}}, r"FD-mine gives \[2, 8, 8, 1\] for 2: flatten"),
     ],
 )
 def test_bad_input_is_refused_before_the_work(digits_run, changes, message, tmp_path):

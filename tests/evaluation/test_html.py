@@ -41,6 +41,7 @@ def make(**changes):
     options = {
         "title": "a <b> run",
         "about": "avae on digits",
+        "headline": "Off & far.",
         "findings": [
             Finding("scale", "fault", "wrong scale: 2 < 3"),
             Finding("holes", "good", "n"),
@@ -74,7 +75,7 @@ def test_text_is_escaped():
 
 def test_the_verdict_stands_before_figures_and_numbers():
     text = make()
-    places = [text.index(part) for part in ("do not match", "Error", "how to read it", "moments")]
+    places = [text.index(part) for part in ("Off &amp; far.", "Error", "how to read it", "moments")]
     assert places == sorted(places)
     assert 'class="verdict fault"' in text
     assert 'class="verdict good"' in make(findings=[Finding("holes", "good", "none")])

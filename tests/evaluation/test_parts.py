@@ -21,8 +21,12 @@ def test_a_part_is_made_once_for_its_key(tmp_path):
         assert np.isnan(numbers["none"])
         np.testing.assert_array_equal(arrays["a curve"], np.arange(6.0).reshape(2, 3))
     assert lines == ["samples: kept from an evaluation that was stopped"]
+    mine = tmp_path / "unfinished" / "mine.npz"
+    mine.parent.mkdir()
+    mine.touch()
     forget_parts(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+    assert list(tmp_path.iterdir()) == [mine.parent]
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:100], lambda content: b"junk"])

@@ -199,6 +199,53 @@ def test_codes_of_a_law_are_named_by_it_alone(name):
         assert finding.unit
 
 
+def test_skew_codes_are_no_clusters():
+    rng = np.random.default_rng(4)
+    assert names(judge_codes(rng.exponential(size=(N, D)) - 1.0)) == {"shape"}
+    z = normal(8)
+    # Skew as well, but with a valley.
+    z[:, 0] = 0.35 * z[:, 0] + np.where(rng.random(N) < 0.2, 2.0, -0.5)
+    assert "clusters" in names(judge_codes(z))
+
+
+@pytest.mark.parametrize("distance", [20.0, 200.0, 1e5])
+def test_one_far_code_is_an_outlier_and_nothing_else(distance):
+    for direction in ([1.0, 0.0, 0.0], [0.6, 0.0, 0.8]):
+        z = normal(9, 300, 3)
+        z[0] = distance * np.array(direction)
+        assert names(judge_codes(z)) == {"outliers"}
+
+
+def test_codes_of_a_few_values_are_judged_without_a_warning():
+    findings = judge_codes(np.sign(normal(10, 400, 2)))
+    assert names(findings) == {"shell"}
+    # No region was looked at.
+    assert not [finding for finding in findings if finding.name == "holes"]
+    assert "holes" in names(judge_codes(np.r_[np.zeros((298, 2)), [[99.0, 0.0], [0.0, 99.0]]]))
+
+
+def test_heavy_tails_of_any_kind_are_no_holes():
+    z = normal(11, 400, 3) / np.sqrt(np.random.default_rng(11).chisquare(1, (400, 1)))
+    assert names(judge_codes(z)) - {"scale"} == {"heavy tails"}
+
+
+def test_a_collapsed_direction_is_told_its_place():
+    findings = judge_codes(np.c_[normal(12, 400, 2), np.full(400, 3.0)])
+    assert "their mean there is 3 standard deviations of the prior off" in findings[0].text
+
+
+def test_holes_do_not_hide_a_scale():
+    """Of most codes in one place half of the prior is missing."""
+    z = np.r_[np.zeros((120, 2)), normal(13, 80, 2)]
+    assert {"scale", "holes"} <= names(judge_codes(z))
+
+
+def test_what_so_few_codes_do_not_tell_is_said():
+    findings = {finding.name: finding.text for finding in judge_codes(0.79 * normal(14, 60, 2))}
+    assert "a difference that is not measurable in 60 codes like these" in findings["scale"]
+    assert "60 codes in 2 dimensions are too few to show one" in findings["holes"]
+
+
 @pytest.mark.parametrize("is_inside", [slab, ball, disc])
 def test_a_hole_is_found_and_no_other_thing(is_inside):
     z = normal(5, 2000)
