@@ -4,6 +4,7 @@ JAX differentiates it as any other function: forward, backward, and as often as 
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +34,11 @@ def stats(x, y, bandwidths, log_weights, exclude, *, precision: str) -> Pairwise
       Squares are expanded about the mean of the centers, as in the streamed matrix form, with its
       error. Memory O(k n m), and as much again per derivative.
     """
-    specs = PartitionSpec(None, spec_of(x)[0])
-    results = PairwiseStats(specs, PartitionSpec(None, *spec_of(x)), specs, specs)
+    of_rows, of_mean = PartitionSpec(None, spec_of(x)[0]), PartitionSpec(None, *spec_of(x))
+    specs: list[Any] = [of_rows, of_mean, of_rows, of_rows]
+    run = functools.partial(_stats, precision=precision)
     args = x, y, bandwidths, log_weights, exclude
-    return with_auto_axes(functools.partial(_stats, precision=precision), args, results)
+    return with_auto_axes(run, args, PairwiseStats(*specs))
 
 
 def _stats(x, y, bandwidths, log_weights, exclude, *, precision: str) -> PairwiseStats:
