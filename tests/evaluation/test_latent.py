@@ -107,11 +107,12 @@ def test_an_empty_wedge_is_a_hole():
 
 def test_an_empty_centre_is_a_hole():
     def hollow(z):
-        return z[np.linalg.norm(z, axis=1) > 1.5]
+        return z[np.linalg.norm(z, axis=1) > 1.2]
 
     z, z_train = (hollow(z) for z in normal(3000, 3, 8, 3000))
-    # That what is left is wider is told by the hole.
-    assert levels(judged(z, z_train)) == {"holes": "fault"}
+    # What is left is wider, too.
+    found = levels(judged(z, z_train))
+    assert [name for name, level in found.items() if level == "fault"] == ["holes"]
 
 
 def test_clusters_are_named_as_such():
