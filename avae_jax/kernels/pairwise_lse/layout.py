@@ -119,44 +119,6 @@ def origin(layout: Layout, y, log_weights) -> jax.Array:
     return jax.lax.reduce_precision(total / jnp.maximum(count, 1), info.nexp, info.nmant - 1)
 
 
-def infinite_rows(layout: Layout, num_queries: int, log_weights, exclude) -> tuple:
-    """Return which rows hold a center of infinite weight, bool [n], and the other log weights.
-
-    Args:
-      layout: where things lie.
-      num_queries: n.
-      log_weights: [m] of the device.
-      exclude: [n] row among the centers of all devices, or None.
-
-    Returns:
-      (bool [n], log weights [m] with such centers masked).
-    """
-    infinite = log_weights == jnp.inf
-    cleaned = jnp.where(infinite, -jnp.inf, log_weights)
-    count = jnp.sum(infinite.astype(jnp.int32))
-    if layout.axis_name is not None:
-        count = jax.lax.psum(count, layout.axis_name)
-    rows = jnp.broadcast_to(count, (num_queries,))
-    if exclude is not None:
-        rows = rows - _is_left_out(layout, infinite, exclude).astype(jnp.int32)
-    return rows > 0, cleaned
-
-
-def _is_left_out(layout: Layout, of_centers, exclude):
-    """Return of each query [n] whether it leaves out a center of those told by bool [m]."""
-    first_row = 0
-    if layout.queries_sharded:
-        of_centers = jax.lax.all_gather(of_centers, layout.axis_name, tiled=True)
-    elif layout.axis_name is not None:
-        first_row = jax.lax.axis_index(layout.axis_name) * of_centers.shape[0]
-    row = exclude - first_row
-    is_here = (row >= 0) & (row < of_centers.shape[0])
-    hits = (is_here & jnp.take(of_centers, row, mode="clip")).astype(jnp.int32)
-    if layout.axis_name is not None and not layout.queries_sharded:
-        hits = jax.lax.psum(hits, layout.axis_name)
-    return hits > 0
-
-
 def _uniform(function):
     """Return a scalar function of arrays, true or false, that is one for all of a batch.
 

@@ -54,13 +54,16 @@ def _rows(
     return with_auto_axes(rows, (x, y, bandwidths, log_weights, exclude), _Rows(*specs))
 
 
+# A log weight that stands for infinity: a finite one stays comparable with a level.
+_INFINITE = 1e30
+
+
 def _summed_rows(
     layout: Layout, mean: _Mean | None, moments: bool, x, y, bandwidths, log_weights, exclude
 ) -> _Rows:
     """Return the rows' statistics as `_rows` does."""
-    infinite = None
     if log_weights is not None:
-        infinite, log_weights = layouts.infinite_rows(layout, x.shape[0], log_weights, exclude)
+        log_weights = jnp.minimum(log_weights, _INFINITE)
     shift = layouts.origin(layout, y, log_weights)
 
     def run(layout):
@@ -75,10 +78,11 @@ def _summed_rows(
     lse = jnp.where(empty, -jnp.inf, sums.top + jnp.log(sums.total))
     # A maximum need not propagate NaN, and an infinite query can look merely far away.
     defined = finite = jnp.all(jnp.isfinite(x), axis=1)[None, :]
-    if infinite is not None:
-        lse = jnp.where(infinite[None, :] & ~jnp.isnan(lse), jnp.inf, lse)
+    if log_weights is not None:
+        infinite = lse > 0.1 * _INFINITE
+        lse = jnp.where(infinite, jnp.inf, lse)
         # There is no softmax there.
-        defined &= ~infinite[None, :]
+        defined &= ~infinite
 
     def row(a):
         return jnp.where(defined, a, jnp.nan)

@@ -438,19 +438,22 @@ def test_no_other_collectives_than_the_layout_needs(name, argnums):
     passes = 2 if 1 in argnums else 1
     shift = passes * (d + 1)
     moved = n * (d + 3)
+    # The branch that sums the weights once more, which the program names and seldom takes; and
+    # whether any device takes it.
+    again = passes - 1
     if name == "centers":
-        assert num_sent(found, "all_reduce") <= moved + shift
+        assert num_sent(found, "all_reduce") <= moved + shift + again * (2 * n + 1)
     if name == "gather":
-        assert num_sent(found, "reduce_scatter") <= moved
-        gathered = n // NUM_DEVICES * ((d + 1) + (passes - 1) * (d + 3))
+        assert num_sent(found, "reduce_scatter") <= moved + again * n
+        gathered = n // NUM_DEVICES * ((d + 1) + (passes - 1) * (d + 3) + again * (d + 1))
         assert num_sent(found, "all_gather") <= gathered
         # The levels that the sums are relative to, and the shift; the bandwidth's gradient.
-        assert num_sent(found, "all_reduce") <= n + shift + 1
+        assert num_sent(found, "all_reduce") <= n + shift + 1 + again * (n + 1)
     if name == "ring":
-        assert num_sent(found, "all_reduce") <= shift + 1
+        assert num_sent(found, "all_reduce") <= shift + 1 + again
         # As the program names them, once a loop: rows and log weights; on the way back these and
         # their sums, and the sums home.
-        rows = per_device * (d + 1) * (1 + 3 * (passes - 1))
+        rows = per_device * (d + 1) * (1 + 3 * (passes - 1) + again)
         assert num_sent(found, "collective_permute") <= rows
 
 
