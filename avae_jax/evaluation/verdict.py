@@ -102,6 +102,7 @@ def judge_codes(z, *, prior_std: float = 1.0, seed: int = 0) -> list[Finding]:
       ValueError: wrong shape, values that are not finite, or `prior_std` not positive.
 
     Example:
+      >>> import numpy as np
       >>> z = np.random.default_rng(1).standard_normal((400, 2))
       >>> [finding.name for finding in judge_codes(1.5 * z) if finding.level != "good"]
       ['scale']
