@@ -128,9 +128,15 @@ def latent_metrics_misses(results: dict) -> Iterator[str]:
         yield f"grows the memory by {results['peak_growth_bytes'] / 2**20:.0f} MiB"
 
 
+# 24 laws, four dimensions, three numbers of codes, five seeds.
+_ALL_VERDICTS = 1440
+
+
 def verdict_misses(results: dict) -> Iterator[str]:
     """Yield where the verdict calls ideal codes wrong, or does not name what could be seen."""
     totals = results["totals"]
+    if totals["verdicts"] < _ALL_VERDICTS:
+        yield f"holds {totals['verdicts']:,} of {_ALL_VERDICTS:,} verdicts"
     if not totals["false_alarms"] <= 0.01:
         yield f"calls {totals['false_alarms']:.1%} of ideal codes wrong"
     if not totals["named_rightly"] >= 0.9:

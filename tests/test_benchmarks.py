@@ -45,7 +45,7 @@ GOOD = {
     "latent_metrics": {
         "codes": 10_000, "dims": 128, "total_first_s": 59, "peak_growth_bytes": 10**8,
     },
-    "verdict": {"totals": {"false_alarms": 0.01, "named_rightly": 0.9}},
+    "verdict": {"totals": {"verdicts": 1440, "false_alarms": 0.01, "named_rightly": 0.9}},
 }  # fmt: skip
 
 
@@ -76,8 +76,21 @@ def test_results_that_hold_their_targets_pass(update_tables, name):
         ("latent_metrics", {"codes": 10}, "measures 10 codes"),
         ("latent_metrics", {"total_first_s": 61}, "takes 61 s"),
         ("latent_metrics", {"peak_growth_bytes": 2**40}, "grows the memory"),
-        ("verdict", {"totals": {"false_alarms": 0.02, "named_rightly": 0.9}}, "calls 2.0%"),
-        ("verdict", {"totals": {"false_alarms": 0.0, "named_rightly": 0.8}}, "names 80% rightly"),
+        (
+            "verdict",
+            {"totals": {"verdicts": 1440, "false_alarms": 0.02, "named_rightly": 0.9}},
+            "calls 2.0%",
+        ),
+        (
+            "verdict",
+            {"totals": {"verdicts": 1440, "false_alarms": 0.0, "named_rightly": 0.8}},
+            "names 80% rightly",
+        ),
+        (
+            "verdict",
+            {"totals": {"verdicts": 1375, "false_alarms": 0.0, "named_rightly": 0.9}},
+            "holds 1,375 of 1,440",
+        ),
     ],
 )
 def test_results_that_miss_a_target_are_told(update_tables, name, change, message):
