@@ -63,7 +63,7 @@ def mark_varying(layout: Layout, x, y, bandwidths, log_weights, exclude) -> tupl
     axes = varying_axes(*args)
     tracked = frozenset()
     if layout.axis_name is not None:
-        tracked = varying_axes(jax.lax.axis_index(layout.axis_name))
+        tracked = _tracked_axes(layout)
     if layout.queries_sharded or not tracked:
         axes |= tracked
         return tuple(vary_over(a, axes) for a in args)
@@ -75,6 +75,11 @@ def mark_varying(layout: Layout, x, y, bandwidths, log_weights, exclude) -> tupl
         vary_over(log_weights, axes | tracked),
         vary_over(exclude, shared),
     )
+
+
+def _tracked_axes(layout: Layout) -> frozenset:
+    """Return the axis of the centers where the replication check keeps track of it."""
+    return varying_axes(jax.lax.axis_index(layout.axis_name))
 
 
 def _all_varying(*args) -> tuple:
@@ -142,13 +147,14 @@ def _agreed(layout: Layout, is_true, *args):
     """Return whether a condition holds on any device of the axis of the centers."""
     if layout.axis_name is None:
         return is_true
-    is_true = vary_over(is_true, varying_axes(*args) | _axes(layout))
+    is_true = vary_over(is_true, varying_axes(*args) | _tracked_axes(layout))
     return jax.lax.pmax(is_true.astype(jnp.int32), layout.axis_name) > 0
 
 
-def _axes(layout: Layout) -> frozenset:
-    """Return the axis of the centers where the replication check keeps track of it."""
-    return varying_axes(jax.lax.axis_index(layout.axis_name))
+def _squared_distances(y, log_weights, shift) -> jax.Array:
+    """Return those of points from the origin [m], 0 where they are masked."""
+    squares = jnp.sum(jnp.square(y - shift[None, :]), axis=1)
+    return squares if log_weights is None else jnp.where(log_weights == -jnp.inf, 0.0, squares)
 
 
 def by_scale(layout: Layout, run: Callable, x, y, bandwidths, log_weights, shift):
@@ -177,12 +183,10 @@ def by_scale(layout: Layout, run: Callable, x, y, bandwidths, log_weights, shift
     @_uniform
     def is_narrow(x, y, bandwidths, log_weights, shift):
         y, log_weights = _some_rows(y), None if log_weights is None else _some_rows(log_weights)
-        distances = jnp.sum(jnp.square(y - shift[None, :]), axis=1)
-        if log_weights is not None:
-            distances = jnp.where(log_weights == -jnp.inf, 0.0, distances)
+        distances = _squared_distances(y, log_weights, shift)
         # What is not finite spoils its own rows, and tells nothing of the others.
         radius = jnp.max(distances, where=jnp.isfinite(distances), initial=0.0)
-        own = jnp.sum(jnp.square(x - shift[None, :]), axis=1)
+        own = _squared_distances(x, None, shift)
         farthest = jnp.max(own, where=jnp.isfinite(own), initial=0.0)
         scale = radius + jnp.minimum(farthest, 4.0 * radius)
         error = logit_error(layout.precision, x.dtype) * scale
@@ -353,10 +357,8 @@ def _normalizers(
     @_uniform
     def is_off(x, y, bandwidths, log_weights, shift, cotangent):
         used = jnp.any(cotangent != 0.0, axis=0)
-        squares = jnp.where(used, jnp.sum(jnp.square(x - shift[None, :]), axis=1), 0.0)
-        of_centers = jnp.sum(jnp.square(y - shift[None, :]), axis=1)
-        if log_weights is not None:
-            of_centers = jnp.where(log_weights == -jnp.inf, 0.0, of_centers)
+        squares = jnp.where(used, _squared_distances(x, None, shift), 0.0)
+        of_centers = _squared_distances(y, log_weights, shift)
         scale = 0.5 * (jnp.max(squares) + jnp.max(of_centers)) / jnp.square(jnp.min(bandwidths))
         return ~(logit_error(layout.precision, x.dtype) * scale <= _WEIGHTS_OFF)
 

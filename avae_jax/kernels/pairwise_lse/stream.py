@@ -358,7 +358,7 @@ def sums(
 _BATCH_LOGITS = 2**24
 
 
-def _batched_in_turns(form: Form, whole: Callable, together: Callable) -> Callable:
+def _batched_in_turns(form: Form, whole: Callable, together: Callable | None = None) -> Callable:
     """Return a function of (x [n, d], y [m, d], ...) whose batches take turns under `jax.vmap`.
 
     Its tiles would be as many times as large, and nothing would be fused. It is traced for the
@@ -368,7 +368,7 @@ def _batched_in_turns(form: Form, whole: Callable, together: Callable) -> Callab
       form: how its logits are computed.
       whole: the function, of one batch entry.
       together: (size, in_batched, args) -> its results for all of the batch, or None where a batch
-        of these arguments has to take turns.
+        of these arguments has to take turns. None: any batch has to.
     """
 
     def on_platform(*args):
@@ -382,7 +382,7 @@ def _batched_in_turns(form: Form, whole: Callable, together: Callable) -> Callab
         @function.def_vmap
         def batch(size, in_batched, *args):
             with platforms.tracing_for(name):
-                results = together(size, in_batched, args)
+                results = None if together is None else together(size, in_batched, args)
                 if results is None:
                     results = _in_turns(form, function, whole, size, in_batched, args)
             return results, jax.tree.map(lambda a: True, results)
@@ -578,10 +578,7 @@ def center_sums(
 
         return _one_bandwidth(one, bandwidths)
 
-    def together(size, in_batched, args):
-        del size, in_batched, args
-
-    return _batched_in_turns(form, whole, together)(x, y, bandwidths, log_weights, exclude, shift)
+    return _batched_in_turns(form, whole)(x, y, bandwidths, log_weights, exclude, shift)
 
 
 def center_gradients(
@@ -617,10 +614,7 @@ def center_gradients(
         gradients = _one_bandwidth(one, bandwidths, level, cotangent)
         return jax.tree.map(lambda a: jnp.sum(a, axis=0), gradients)
 
-    def together(size, in_batched, args):
-        del size, in_batched, args
-
-    return _batched_in_turns(form, whole, together)(
+    return _batched_in_turns(form, whole)(
         x, y, bandwidths, log_weights, exclude, shift, level, cotangent
     )
 
