@@ -29,11 +29,11 @@ from avae_jax.training.config import (
     Config,
     ConfigError,
     check_config,
+    choose_method,
     experiment_names,
     find_method,
-    load_experiment,
     own_images,
-    replace_fields,
+    read_experiment,
 )
 
 BENCHMARKS = {"kernel": "pairwise_lse.py"}
@@ -297,9 +297,9 @@ def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
     names = experiment_names()
     if arguments and not arguments[0].startswith("-"):
         experiment, rest = arguments[0], arguments[1:]
-        default = load_experiment(experiment)
+        default, presets = read_experiment(experiment)
     elif wants_help(arguments):
-        experiment, rest, default = "EXPERIMENT", arguments, Config()
+        experiment, rest, default, presets = "EXPERIMENT", arguments, Config(), {}
     elif late := [word for word in arguments if _is_experiment(word)]:
         raise ConfigError(
             f"the experiment must come first, got {arguments[0]}: write avae {command} {late[0]} "
@@ -313,7 +313,7 @@ def _experiment(command: str, arguments: list[str]) -> tuple[Config, Path]:
     experiment_method = default.method.name
     name = _method_of(rest, experiment_method)
     find_method(name)
-    default = replace_fields(default, method=name)
+    default = choose_method(default, presets, name)
     # One flat list of arguments: every part's own fields, those of the method among them.
     parts = {"run": _Run(method=name, experiment=default.experiment)}
     parts |= {section: getattr(default, section) for section in SECTIONS}

@@ -7,6 +7,8 @@
       +-- networks.py   named Linen modules as pure functions of their variables
       +-- terms.py      how numbers that several methods report are shown
       |
+      +-- matching.py   what those share that match a batch of codes with the prior
+      |
       +-- ae.py         points
       +-- avae.py       points, whose density is pulled to the prior; remembers a bank and beta
       |     +-- bank.py    codes of other images

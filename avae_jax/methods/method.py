@@ -291,6 +291,11 @@ class Method:
     terms: ClassVar[Terms] = {}
     """How its reported numbers are shown, by name."""
 
+    sampled_by: ClassVar[str] = "claimed"
+    """Which distribution of codes its samples come from, where nothing else is asked for: its
+    prior, "claimed"; for a method that aims its codes at none "covariance", a Gaussian with the
+    mean and covariance of the training codes."""
+
     @property
     def networks(self) -> Networks:
         """The networks by name."""

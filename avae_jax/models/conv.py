@@ -11,6 +11,7 @@ from avae_jax.models.layers import (
     activate,
     center_images,
     keras_dense,
+    make_head,
     normalize,
 )
 
@@ -27,6 +28,7 @@ class ConvEncoder(nn.Module):
       hidden: sizes of dense layers (with normalisation and ReLU) before the last one.
       norm: "batch", "group" or "none".
       center_input: whether images in [0, 1] are mapped to [-1, 1] first.
+      block: columns of the last layer that are drawn together; None draws all at once.
     """
 
     num_outputs: int
@@ -34,6 +36,7 @@ class ConvEncoder(nn.Module):
     hidden: tuple[int, ...] = ()
     norm: str = "batch"
     center_input: bool = True
+    block: int | None = None
 
     @nn.compact
     def __call__(self, x, *, train):
@@ -63,7 +66,7 @@ class ConvEncoder(nn.Module):
         for i, features in enumerate(self.hidden):
             x = keras_dense(features, name=f"dense_{i}")(x)
             x = nn.relu(normalize(x, norm=self.norm, train=train, name=f"dense_norm_{i}"))
-        return keras_dense(self.num_outputs, name="output")(x)
+        return make_head(self.num_outputs, self.block, name="output")(x)
 
 
 class ConvDecoder(nn.Module):

@@ -1,6 +1,7 @@
 """Layers shared by all encoders and decoders: convolutions, normalisation, output activation."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.linen import initializers
 
@@ -85,6 +86,30 @@ class ConvTranspose(nn.Module):
 def keras_dense(features, *, name):
     """Return a dense layer with Keras's default initialiser (Glorot uniform, zero bias)."""
     return nn.Dense(features, kernel_init=initializers.glorot_uniform(), name=name)
+
+
+def make_head(num_outputs, block, *, name):
+    """Return the dense layer that an encoder ends in, with Keras's default initialiser by blocks.
+
+    The first `block` columns, the codes or their means, start from the same weights whatever a
+    posterior has beside them: models that are compared start alike.
+
+    Args:
+      num_outputs: length of the output.
+      block: columns that are drawn together, `latent_dim`; None draws all at once.
+      name: name of the layer in the parameter tree.
+    """
+    draw = initializers.glorot_uniform()
+
+    def draw_blocks(key, shape, dtype=jnp.float32):
+        rows, columns = shape
+        width = block or columns
+        sizes = [min(width, columns - start) for start in range(0, columns, width)]
+        keys = [key, *(jax.random.fold_in(key, k) for k in range(1, len(sizes)))]
+        blocks = [draw(k, (rows, size), dtype) for k, size in zip(keys, sizes, strict=True)]
+        return jnp.concatenate(blocks, axis=1)
+
+    return nn.Dense(num_outputs, kernel_init=draw_blocks, name=name)
 
 
 def normalize(x, *, norm, train, name):

@@ -5,7 +5,13 @@ import math
 import flax.linen as nn
 from flax.linen import initializers
 
-from avae_jax.models.layers import activate, center_images, keras_dense, normalize
+from avae_jax.models.layers import (
+    activate,
+    center_images,
+    keras_dense,
+    make_head,
+    normalize,
+)
 
 
 class MLPEncoder(nn.Module):
@@ -16,12 +22,14 @@ class MLPEncoder(nn.Module):
       hidden: sizes of the hidden layers, each followed by normalisation and ReLU.
       norm: "batch", "group" or "none".
       center_input: whether data in [0, 1] is mapped to [-1, 1] first.
+      block: columns of the last layer that are drawn together; None draws all at once.
     """
 
     num_outputs: int
     hidden: tuple[int, ...]
     norm: str = "none"
     center_input: bool = True
+    block: int | None = None
 
     @nn.compact
     def __call__(self, x, *, train):
@@ -40,7 +48,7 @@ class MLPEncoder(nn.Module):
         x = center_images(x, self.center_input)
         x = x.reshape(x.shape[0], -1)
         x = _hidden_layers(x, self.hidden, norm=self.norm, train=train)
-        return keras_dense(self.num_outputs, name="output")(x)
+        return make_head(self.num_outputs, self.block, name="output")(x)
 
 
 class MLPDecoder(nn.Module):

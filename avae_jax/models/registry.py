@@ -156,7 +156,11 @@ def make_encoder(
     center_input = row.center_input and VALUE_RANGE[activation] == (0.0, 1.0)
     if not row.is_convolutional:
         return MLPEncoder(
-            num_outputs=num_outputs, hidden=hidden, norm=norm, center_input=center_input
+            num_outputs=num_outputs,
+            hidden=hidden,
+            norm=norm,
+            center_input=center_input,
+            block=latent_dim,
         )
     return ConvEncoder(
         num_outputs=num_outputs,
@@ -164,6 +168,7 @@ def make_encoder(
         hidden=hidden,
         norm=norm,
         center_input=center_input,
+        block=latent_dim,
     )
 
 

@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_type_hints
@@ -392,17 +393,45 @@ def own_images(path: str) -> Path | None:
     return place
 
 
-def load_experiment(name_or_path: str) -> Config:
+def load_experiment(name_or_path: str, method: str | None = None) -> Config:
     """Return the configuration of an experiment.
 
     Args:
       name_or_path: a name in experiments/; a path to a Python file that defines `config`; or a
         folder of images or a .npy/.npz file, whose configuration has yet to be fitted to them.
+      method: what to train by instead of the experiment's own method. The fields that the file's
+        `presets` hold for it, if any, replace the defaults.
 
     Raises:
       ConfigError: unknown name (with the nearest one), missing file, a file without `config`, or a
-        run folder.
+        run folder; presets that hold a field that is none.
+
+    Example:
+      >>> load_experiment("mnist", "vae").method.name
+      'vae'
     """
+    return choose_method(*read_experiment(name_or_path), method)
+
+
+Presets = Mapping[str, Mapping[str, Any]]
+"""Fields by method: what an experiment gives those that are not its own."""
+
+
+def choose_method(config: Config, presets: Presets, method: str | None) -> Config:
+    """Return an experiment's configuration for a method, with what its presets hold for that one.
+
+    Args:
+      config: the experiment's.
+      presets: the experiment's.
+      method: name of a method; None is the experiment's own.
+    """
+    if method is None or method == config.method.name:
+        return config
+    return replace_fields(config, method=method, **presets.get(method, {}))
+
+
+def read_experiment(name_or_path: str) -> tuple[Config, Presets]:
+    """Return an experiment's configuration and its presets; `load_experiment` says of what."""
     images = own_images(name_or_path)
     if images is not None:
         if (images / "config.json").exists():
@@ -412,7 +441,8 @@ def load_experiment(name_or_path: str) -> Config:
             )
         kind = "folder" if images.is_dir() else "array"
         name = images.name if images.is_dir() else images.stem
-        return dataclasses.replace(configure(dataset=kind, data_path=str(images)), experiment=name)
+        config = configure(dataset=kind, data_path=str(images))
+        return dataclasses.replace(config, experiment=name), {}
     names, source = experiment_names(), None
     if name_or_path in names:
         module = importlib.import_module(f"avae_jax.experiments.{name_or_path}")
@@ -424,7 +454,11 @@ def load_experiment(name_or_path: str) -> Config:
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
         raise ConfigError(f"{name_or_path} defines no `config` of type avae_jax Config")
-    return dataclasses.replace(config, experiment=Path(name_or_path).stem, source=source)
+    config = dataclasses.replace(config, experiment=Path(name_or_path).stem, source=source)
+    presets = getattr(module, "presets", {})
+    for name in presets:
+        find_method(name)
+    return config, presets
 
 
 def _import_source(source: str, *, again: bool) -> ModuleType:
