@@ -12,7 +12,8 @@ TEXT = (ROOT / "README.md").read_text()
 
 def test_the_examples_run():
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    blocks = [block for block in blocks if "load_run" not in block]  # tests/training has that one.
+    # Those of a file and of a trained model have tests of their own.
+    blocks = [block for block in blocks if "load_run" not in block and "moments.py" not in block]
     assert len(blocks) == 6
     names: dict = {}
     exec("\n".join(blocks), names)  # noqa: S102
@@ -20,6 +21,31 @@ def test_the_examples_run():
     assert np.isfinite(names["kl"])
     assert names["lse"].shape == (64,)
     assert names["terms"]["kl"].shape == (64,)
+
+
+def test_the_method_of_the_example_is_trained(tmp_path, quick_compiler):
+    from avae_jax.methods import METHODS
+    from avae_jax.training import loop
+    from avae_jax.training.config import load_experiment, replace_fields
+    from avae_jax.training.writers import read_metrics
+
+    block = next(
+        b for b in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "moments.py" in b
+    )
+    lines = [line for line in block.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) <= 20
+    (tmp_path / "moments.py").write_text(block)
+    try:
+        config = load_experiment(str(tmp_path / "moments.py"))
+        loop.train(replace_fields(config, num_epochs=3, batch_size=96), tmp_path / "run")
+    finally:
+        METHODS.pop("moments", None)
+    log = read_metrics(tmp_path / "run")
+    assert log[-1]["train/moments"] < log[0]["train/moments"]
+    assert log[-1]["train/reconstruction"] < log[0]["train/reconstruction"]
+    # Of n draws of N(0, I) in d dimensions the squared mean is d / n, and the covariance, which has
+    # Wishart's distribution, is d (d + 1) / n away.
+    assert log[-1]["null_moments"] == pytest.approx((8 + 8 * 9) / 96, rel=0.1)
 
 
 def test_the_example_of_an_experiment_is_one():
