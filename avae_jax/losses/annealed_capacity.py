@@ -28,8 +28,7 @@ def capacity_gap(kl: jax.Array, *, capacity: ArrayLike, mask: jax.Array | None =
       ValueError: `kl` or `mask` is not `[batch]`, or `capacity` not one number.
 
     Numerics:
-      The gradient in `kl_i` is the sign of `mean KL - C` over the number of rows that count, and 0
-      where the two are equal.
+      The gradient in `kl_i` is the sign of `mean KL - C` over the number of rows that count.
 
     Example:
       >>> import jax.numpy as jnp
