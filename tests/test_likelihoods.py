@@ -141,6 +141,19 @@ def test_a_scale_that_ran_away_is_bounded(log_scale):
     assert np.isfinite(gradient.log_scale)
 
 
+@pytest.mark.parametrize("below", [0.0, 2.0, 5.0])
+def test_the_floor_of_a_learned_scale_is_soft(below):
+    """`lo + softplus(x - lo)`: a scale that fell below it is pulled back (2006.13202)."""
+    low = LOG_SCALE_RANGE[0]
+
+    def log_scale(raw):
+        return jnp.log(LearnedGaussian(raw).scale)
+
+    value, slope = jax.value_and_grad(log_scale)(jnp.float32(low - below))
+    np.testing.assert_allclose(value, low + math.log1p(math.exp(-below)), rtol=1e-5)
+    np.testing.assert_allclose(slope, 1 / (1 + math.exp(below)), rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["gaussian", "learned_gaussian"])
 def test_a_scale_must_be_positive(name):
     with pytest.raises(ValueError, match="noise_scale must .* got 0"):

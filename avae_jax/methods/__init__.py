@@ -14,11 +14,26 @@
       |     +-- bank.py    codes of other images
       +-- vae.py        a posterior per image, pulled to a prior that may be learned
             +-- beta_vae.py
-            +-- factor_vae.py   two players
-            +-- mvae.py         two views
+            +-- annealed_vae.py   the batch's KL is held at a capacity
+            +-- sigma_vae.py      the batch says the noise scale
+            +-- dip_vae.py        the batch's covariance is pulled to the prior's
+            +-- iwae.py           several draws per image
+            +-- factor_vae.py     two players
+            +-- mvae.py           two views
 """
 
-from avae_jax.methods import ae, avae, beta_vae, factor_vae, mvae, vae
+from avae_jax.methods import (
+    ae,
+    annealed_vae,
+    avae,
+    beta_vae,
+    dip_vae,
+    factor_vae,
+    iwae,
+    mvae,
+    sigma_vae,
+    vae,
+)
 from avae_jax.methods.method import (
     Batch,
     Host,
@@ -32,8 +47,11 @@ from avae_jax.methods.method import (
 )
 
 METHODS: dict[str, type[Options]] = {
-    module.Options.name: module.Options for module in (avae, vae, beta_vae, factor_vae, mvae, ae)
-}
+    module.Options.name: module.Options
+    for module in (
+        avae, vae, beta_vae, annealed_vae, sigma_vae, dip_vae, iwae, factor_vae, mvae, ae,
+    )
+}  # fmt: skip
 """Name -> its options, which build it."""
 
 DEFAULT: type[Options] = avae.Options

@@ -1,4 +1,9 @@
-"""The beta-VAE (Higgins et al. 2017): a VAE whose KL is multiplied by a number."""
+"""The beta-VAE (Higgins et al. 2017, eq. 4): a VAE whose KL is multiplied by a number.
+
+Papers also state `beta_norm = beta d / D`, with d dimensions of a code and D pixels: give
+`beta = beta_norm D / d`. What a beta does depends on the noise scale too: up to a factor of the
+loss, a fixed one with beta is `sqrt(beta)` times that scale without.
+"""
 
 import dataclasses
 

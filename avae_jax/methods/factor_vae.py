@@ -108,7 +108,7 @@ class FactorVAE(vae.VAE):
         both = mask[0:num_rows:2] * other_mask
         accuracy = masked_mean(judged["critic_accuracy"], both)
         terms = {**terms, "tc": tc, "critic_accuracy": accuracy}
-        model = nll + kl + self.options.gamma * tc
+        model = nll + self.kl_weight(step) * kl + self.options.gamma * tc
         found = {"model": model, "critic": masked_mean(critic, both)}
         return Output(found, terms, variables, posterior.mean())
 

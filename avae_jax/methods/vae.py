@@ -1,4 +1,4 @@
-"""The VAE (Kingma and Welling 2014) and the beta-VAE (Higgins et al. 2017)."""
+"""The VAE (Kingma and Welling 2014), and what all share that have a posterior per image."""
 
 import dataclasses
 import math
@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from avae_jax.likelihoods import LIKELIHOODS, LearnedGaussian
+from avae_jax.likelihoods import LIKELIHOODS, LearnedGaussian, Likelihood
 from avae_jax.methods import method
 from avae_jax.methods.method import Coder, Measured, Output, Player, require, require_positive
 from avae_jax.methods.terms import KL, NLL, RECONSTRUCTION
@@ -192,6 +193,8 @@ class Options(NoisyOptions):
     """prior mixture: its components."""
     labeled: bool = False
     """prior mixture: whether the labels of the data say which component an image is of."""
+    warmup_steps: int = 0
+    """Steps in which the weight of the KL rises linearly from 0."""
 
     name = "vae"
 
@@ -209,6 +212,9 @@ class Options(NoisyOptions):
             not self.labeled or self.prior == "mixture", "labeled", self.labeled,
             f"prior {self.prior} has no components; use prior mixture or leave it out",
         )  # fmt: skip
+        method.require(
+            self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "give at least 0, no warm-up"
+        )
 
     def check_setting(self, setting):
         """Refuse values that do not fit the data."""
@@ -226,14 +232,27 @@ class Options(NoisyOptions):
 
 
 class VAE(NoisyMethod):
-    """Descends `-log p(x | z) + beta KL(q(z | x) || p(z))`, one draw per image."""
+    """Descends `-log p(x | z) + beta(t) KL(q(z | x) || p(z))`, one draw per image.
+
+    `beta(t) = beta min(1, t / T)` where the KL is warmed up over T steps, so that codes are in use
+    before they are pulled (Bowman et al. 2016, arXiv 1511.06349; Sonderby et al. 2016, arXiv
+    1602.02282). T counts steps, the unit that a step knows, and not epochs: it
+    means the same whatever the size of the data. The criterion is the objective with all of beta,
+    so that checkpoints of the warm-up are compared by what is aimed at.
+    """
 
     terms = TERMS
 
     @property
     def beta(self) -> float:
-        """What the KL is multiplied by."""
+        """What the KL is multiplied by after the warm-up."""
         return self.options.beta
+
+    def kl_weight(self, step) -> ArrayLike:
+        """Return what the KL is multiplied by at a step."""
+        if not self.options.warmup_steps:
+            return self.beta
+        return self.beta * jnp.minimum(jnp.float32(step) / self.options.warmup_steps, 1.0)
 
     def init_prior(self, key):
         """Return the prior with its initial parameters."""
@@ -260,12 +279,17 @@ class VAE(NoisyMethod):
         joint = given - jax.nn.log_softmax(prior.log_weights)[component]
         return jnp.where(labels >= 0, joint, kl)
 
+    def likelihood_of(self, variables, batch, outputs, *, train: bool) -> Likelihood:
+        """Return the likelihood that a batch is judged by."""
+        del batch, outputs, train
+        return self.likelihood(variables)
+
     def forward(self, variables, batch, key, *, train):
         """Return (nll `[batch]`, kl `[batch]`, terms, posterior, draw, variables)."""
         posterior, variables = self.encode(variables, batch.x, train=train)
         z = posterior.sample(key)
         outputs, variables = self.decode(variables, z, train=train)
-        likelihood = self.likelihood(variables)
+        likelihood = self.likelihood_of(variables, batch, outputs, train=train)
         nll = likelihood.nll(batch.x, outputs)
         kl = self.kl(posterior, z, self.prior(variables), batch.labels)
         terms = {
@@ -276,10 +300,11 @@ class VAE(NoisyMethod):
         return nll, kl, terms, posterior, z, variables
 
     def losses(self, variables, memory, batch, key, *, step, train):
-        """Return the negative evidence lower bound, its KL multiplied by beta."""
+        """Return the negative evidence lower bound, its KL multiplied by the weight of the step."""
         nll, kl, terms, posterior, _, variables = self.forward(variables, batch, key, train=train)
-        return Output({"model": nll + self.beta * kl}, terms, variables, posterior.mean())
+        loss = nll + self.kl_weight(step) * kl
+        return Output({"model": loss}, terms, variables, posterior.mean())
 
     def criterion(self, terms: Mapping[str, Any]) -> float:
-        """Return the loss."""
+        """Return the loss after the warm-up."""
         return terms["nll"] + self.beta * terms["kl"]

@@ -89,6 +89,39 @@ def test_the_term_is_the_total_correlation_for_the_best_critic(method, make_batc
     assert 0.3 < float(output.losses["critic"]) < np.log(2)
 
 
+def test_the_critic_sees_one_half_as_it_is_and_the_other_shuffled(method, make_batch, monkeypatch):
+    """As if a second batch were drawn for it: no image is on both sides."""
+    seen, original = [], type(method.networks).__call__
+
+    def watched(self, variables, name, z, *, train):
+        if name == "critic":
+            seen.append(np.asarray(z))
+        return original(self, variables, name, z, train=train)
+
+    monkeypatch.setattr(type(method.networks), "__call__", watched)
+    mask = np.ones(16)
+    mask[13:] = 0
+    variables, key = method.init(jax.random.key(0)), jax.random.key(1)
+    output = method.losses(
+        variables, (), make_batch(method, mask), key, step=0, train=False
+    )  # fmt: skip
+    every, real, shuffled = seen
+    np.testing.assert_array_equal(real, every[0::2])
+    other = every[1::2]
+    assert not np.any(shuffled[:6] == real[:6])
+    # Rows 1, 3, ..., 11 count: every column keeps its values, and rows do not stay together.
+    np.testing.assert_array_equal(np.sort(shuffled[:6], axis=0), np.sort(other[:6], axis=0))
+    place = np.argmax(shuffled[:6, None] == other[None, :6], axis=1)
+    assert np.any(place[:, 0] != place[:, 1])
+    # Each side weighs one half, and six pairs count.
+    a, b = (
+        np.asarray(original(method.networks, variables, "critic", z, train=False)[0], np.float64)
+        for z in (real[:6], shuffled[:6])
+    )
+    want = 0.5 * (np.logaddexp(0, -a) + np.logaddexp(0, b)).mean()
+    np.testing.assert_allclose(output.losses["critic"], want, rtol=1e-5)
+
+
 def test_both_players_learn_and_the_critic_at_its_own_rate(method, make_batch):
     optimization = OptimizationConfig(learning_rate=1e-3, schedule="constant")
     optimizer = make_optimizer(method.players, optimization, steps_per_epoch=1)

@@ -1,5 +1,7 @@
 """The VAE with priors that have parameters."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,11 +33,13 @@ def component_log_probs(prior, z):
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
-@pytest.mark.parametrize("method", ["vae", "beta_vae", "factor_vae"])
+@pytest.mark.parametrize("method", ["vae", "beta_vae", "annealed_vae", "dip_vae", "factor_vae"])
 def test_the_loss_is_that_of_the_library(method, likelihood, build, make_batch):
     """What a user imports is what is trained."""
     fields = {
         "beta_vae": {"beta": 4.0},
+        "annealed_vae": {"gamma": 3.0, "capacity": 2.0, "capacity_steps": 5},
+        "dip_vae": {"lambda_od": 3.0, "lambda_d": 2.0},
         "factor_vae": {"gamma": 3.0, "critic_width": 8, "critic_layers": 2},
     }.get(method, {})
     options: dict = {"likelihood": likelihood}
@@ -54,11 +58,46 @@ def test_the_loss_is_that_of_the_library(method, likelihood, build, make_batch):
     if method == "factor_vae":
         logits, _ = built.networks(variables, "critic", z, train=False)
         want, terms = losses.factor_vae(*arrays, logits, gamma=3.0, **options)
+    elif method == "annealed_vae":
+        # At the first step nothing may be told.
+        want, terms = losses.annealed_capacity(*arrays, gamma=3.0, capacity=0.0, **options)
+    elif method == "dip_vae":
+        want, terms = losses.dip_vae(*arrays, **fields, **options)
     else:
         want, terms = losses.beta_elbo(*arrays, beta=fields.get("beta", 1.0), **options)
     np.testing.assert_allclose(output.losses["model"], want, rtol=1e-5)
     for name, term in terms.items():
         np.testing.assert_allclose(output.terms[name], term, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"method": "vae"},
+        {"method": "beta_vae", "beta": 4.0},
+        {"method": "dip_vae"},
+        {"method": "factor_vae", "critic_width": 8, "critic_layers": 2},
+    ],
+    ids=lambda fields: fields["method"],
+)
+def test_the_kl_is_warmed_up(fields, build, make_batch):
+    """Its weight rises linearly; the criterion has all of it from the first step on."""
+    method, sudden = build(warmup_steps=8, **fields), build(**fields)
+    batch, key, beta = make_batch(method), jax.random.key(7), fields.get("beta", 1.0)
+    variables = method.init(jax.random.key(0))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def loss(method, step):
+        output = method.losses(variables, (), batch, key, step=step, train=True)
+        return output.losses["model"], output.terms
+
+    full, terms = loss(sudden, jnp.int32(0))
+    for step, share in ((0, 0.0), (2, 0.25), (8, 1.0), (100, 1.0)):
+        value, _ = loss(method, jnp.int32(step))
+        want = full - (1 - share) * beta * terms["kl"]
+        np.testing.assert_allclose(value, want, rtol=1e-5, atol=1e-4)
+    means = {name: float(np.mean(term)) for name, term in terms.items()}
+    assert method.criterion(means) == sudden.criterion(means)
 
 
 @pytest.mark.parametrize("labeled", [False, True])
@@ -132,6 +171,8 @@ class OneBatch:
     [
         {"method": "vae"},
         {"method": "beta_vae", "beta": 3.0},
+        {"method": "annealed_vae"},
+        {"method": "sigma_vae"},
         {"method": "factor_vae", "critic_width": 8, "critic_layers": 2},
         {"method": "mvae"},
     ],

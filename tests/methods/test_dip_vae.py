@@ -1,0 +1,38 @@
+"""DIP-VAE: its two variants."""
+
+import jax
+import numpy as np
+import pytest
+
+from avae_jax import losses
+
+
+@pytest.mark.parametrize(
+    ("fields", "weights"),
+    [
+        ({"variant": "I"}, (10.0, 100.0)),
+        ({"variant": "I", "lambda_od": 2.0}, (2.0, 20.0)),
+        ({"variant": "II", "lambda_od": 2.0}, (2.0, 2.0)),
+        ({"variant": "II", "lambda_od": 2.0, "lambda_d": 7.0}, (2.0, 7.0)),
+    ],
+)
+def test_the_variant_says_whose_covariance(fields, weights, build, make_batch):
+    method = build(method="dip_vae", **fields)
+    assert method.options.weights == weights
+    batch, variables = make_batch(method), method.init(jax.random.key(0))
+    output = method.losses(variables, (), batch, jax.random.key(7), step=0, train=False)
+    posterior, _ = method.encode(variables, batch.x, train=False)
+    log_var = posterior.log_var if fields["variant"] == "II" else None
+    want = losses.covariance_departures(posterior.loc, log_var)
+    got = output.terms["off_diagonal"], output.terms["diagonal"]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+    means = {name: float(np.mean(term)) for name, term in output.terms.items()}
+    loss = float(np.mean(output.losses["model"]))
+    assert method.criterion(means) == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_variant_that_can_collapse_is_warned(build):
+    """Posteriors N(0, I) have the covariance of the prior; means that are all 0 have not."""
+    x = np.random.default_rng(0).random((50, 4, 4, 1)).astype(np.float32)
+    assert build(method="dip_vae", noise_scale=50.0).introduce(x)
+    assert not build(method="dip_vae", variant="I", noise_scale=50.0).introduce(x)
