@@ -14,11 +14,12 @@
       |     +-- bank.py    codes of other images
       +-- vae.py        a posterior per image, pulled to a prior that may be learned
             +-- beta_vae.py
+            +-- beta_tcvae.py   densities of all codes; may remember posteriors
             +-- factor_vae.py   two players
             +-- mvae.py         two views
 """
 
-from avae_jax.methods import ae, avae, beta_vae, factor_vae, mvae, vae
+from avae_jax.methods import ae, avae, beta_tcvae, beta_vae, factor_vae, mvae, vae
 from avae_jax.methods.method import (
     Batch,
     Host,
@@ -32,7 +33,8 @@ from avae_jax.methods.method import (
 )
 
 METHODS: dict[str, type[Options]] = {
-    module.Options.name: module.Options for module in (avae, vae, beta_vae, factor_vae, mvae, ae)
+    module.Options.name: module.Options
+    for module in (avae, vae, beta_vae, beta_tcvae, factor_vae, mvae, ae)
 }
 """Name -> its options, which build it."""
 

@@ -84,6 +84,11 @@ class NoisyMethod(method.Method):
         return {"model": Player(parts=(*self.networks.parts, "prior", *own))}
 
     @property
+    def beta(self) -> float:
+        """What the KL is multiplied by."""
+        return self.options.beta
+
+    @property
     def nll_sizes(self) -> dict[str, int]:
         """Return how many pixels each negative log-likelihood that is reported is of."""
         return {"nll": math.prod(self.image_shape)}
@@ -153,7 +158,7 @@ class NoisyMethod(method.Method):
         given = self.options.noise_scale
         if given is None or not self.options.has_noise:
             return ""
-        least = math.sqrt(self.options.beta) * given
+        least = math.sqrt(self.beta) * given
         largest = largest_std(self.to_float(images))
         if largest > least:
             return ""
@@ -229,11 +234,6 @@ class VAE(NoisyMethod):
     """Descends `-log p(x | z) + beta KL(q(z | x) || p(z))`, one draw per image."""
 
     terms = TERMS
-
-    @property
-    def beta(self) -> float:
-        """What the KL is multiplied by."""
-        return self.options.beta
 
     def init_prior(self, key):
         """Return the prior with its initial parameters."""
