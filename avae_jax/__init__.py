@@ -16,6 +16,8 @@ from avae_jax.density import (
     expected_code_scale,
     find_bandwidth,
     kde_log_density,
+    marginal_log_densities,
+    mixture_log_density,
 )
 from avae_jax.kernels.pairwise_lse import (
     PairwiseStats,
@@ -46,7 +48,9 @@ __all__ = [
     "likelihoods",
     "load_run",
     "losses",
+    "marginal_log_densities",
     "merge_stats",
+    "mixture_log_density",
     "pairwise_lse",
     "pairwise_lse_stats",
     "pmap_pairwise_lse",

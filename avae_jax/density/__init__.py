@@ -9,6 +9,7 @@ Each file knows the ones below it only::
     code_scale       the scale at which the loss's forces balance
     tail             the floor under the density
     normal_draws     draws of N(0, I), on all devices
+    mixture          the log density of Gaussians that differ, by `kernels.mixture_lse`
     kde              the log density, by `kernels.pairwise_lse`
 """
 
@@ -16,6 +17,7 @@ from avae_jax.density.bandwidth import Bandwidth, find_bandwidth
 from avae_jax.density.code_scale import CodeScale, expected_code_scale
 from avae_jax.density.kde import kde_log_density
 from avae_jax.density.kernel_density import KDE
+from avae_jax.density.mixture import marginal_log_densities, mixture_log_density
 from avae_jax.density.null_kl import null_kl
 from avae_jax.density.prior_bandwidth import (
     PriorBandwidth,
@@ -34,6 +36,8 @@ __all__ = [
     "find_prior_bandwidth",
     "kde_log_density",
     "log_tail_density",
+    "marginal_log_densities",
+    "mixture_log_density",
     "null_kl",
     "prior_null_kl",
 ]

@@ -113,26 +113,57 @@ def kde_log_density(
         implementation=implementation,
         precision=precision,
     )
-    num_centers, latent_dim = centers.shape
-    exclude = None if exclude is None else jnp.asarray(exclude)
-    if axis_name is not None:
-        num_centers *= jax.lax.axis_size(axis_name)
-    if log_weights is None:
-        log_mass = _log_count(num_centers, exclude, lse.dtype)
-    elif exclude is None and axis_name is None:
-        log_mass = logsumexp(jnp.asarray(log_weights))
-    elif axis_name is None and not _are_spread(log_weights, exclude):
-        log_mass = _log_others(log_weights, exclude)
-    else:
-        log_mass = _log_spread_mass(log_weights, exclude, len(z), axis_name, queries_sharded)
-    if exclude is not None or log_weights is not None:
-        # Without any mass left, lse is -inf as well and the difference would be NaN.
-        log_mass = jnp.where(log_mass == -jnp.inf, 0.0, log_mass)
+    latent_dim = centers.shape[1]
+    log_mass = log_mass_of_others(
+        len(centers), log_weights, exclude, num_queries=len(z), dtype=lse.dtype,
+        axis_name=axis_name, queries_sharded=queries_sharded,
+    )  # fmt: skip
     h = jnp.asarray(bandwidth).astype(lse.dtype)
     log_volume = latent_dim * (jnp.log(h) + 0.5 * math.log(2.0 * math.pi)) + log_root
     if h.ndim:
         log_mass, log_volume = jnp.atleast_1d(log_mass)[None], log_volume[:, None]
     return (lse - log_mass - log_volume).astype(lse.dtype)
+
+
+def log_mass_of_others(
+    num_centers: int,
+    log_weights: jax.Array | None,
+    exclude: Any,
+    *,
+    num_queries: int,
+    dtype: Any,
+    axis_name: str | tuple[str, ...] | None = None,
+    queries_sharded: bool = False,
+) -> Any:
+    """Return the log of the sum of the weights that each query sees.
+
+    Args:
+      num_centers: those on this device.
+      log_weights: `[num_centers]`, or None for 1 each.
+      exclude: `[num_queries]`, or None.
+      num_queries: those on this device.
+      dtype: of the result.
+      axis_name: mapped axis of the centers, as in `kde_log_density`.
+      queries_sharded: as in `kde_log_density`.
+
+    Returns:
+      `[num_queries]`, `[1]` or a number; 0 where nothing is seen, so that -inf less it is -inf.
+    """
+    exclude = None if exclude is None else jnp.asarray(exclude)
+    if axis_name is not None:
+        num_centers *= jax.lax.axis_size(axis_name)
+    if log_weights is None:
+        log_mass = _log_count(num_centers, exclude, dtype)
+    elif exclude is None and axis_name is None:
+        log_mass = logsumexp(jnp.asarray(log_weights))
+    elif axis_name is None and not _are_spread(log_weights, exclude):
+        log_mass = _log_others(log_weights, exclude)
+    else:
+        log_mass = _log_spread_mass(log_weights, exclude, num_queries, axis_name, queries_sharded)
+    if exclude is not None or log_weights is not None:
+        # Without any mass left, lse is -inf as well and the difference would be NaN.
+        log_mass = jnp.where(log_mass == -jnp.inf, 0.0, log_mass)
+    return log_mass
 
 
 def as_floating(**arrays: Any) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ A loss is one function in one file of this package and one line below.
 
 from avae_jax.losses.annealed_capacity import annealed_capacity, capacity_gap
 from avae_jax.losses.avae import LOG10_WEIGHT, avae
+from avae_jax.losses.beta_tcvae import aggregate_log_densities, beta_tcvae, kl_decomposition
 from avae_jax.losses.dip_vae import covariance_departures, dip_vae
 from avae_jax.losses.elbo import beta_elbo, elbo, gaussian_kl
 from avae_jax.losses.factor_vae import critic_loss, factor_vae, permute_dims
@@ -14,9 +15,11 @@ from avae_jax.losses.sigma_vae import optimal_noise_scale, sigma_vae
 
 __all__ = [
     "LOG10_WEIGHT",
+    "aggregate_log_densities",
     "annealed_capacity",
     "avae",
     "beta_elbo",
+    "beta_tcvae",
     "capacity_gap",
     "covariance_departures",
     "critic_loss",
@@ -26,6 +29,7 @@ __all__ = [
     "factor_vae",
     "gaussian_kl",
     "iwae",
+    "kl_decomposition",
     "optimal_noise_scale",
     "permute_dims",
     "reconstruction_loss",

@@ -7,18 +7,21 @@
       +-- networks.py   named Linen modules as pure functions of their variables
       +-- terms.py      how numbers that several methods report are shown
       |
-      +-- matching.py   what those share that match a batch of codes with the prior
+      +-- ae.py         points, pulled nowhere
       |
-      +-- ae.py         points
       +-- avae.py       points, whose density is pulled to the prior; remembers a bank and beta
-      |     +-- bank.py    codes of other images
+      |     +-- bank.py      codes of other images
+      |
+      +-- matching.py   points of a batch, which a statistic pulls to the prior
+      |
       +-- vae.py        a posterior per image, pulled to a prior that may be learned
-            +-- beta_vae.py
-            +-- annealed_vae.py   the batch's KL is held at a capacity
+            +-- beta_vae.py       a weight of the KL
             +-- sigma_vae.py      the batch says the noise scale
+            +-- annealed_vae.py   the batch's KL is held at a capacity
+            +-- beta_tcvae.py     the KL taken apart; may remember posteriors
+            +-- factor_vae.py     a critic of dependence: two players
             +-- dip_vae.py        the batch's covariance is pulled to the prior's
-            +-- iwae.py           several draws per image
-            +-- factor_vae.py     two players
+            +-- iwae.py           several weighted draws per image
             +-- mvae.py           two views
 """
 
@@ -26,6 +29,7 @@ from avae_jax.methods import (
     ae,
     annealed_vae,
     avae,
+    beta_tcvae,
     beta_vae,
     dip_vae,
     factor_vae,
@@ -49,7 +53,8 @@ from avae_jax.methods.method import (
 METHODS: dict[str, type[Options]] = {
     module.Options.name: module.Options
     for module in (
-        avae, vae, beta_vae, annealed_vae, sigma_vae, dip_vae, iwae, factor_vae, mvae, ae,
+        avae, vae, beta_vae, sigma_vae, annealed_vae, beta_tcvae, factor_vae, dip_vae, iwae, mvae,
+        ae,
     )
 }  # fmt: skip
 """Name -> its options, which build it."""

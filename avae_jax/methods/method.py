@@ -54,12 +54,14 @@ class Output(NamedTuple):
       terms: name -> `[batch]`, or `[]` for a statistic of the batch; reported.
       variables: those given, with the batch statistics of this pass.
       z: `[batch, latent_dim]`, the codes.
+      noted: what else `Method.remember` is to know of this pass, any tree of arrays.
     """
 
     losses: dict[str, jax.Array]
     terms: dict[str, jax.Array]
     variables: Variables
     z: jax.Array
+    noted: Any = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,11 @@ class NoisyMethod(method.Method):
         return {"model": Player(parts=(*self.networks.parts, "prior", *own))}
 
     @property
+    def beta(self) -> float:
+        """What the KL is multiplied by."""
+        return self.options.beta
+
+    @property
     def nll_sizes(self) -> dict[str, int]:
         """Return how many pixels each negative log-likelihood that is reported is of."""
         return {"nll": math.prod(self.image_shape)}
@@ -154,7 +159,7 @@ class NoisyMethod(method.Method):
         given = self.options.noise_scale
         if given is None or not self.options.has_noise:
             return ""
-        least = math.sqrt(self.options.beta) * given
+        least = math.sqrt(self.beta) * given
         largest = largest_std(self.to_float(images))
         if largest > least:
             return ""
@@ -242,11 +247,6 @@ class VAE(NoisyMethod):
     """
 
     terms = TERMS
-
-    @property
-    def beta(self) -> float:
-        """What the KL is multiplied by after the warm-up."""
-        return self.options.beta
 
     def kl_weight(self, step) -> ArrayLike:
         """Return what the KL is multiplied by at a step."""

@@ -50,6 +50,7 @@ ARGUMENTS = {
     "capacity": 3.0,
     "lambda_od": 3.0,
     "lambda_d": 2.0,
+    "num_train": 50,
 }
 
 
@@ -169,6 +170,9 @@ def test_a_single_example_is_told_to_be_a_batch(name, flat):
 
     with pytest.raises(ValueError, match=r"give (x|z|loc|critic_logits)\[None\]"):
         jax.vmap(lambda *args: loss(*args, lambda a: a))(x, x_recon, mapped)
+    # What takes a mask has a statistic of the batch.
+    if "mask" in inspect.signature(getattr(av.losses, name)).parameters:
+        return
     one_by_one = jax.vmap(lambda *args: loss(*args, lambda a: a[None])[0])(x, x_recon, mapped)
     want, terms = call(name, x, x_recon)
     if all(term.ndim for term in terms.values()):  # else a batch of one has another statistic
@@ -203,7 +207,7 @@ def test_half_precision_is_promoted(name, latent_dim, dtype):
     np.testing.assert_allclose(loss, want, rtol=1e-6)
     for term, value in terms.items():
         # A statistic may be a sum over pairs of dimensions that cancel.
-        atol = 1e-5 if value.ndim else 3e-4
+        atol = 5e-5 if value.ndim else 3e-4
         np.testing.assert_allclose(value, want_terms[term], rtol=2e-6, atol=atol)
 
 

@@ -134,6 +134,23 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
         ({"method": "dip_vae", "posterior": "gaussian"}, "posterior has no effect with"),
         ({"method": "iwae", "num_samples": 0}, "num_samples=0: give at least 1"),
         ({"method": "iwae", "posterior": "deterministic"}, "posterior=deterministic: without"),
+        ({"method": "beta_tcvae", "beta": -1.0}, "beta=-1.0: give a number of at least 0"),
+        ({"method": "beta_tcvae", "alpha": float("nan")}, "alpha=nan: give a number of at least 0"),
+        ({"method": "beta_tcvae", "latent_dim": 1}, "latent_dim=1: the total correlation"),
+        ({"method": "beta_tcvae", "prior": "mixture"}, "prior=mixture: the dimensions must be"),
+        ({"method": "beta_tcvae", "posterior": "deterministic"}, "posterior=deterministic: "),
+        (
+            {"method": "beta_tcvae", "num_posteriors": 32},
+            "num_posteriors=32: density uniform remembers none; leave it out",
+        ),
+        (
+            {"method": "beta_tcvae", "density": "exact", "num_posteriors": 65},
+            "num_posteriors=65: the training split has 64 images",
+        ),
+        (
+            {"method": "beta_tcvae", "density": "exact", "num_posteriors": 8},
+            "num_posteriors=8: it is smaller than batch_size=16",
+        ),
         ({"method": "mvae", "prior": "mixture"}, "prior has no effect with method mvae"),
         ({"method": "mvae", "image_shape": (4, 3, 1)}, "image width=3: the images are cut"),
         ({"method": "vae", "labeled": True}, "labeled=True: prior standard_normal has no"),
