@@ -46,6 +46,11 @@ ARGUMENTS = {
     "beta": 2.0,
     "gamma": 2.0,
     "critic_logits": Z[:, 0],
+    "draws": BANK[:BATCH],
+    "directions": BANK / np.linalg.norm(BANK, axis=1, keepdims=True),
+    "weight": 3.0,
+    "alpha": 0.5,
+    "mmd_weight": 3.0,
 }
 
 
@@ -65,6 +70,15 @@ def needed(name):
     return [p.name for p in parameters if p.default is p.empty]
 
 
+def takes(name, argument):
+    """Return whether a loss has an argument of that name."""
+    return argument in inspect.signature(getattr(av.losses, name)).parameters
+
+
+# Those with a statistic of the batch as a whole, which leave rows that only fill it up out of it.
+OF_WHOLE = [name for name in LOSSES if takes(name, "mask")]
+
+
 def call(name, x, x_recon, **changes):
     """Call a loss with every argument that has no default."""
     given = {**ARGUMENTS, "x": x, "x_recon": x_recon, **changes}
@@ -77,8 +91,8 @@ def test_contract(name):
     loss, terms = loss_fn(X, X_RECON)
     assert loss.shape == (BATCH,)
     assert loss.dtype == jnp.float32
-    assert all(term.shape == (BATCH,) for term in terms.values())
-    assert {"reconstruction", "kl"} <= terms.keys()
+    assert all(term.shape in ((BATCH,), ()) for term in terms.values())
+    assert "reconstruction" in terms
     # Per example: a row's loss does not depend on the other rows' images.
     other = X.copy()
     other[1:] = 0
@@ -105,7 +119,8 @@ OF_THE_BATCH = [
     (name, argument)
     for name in LOSSES
     for argument in needed(name)
-    if argument not in ("x", "x_recon", "centers") and np.ndim(ARGUMENTS[argument])
+    if argument not in ("x", "x_recon", "centers", "draws", "directions")
+    and np.ndim(ARGUMENTS[argument])
 ]
 
 
@@ -128,8 +143,74 @@ def test_a_single_example_is_told_to_be_a_batch(name, flat):
 
     with pytest.raises(ValueError, match=r"give (x|z|loc|critic_logits)\[None\]"):
         jax.vmap(lambda *args: loss(*args, lambda a: a))(x, x_recon, mapped)
+    if name in OF_WHOLE:
+        return
     one_by_one = jax.vmap(lambda *args: loss(*args, lambda a: a[None])[0])(x, x_recon, mapped)
     np.testing.assert_allclose(one_by_one, call(name, x, x_recon)[0], rtol=1e-5)
+
+
+def of_codes(name, z, mask, **changes):
+    """Call a loss at codes, with a mask."""
+    given = {**ARGUMENTS, "x": X, "x_recon": X_RECON, **changes, "z": z}
+    return getattr(av.losses, name)(**{a: given[a] for a in needed(name)}, mask=mask)
+
+
+@pytest.mark.parametrize("name", OF_WHOLE)
+def test_rows_that_fill_up_do_not_enter_the_statistic(name):
+    """Whatever they hold: value and gradient are those of the rows that count."""
+    kept = np.array([1, 1, 0, 1, 0, 1, 1])
+
+    def mean(z, mask, rows):
+        arrays = {"x": X, "x_recon": X_RECON, **ARGUMENTS}
+        # The draws are of another number than the codes, unless they are sorted like these.
+        fixed = {"z"} if name == "swae" else {"z", "draws"}
+        of_rows = {
+            a: jnp.asarray(arrays[a])[rows]
+            for a in set(needed(name)) - fixed
+            if np.ndim(arrays[a]) and len(arrays[a]) == BATCH
+        }
+        loss, terms = of_codes(name, z, mask, **of_rows)
+        (statistic,) = (v for v in terms.values() if not v.ndim)
+        # One number, added to every row.
+        return jnp.mean(loss if mask is None else loss[np.flatnonzero(kept)]), statistic
+
+    mean = jax.jit(jax.value_and_grad(mean, has_aux=True))
+    every, some = np.arange(BATCH), np.flatnonzero(kept)
+    (want, statistic), slope = mean(Z[some], None, some)
+    for fill in (0.0, 1e3, np.nan):
+        z = np.where(kept[:, None], Z, fill)
+        (got, again), gradient = mean(z, kept, every)
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+        np.testing.assert_allclose(again, statistic, rtol=1e-5)
+        np.testing.assert_allclose(gradient[some], slope, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(gradient[kept == 0], 0)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1])
+@pytest.mark.parametrize("name", OF_WHOLE)
+def test_too_few_rows_have_a_statistic_without_nan(name, num_rows):
+    mask = np.arange(BATCH) < num_rows
+
+    def total(z):
+        loss, terms = of_codes(name, z, mask)
+        (statistic,) = (v for v in terms.values() if not v.ndim)
+        return loss.sum(), statistic
+
+    (loss, statistic), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(Z)
+    assert np.isfinite(loss)
+    assert np.all(np.isfinite(gradient))
+    if not num_rows:
+        assert statistic == 0
+        np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("name", OF_WHOLE)
+def test_codes_that_coincide_have_a_gradient(name):
+    """In one point, at the draws, and far out."""
+    draws = np.concatenate([Z[:1]] * BATCH)
+    slope = jax.jit(jax.grad(lambda z: of_codes(name, z, None, draws=draws)[0].sum()))
+    for z in (draws, np.full_like(Z, 1e4), np.zeros_like(Z)):
+        assert np.all(np.isfinite(slope(z)))
 
 
 def test_one_axis_is_no_batch_of_images():
@@ -151,6 +232,10 @@ def test_half_precision_is_promoted(name, latent_dim, dtype):
     halves = {"z": draw(BATCH, latent_dim), "centers": draw(200, latent_dim)}
     halves |= {"loc": draw(BATCH, latent_dim), "log_var": draw(BATCH, latent_dim)}
     halves |= {"critic_logits": draw(BATCH), "bandwidth": jnp.asarray(0.62, dtype)}
+    halves |= {
+        "draws": draw(BATCH, latent_dim),
+        "directions": draw(20, latent_dim) / latent_dim**0.5,
+    }
     loss, terms = call(name, *images, **halves)
     assert {a.dtype for a in (loss, *terms.values())} == {jnp.dtype("float32")}
     with jax.enable_x64(True):
@@ -370,7 +455,7 @@ def test_arrays_of_an_explicit_mesh_are_taken():
         assert gradient.sharding.spec[0] == "a"
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "avae"])
+@pytest.mark.parametrize("name", [name for name in LOSSES if takes(name, "noise_scale")])
 def test_the_noise_scale_is_learned(name):
     def loss(log_scale):
         options = {a: ARGUMENTS[a] for a in needed(name) if a in ARGUMENTS}
