@@ -5,13 +5,21 @@ A loss is one function in one file of this package and one line below.
 
 from avae_jax.losses.annealed_capacity import annealed_capacity, capacity_gap
 from avae_jax.losses.avae import LOG10_WEIGHT, avae
+from avae_jax.losses.batch import unit_directions
 from avae_jax.losses.beta_tcvae import aggregate_log_densities, beta_tcvae, kl_decomposition
+from avae_jax.losses.cwae import cramer_wold, cwae
 from avae_jax.losses.dip_vae import covariance_departures, dip_vae
 from avae_jax.losses.elbo import beta_elbo, elbo, gaussian_kl
+from avae_jax.losses.energy import energy, energy_distance
 from avae_jax.losses.factor_vae import critic_loss, factor_vae, permute_dims
+from avae_jax.losses.info_vae import info_vae
 from avae_jax.losses.iwae import doubly_reparameterized, iwae
 from avae_jax.losses.reconstruction import reconstruction_loss
 from avae_jax.losses.sigma_vae import optimal_noise_scale, sigma_vae
+from avae_jax.losses.sigreg import epps_pulley, sigreg
+from avae_jax.losses.sinkhorn_ae import sinkhorn_ae, sinkhorn_divergence
+from avae_jax.losses.swae import sliced_wasserstein, swae
+from avae_jax.losses.wae import mmd, mmd_standard_normal, wae
 
 __all__ = [
     "LOG10_WEIGHT",
@@ -22,16 +30,31 @@ __all__ = [
     "beta_tcvae",
     "capacity_gap",
     "covariance_departures",
+    "cramer_wold",
     "critic_loss",
+    "cwae",
     "dip_vae",
     "doubly_reparameterized",
     "elbo",
+    "energy",
+    "energy_distance",
+    "epps_pulley",
     "factor_vae",
     "gaussian_kl",
+    "info_vae",
     "iwae",
     "kl_decomposition",
+    "mmd",
+    "mmd_standard_normal",
     "optimal_noise_scale",
     "permute_dims",
     "reconstruction_loss",
     "sigma_vae",
+    "sigreg",
+    "sinkhorn_ae",
+    "sinkhorn_divergence",
+    "sliced_wasserstein",
+    "swae",
+    "unit_directions",
+    "wae",
 ]

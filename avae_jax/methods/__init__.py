@@ -13,6 +13,12 @@
       |     +-- bank.py      codes of other images
       |
       +-- matching.py   points of a batch, which a statistic pulls to the prior
+      |     +-- wae.py           maximum mean discrepancy
+      |     +-- swae.py          projections in order
+      |     +-- sinkhorn_ae.py   transport
+      |     +-- cwae.py          smoothed projections, all of them
+      |     +-- sigreg.py        characteristic functions of projections
+      |     +-- energy.py        distances
       |
       +-- vae.py        a posterior per image, pulled to a prior that may be learned
             +-- beta_vae.py       a weight of the KL
@@ -21,6 +27,7 @@
             +-- beta_tcvae.py     the KL taken apart; may remember posteriors
             +-- factor_vae.py     a critic of dependence: two players
             +-- dip_vae.py        the batch's covariance is pulled to the prior's
+            +-- info_vae.py       the batch's discrepancy beside the KL
             +-- iwae.py           several weighted draws per image
             +-- mvae.py           two views
 """
@@ -31,12 +38,19 @@ from avae_jax.methods import (
     avae,
     beta_tcvae,
     beta_vae,
+    cwae,
     dip_vae,
+    energy,
     factor_vae,
+    info_vae,
     iwae,
     mvae,
     sigma_vae,
+    sigreg,
+    sinkhorn_ae,
+    swae,
     vae,
+    wae,
 )
 from avae_jax.methods.method import (
     Batch,
@@ -53,8 +67,8 @@ from avae_jax.methods.method import (
 METHODS: dict[str, type[Options]] = {
     module.Options.name: module.Options
     for module in (
-        avae, vae, beta_vae, sigma_vae, annealed_vae, beta_tcvae, factor_vae, dip_vae, iwae, mvae,
-        ae,
+        avae, wae, swae, sinkhorn_ae, cwae, sigreg, energy, vae, beta_vae, sigma_vae,
+        annealed_vae, beta_tcvae, factor_vae, dip_vae, info_vae, iwae, mvae, ae,
     )
 }  # fmt: skip
 """Name -> its options, which build it."""

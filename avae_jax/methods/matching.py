@@ -17,6 +17,7 @@ from avae_jax.methods.method import (
     Batch,
     Output,
     Player,
+    Setting,
     make_coder,
     require,
     require_fixed,
@@ -26,6 +27,14 @@ from avae_jax.priors import PRIORS, Prior, make_prior
 
 _NUM_NULL = 64
 """Batches of the prior's draws that a null value is the mean of."""
+
+
+def require_a_pair(setting: Setting) -> None:
+    """Refuse batches of one code, which has no distribution."""
+    require(
+        setting.batch_size >= 2, "batch_size", setting.batch_size,
+        "a batch of codes is compared with the prior as a whole; give at least 2",
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,10 +54,7 @@ class MatchingOptions(method.Options):
 
     def check_setting(self, setting):
         """Refuse batches in which there is nothing to compare."""
-        require(
-            setting.batch_size >= 2, "batch_size", setting.batch_size,
-            "a batch of codes is compared with the prior as a whole; give at least 2",
-        )  # fmt: skip
+        require_a_pair(setting)
 
     @property
     def encodes_to(self) -> str:

@@ -13,7 +13,6 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import avae_jax as av
-from avae_jax.registries import takes
 
 RNG = np.random.default_rng(0)
 BATCH, FEATURES, LATENT, CENTERS = 7, (4, 3, 1), 5, 40
@@ -51,6 +50,11 @@ ARGUMENTS = {
     "lambda_od": 3.0,
     "lambda_d": 2.0,
     "num_train": 50,
+    "draws": BANK[:BATCH],
+    "directions": BANK / np.linalg.norm(BANK, axis=1, keepdims=True),
+    "weight": 3.0,
+    "alpha": 0.5,
+    "mmd_weight": 3.0,
 }
 
 
@@ -68,6 +72,18 @@ def needed(name):
     """Return the names of a loss's arguments that have no default."""
     parameters = inspect.signature(getattr(av.losses, name)).parameters.values()
     return [p.name for p in parameters if p.default is p.empty]
+
+
+def takes(name, argument):
+    """Return whether a loss has an argument of that name."""
+    return argument in inspect.signature(getattr(av.losses, name)).parameters
+
+
+# Those with a statistic of the batch as a whole, which leave rows that only fill it up out of it.
+OF_WHOLE = [name for name in LOSSES if takes(name, "mask")]
+
+# Those whose statistic compares the codes with a prior.
+OF_CODES = [name for name in OF_WHOLE if takes(name, "z") and not takes(name, "num_train")]
 
 
 def call(name, x, x_recon, **changes):
@@ -102,13 +118,14 @@ def test_ranks_need_not_be_promoted(name):
         jax.eval_shape(jax.grad(lambda x_recon: call(name, X, x_recon)[0].sum()), X_RECON)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in LOSSES if takes(getattr(av.losses, name), "mask")]
-)
+@pytest.mark.parametrize("name", OF_WHOLE)
 def test_rows_that_fill_up_enter_nothing(name):
     """Whatever they hold, by value and by gradient; where no row counts, nothing is NaN."""
     options = {a: ARGUMENTS[a] for a in needed(name) if a in ARGUMENTS}
-    of_batch = {a: options.pop(a) for a in list(options) if np.shape(options[a])[:1] == (BATCH,)}
+    # Draws of the prior are of another number than the codes, unless they are sorted like these.
+    whole = {"draws"} if name != "swae" else set()
+    of_batch = {a for a in options if np.shape(options[a])[:1] == (BATCH,)} - whole
+    of_batch = {a: options.pop(a) for a in sorted(of_batch)}
     rows = {"x": X, "x_recon": X_RECON, **of_batch}
 
     @jax.jit
@@ -147,7 +164,8 @@ OF_THE_BATCH = [
     (name, argument)
     for name in LOSSES
     for argument in needed(name)
-    if argument not in ("x", "x_recon", "centers") and np.ndim(ARGUMENTS[argument])
+    if argument not in ("x", "x_recon", "centers", "draws", "directions")
+    and np.ndim(ARGUMENTS[argument])
 ]
 
 
@@ -170,13 +188,45 @@ def test_a_single_example_is_told_to_be_a_batch(name, flat):
 
     with pytest.raises(ValueError, match=r"give (x|z|loc|critic_logits)\[None\]"):
         jax.vmap(lambda *args: loss(*args, lambda a: a))(x, x_recon, mapped)
-    # What takes a mask has a statistic of the batch.
-    if "mask" in inspect.signature(getattr(av.losses, name)).parameters:
+    if name in OF_WHOLE:
         return
     one_by_one = jax.vmap(lambda *args: loss(*args, lambda a: a[None])[0])(x, x_recon, mapped)
     want, terms = call(name, x, x_recon)
     if all(term.ndim for term in terms.values()):  # else a batch of one has another statistic
         np.testing.assert_allclose(one_by_one, want, rtol=1e-5)
+
+
+def of_codes(name, z, mask, **changes):
+    """Call a loss at codes, with a mask."""
+    given = {**ARGUMENTS, "x": X, "x_recon": X_RECON, **changes, "z": z}
+    return getattr(av.losses, name)(**{a: given[a] for a in needed(name)}, mask=mask)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1])
+@pytest.mark.parametrize("name", OF_CODES)
+def test_too_few_rows_have_a_statistic_without_nan(name, num_rows):
+    mask = np.arange(BATCH) < num_rows
+
+    def total(z):
+        loss, terms = of_codes(name, z, mask)
+        (statistic,) = (v for v in terms.values() if not v.ndim)
+        return loss.sum(), statistic
+
+    (loss, statistic), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(Z)
+    assert np.isfinite(loss)
+    assert np.all(np.isfinite(gradient))
+    if not num_rows:
+        assert statistic == 0
+        np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("name", OF_CODES)
+def test_codes_that_coincide_have_a_gradient(name):
+    """In one point, at the draws, and far out."""
+    draws = np.concatenate([Z[:1]] * BATCH)
+    slope = jax.jit(jax.grad(lambda z: of_codes(name, z, None, draws=draws)[0].sum()))
+    for z in (draws, np.full_like(Z, 1e4), np.zeros_like(Z)):
+        assert np.all(np.isfinite(slope(z)))
 
 
 def test_one_axis_is_no_batch_of_images():
@@ -198,6 +248,10 @@ def test_half_precision_is_promoted(name, latent_dim, dtype):
     halves = {"z": draw(BATCH, latent_dim), "centers": draw(200, latent_dim)}
     halves |= {"loc": draw(BATCH, latent_dim), "log_var": draw(BATCH, latent_dim)}
     halves |= {"critic_logits": draw(BATCH), "bandwidth": jnp.asarray(0.62, dtype)}
+    halves |= {
+        "draws": draw(BATCH, latent_dim),
+        "directions": draw(20, latent_dim) / latent_dim**0.5,
+    }
     loss, terms = call(name, *images, **halves)
     assert {a.dtype for a in (loss, *terms.values())} == {jnp.dtype("float32")}
     with jax.enable_x64(True):
@@ -419,9 +473,7 @@ def test_arrays_of_an_explicit_mesh_are_taken():
         assert gradient.sharding.spec[0] == "a"
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in LOSSES if takes(getattr(av.losses, name), "noise_scale")]
-)
+@pytest.mark.parametrize("name", [name for name in LOSSES if takes(name, "noise_scale")])
 def test_the_noise_scale_is_learned(name):
     def loss(log_scale):
         options = {a: ARGUMENTS[a] for a in needed(name) if a in ARGUMENTS}
