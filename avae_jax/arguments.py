@@ -24,9 +24,8 @@ from tyro.conf import OmitArgPrefixes
 
 from avae_jax.completion import Option
 from avae_jax.files import user_path
-from avae_jax.methods import METHODS
 from avae_jax.text import KINDS, closest, refusal
-from avae_jax.training.config import ConfigError
+from avae_jax.training.config import ConfigError, methods_with
 
 # Fields that take the names of a table: the module that has it, and its name there. Other fields
 # name theirs in their metadata, under "table".
@@ -278,15 +277,11 @@ def _find_option(word: str, options: dict[str, Argument], command: str) -> Argum
             return options[positive]
         raise ConfigError(f"{word} is no field: {positive} has a value, and cannot be turned off")
     own = name.removeprefix("--").removeprefix("no-").replace("-", "_")
-    others = [
-        method
-        for method, kind in METHODS.items()
-        if own in {field.name for field in dataclasses.fields(kind)}
-    ]
+    others = methods_with(own)
     if others and "--method" in options:
         raise ConfigError(
             f"{word} has no effect with this method: leave it out, or use --method "
-            f"{' or '.join(others)}"
+            f"{others}"
         )
     meant = _closest_option(name, [*options, "--help"])
     # There are too many to read in one line.

@@ -184,17 +184,29 @@ def find_method(name: str) -> type[Options]:
 def _unknown_field(config: Config, name: str) -> str:
     """Say that a field is not one, or of which methods it is."""
     known = section_of_field(config)
-    others = [
-        other
-        for other, kind in methods.METHODS.items()
-        if name in {field.name for field in dataclasses.fields(kind)}
-    ]
+    others = methods_with(name)
     if others:
         return (
             f"{name} has no effect with method {config.method.name}: leave it out, or use method "
-            f"{' or '.join(others)}"
+            f"{others}"
         )
     return f"unknown field {name!r}{nearest(name, known)}"
+
+
+def methods_with(field: str) -> str:
+    """Return which methods have a field, in words: all of a few, some of many, empty for none.
+
+    Example:
+      >>> methods_with("max_cdf"), methods_with("noise_scales")
+      ('avae or gens', '')
+    """
+    names = [
+        name
+        for name, kind in methods.METHODS.items()
+        if field in {one.name for one in dataclasses.fields(kind)}
+    ]
+    more = f" or {len(names) - 2} others" if len(names) > 4 else ""
+    return " or ".join(names[:2] if more else names) + more
 
 
 def check_config(config: Config) -> None:

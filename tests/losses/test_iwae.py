@@ -134,7 +134,7 @@ def test_both_gradients_have_the_same_mean_and_one_less_variance():
         np.concatenate(
             [
                 np.asarray(a, np.float64).reshape(num_keys, -1)
-                for a in jax.jit(jax.vmap(lambda key: gradients(key, kind, k)[1:]))(keys)
+                for a in jax.jit(jax.vmap(lambda key, kind=kind: gradients(key, kind, k)[1:]))(keys)
             ],
             axis=1,
         )

@@ -112,7 +112,7 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
         ({"method": "annealed_vae", "capacity_steps": 0}, "capacity_steps=0: give a number > 0"),
         (
             {"method": "annealed_vae", "warmup_steps": 9},
-            "warmup_steps has no effect with method annealed_vae: leave it out, or use method vae",
+            "warmup_steps has no effect with method annealed_vae: leave it out, or use",
         ),
         (
             {"method": "sigma_vae", "likelihood": "bernoulli"},
@@ -120,7 +120,7 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
         ),
         (
             {"method": "sigma_vae", "noise_scale": 0.5},
-            "noise_scale has no effect with method sigma_vae: leave it out, or use method vae",
+            "noise_scale has no effect with method sigma_vae: leave it out, or use",
         ),
         ({"method": "dip_vae", "lambda_od": 0.0}, "lambda_od=0.0: give a number > 0"),
         ({"method": "dip_vae", "lambda_d": -1.0}, "lambda_d=-1.0: give a number > 0"),
@@ -129,7 +129,7 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
         ({"method": "dip_vae", "batch_size": 3}, "batch_size=3: the square of a covariance"),
         (
             {"method": "dip_vae", "prior": "mixture"},
-            "prior has no effect with method dip_vae: leave it out, or use method avae or vae",
+            "prior has no effect with method dip_vae: leave it out, or use",
         ),
         ({"method": "dip_vae", "posterior": "gaussian"}, "posterior has no effect with"),
         ({"method": "iwae", "num_samples": 0}, "num_samples=0: give at least 1"),

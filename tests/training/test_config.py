@@ -41,7 +41,7 @@ def test_field_names_are_unique():
         ({"max_cdf": 1.0}, "max_cdf=1.0: give a probability"),
         (
             {"method": "vae", "beta": 4.0},
-            "beta has no effect with method vae: leave it out, or use method avae or beta_vae",
+            "beta has no effect with method vae: leave it out, or use",
         ),
         ({"likelihood": "bernoulli", "activation": "tanh"}, "activation=tanh: likelihood"),
         ({"tail": "auto"}, "tail must be one of none, official, got 'auto': choose one"),
