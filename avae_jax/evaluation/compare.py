@@ -201,7 +201,6 @@ def comparison_page(summaries: Sequence[Mapping[str, Any]], folders: Sequence[Pa
         about="; ".join(f"{name} {value}" for name, value in facts.items())
         + ". A cell of several seeds holds mean ± standard deviation over them.",
         pictures=pictures,
-        columns=columns,
-        rows=listed,
+        tables=[html.Table("Side by side", "", columns, listed)],
         verdicts=verdicts,
     )
