@@ -171,10 +171,11 @@ class _Sample:
     """The run folder."""
     num_samples: int = 64
     """How many images."""
-    scale: Literal["claimed", "measured", "covariance"] | float | str = "claimed"
-    """Distribution of the codes. claimed: the prior that the method aims them at; measured:
-    N(mean, s^2 I) with their own mean and s; covariance: a Gaussian with their mean and covariance;
-    a number: N(0, s^2 I) with that s; or another name that the run's method knows."""
+    scale: Literal["claimed", "measured", "covariance"] | float | str | None = None
+    """Distribution of the codes; what the method samples by when not given. claimed: the prior that
+    the method aims them at; measured: N(mean, s^2 I) with their own mean and s; covariance: a
+    Gaussian with their mean and covariance; a number: N(0, s^2 I) with that s; or another name that
+    the run's method knows."""
     seed: int = 0
     """Seed of the draw."""
     output: Path = Path("samples")
@@ -578,13 +579,14 @@ def _sample(wanted: _Sample) -> int:
 
     trained = av.load_run(wanted.run)
     array, picture = _outputs(wanted, ".npy", ".png")
-    prior = trained.prior(wanted.scale)
-    x = trained.sample(wanted.num_samples, scale=wanted.scale, seed=wanted.seed)
+    scale = trained.method.sampled_by if wanted.scale is None else wanted.scale
+    prior = trained.prior(scale)
+    x = trained.sample(wanted.num_samples, scale=scale, seed=wanted.seed)
     _save_array(array, x)
     figures.save(figures.make_image_grid(x, value_range=trained.method.value_range), picture)
     drawn = f"codes from {prior.describe()}"
-    if isinstance(wanted.scale, str):
-        drawn += f", the {wanted.scale.replace('_', ' ')} scale"
+    if isinstance(scale, str):
+        drawn += f", the {scale.replace('_', ' ')} scale"
     # A run that is not finished has not measured its codes.
     with contextlib.suppress(ValueError):
         width = prior.std() / trained.prior("covariance").std()

@@ -29,8 +29,9 @@ from avae_jax.evaluation.samples import (
     FeatureSpace,
     advise_samples,
     describe_samples,
-    draw_samples,
+    draw_codes,
     pixel_features,
+    rms_multiples,
 )
 from avae_jax.evaluation.verdict import Finding, Level, headline, judge
 from avae_jax.files import check_folder, user_path, write_atomically
@@ -169,7 +170,8 @@ def evaluate_run(
     }
     if quick:
         say("figures")
-        samples = draw_samples(material, _SHOWN, quick=True)
+        codes = draw_codes(material, _SHOWN, quick=True)
+        samples = {name: run.decode(z) for name, z in codes.items()}
         drawn = pictures.draw_quick(material, arrays, samples)
         if own:
             keep(material, samples, [picture for group in drawn.values() for picture in group])
@@ -214,8 +216,11 @@ def _latent(material: Material, say, *, quick: bool) -> Part:
 def _samples(material: Material, spaces: list[FeatureSpace], num_samples: int, say) -> Part:
     """Return the numbers of the samples, those that are shown, and their curves."""
     say("decoding draws of the prior")
-    samples = draw_samples(material, num_samples)
-    numbers, curves = describe_samples(material, spaces, samples, say)
+    codes = draw_codes(material, num_samples)
+    samples = {name: material.run.decode(z) for name, z in codes.items()}
+    numbers, curves = describe_samples(
+        material, spaces, samples, say, multiples=rms_multiples(material, codes)
+    )
     shown = {f"{_OF_SAMPLES}{name}": x[:_SHOWN] for name, x in samples.items()}
     return numbers, shown | {name: np.stack(curve) for name, curve in curves.items()}
 
@@ -311,6 +316,8 @@ _SECTIONS = {
         "copies too, whose gap is far below its null; vendi: effective number of different images; "
         "auth pct: samples that are no near copies, in per cent; precision, recall and the others: "
         "1 is best. "
+        "rms multiple: how wide the draws are beside the codes, 1 is best; wider ones decode to "
+        "crisper images, and their lower FD says less. "
         "copying z below -3 says that samples copy training images, above 3 that they are farther "
         "from them than test images are.",
     ),
@@ -355,11 +362,12 @@ def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (f"KL to the prior (KDE), {unit}", density[name], "null", density[f"{name}_null"]),
         ("Directions in use", used, "of the latent space", ""),
     ]
+    own = summary["about"]["sampled_by"]
     for space, section in summary["samples"].items():
-        if isinstance(section, Mapping) and space in section.get("claimed", {}):
-            compared.append(
-                (space, section["claimed"][space], "real images", section["floor"][space])
-            )
+        if isinstance(section, Mapping) and space in section.get(own, {}):
+            width = html.number(section[own]["rms_multiple"])
+            what = f"{space}, draws {width} times as wide as the codes"
+            compared.append((what, section[own][space], "real images", section["floor"][space]))
     return [
         (what, html.number(value), f"{beside} {html.number(null)}".strip())
         for what, value, beside, null in compared
