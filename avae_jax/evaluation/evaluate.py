@@ -51,6 +51,7 @@ def evaluate_run(
     run: str | os.PathLike | Run,
     *,
     quick: bool = False,
+    brief: bool = False,
     dataset: ImageData | None = None,
     protocol: Protocol = "standard",
     num_images: int = NUM_IMAGES,
@@ -76,6 +77,9 @@ def evaluate_run(
         verdict needs them. It is what a training ends with, and leaves in the run folder
         `summary.json`, `figures/*.png`, TensorBoard images, and the moments of the training codes
         that `Run.prior("measured")` reads. A number it has is the one of the whole evaluation.
+      brief: whether to leave out what takes long and methods are not compared by: all of samples but
+        Frechet distances, precision and recall, and all figures but samples and reconstructions. No
+        page is written.
       dataset: the images of the run where its configuration does not name them.
       protocol: "standard" or "paper" (the authors' choices).
       num_images: the most images of a split to use.
@@ -143,6 +147,7 @@ def evaluate_run(
             "folder": None,
             "iwae_samples": iwae_samples,
             "factors": factors,
+            "brief": brief,
             "spaces": [[space.name, dict(space.about)] for space in spaces],
             # A caller's net is known by what it makes of two images.
             "kinds": kinds,
@@ -181,7 +186,7 @@ def evaluate_run(
             lambda: (describe_likelihood(material, say, num_samples=iwae_samples), {}),
         )
         summary["samples"], kept = part(
-            "samples", lambda: _samples(material, spaces, num_samples, say)
+            "samples", lambda: _samples(material, spaces, num_samples, say, brief=brief)
         )
         samples, curves = _split_samples(kept)
         advice = advise_samples(summary["samples"])
@@ -191,14 +196,19 @@ def evaluate_run(
             "disentanglement", lambda: describe_disentanglement(material, say, factors=factors)
         )
         say("figures")
-        drawn = pictures.draw(material, arrays, samples, curves, directions)
+        drawn = (
+            pictures.draw_images(material, samples)
+            if brief
+            else pictures.draw(material, arrays, samples, curves, directions)
+        )
     verdict["findings"] = [finding._asdict() for finding in findings]
     summary["about"]["seconds"] = round(time.monotonic() - start, 1)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / SUMMARY_FILE, strict_json(summary))
     if not quick:
         keep_figures(folder, [picture for group in drawn.values() for picture in group])
-        write_atomically(folder / "report.html", _page(summary, findings, drawn))
+        if not brief:
+            write_atomically(folder / "report.html", _page(summary, findings, drawn))
         if not keep_parts:
             forget_parts(folder)
     return summary
@@ -213,13 +223,15 @@ def _latent(material: Material, say, *, quick: bool) -> Part:
     return numbers, arrays.kept()
 
 
-def _samples(material: Material, spaces: list[FeatureSpace], num_samples: int, say) -> Part:
+def _samples(
+    material: Material, spaces: list[FeatureSpace], num_samples: int, say, *, brief: bool
+) -> Part:
     """Return the numbers of the samples, those that are shown, and their curves."""
     say("decoding draws of the prior")
-    codes = draw_codes(material, num_samples)
+    codes = draw_codes(material, num_samples, quick=brief)
     samples = {name: material.run.decode(z) for name, z in codes.items()}
     numbers, curves = describe_samples(
-        material, spaces, samples, say, multiples=rms_multiples(material, codes)
+        material, spaces, samples, say, multiples=rms_multiples(material, codes), brief=brief
     )
     shown = {f"{_OF_SAMPLES}{name}": x[:_SHOWN] for name, x in samples.items()}
     return numbers, shown | {name: np.stack(curve) for name, curve in curves.items()}

@@ -35,10 +35,20 @@ def draw_quick(
       samples: name -> decoded draws.
     """
     return {
-        "Samples and reconstructions": _images(material, samples),
+        **draw_images(material, samples),
         "The latent space against the prior": _latent(material, arrays),
         "Training": _training(material),
     }
+
+
+def draw_images(material: Material, samples: Mapping[str, np.ndarray]) -> dict[str, list[Picture]]:
+    """Draw samples and reconstructions alone: heading -> pictures.
+
+    Args:
+      material: what was evaluated.
+      samples: name -> decoded draws.
+    """
+    return {"Samples and reconstructions": _images(material, samples)}
 
 
 def draw(
