@@ -523,7 +523,7 @@ def _compare(arguments: list[str]) -> int:
     _quiet()
     from avae_jax.comparison.api import default_folder, run_plan
     from avae_jax.comparison.cells import RefusedError
-    from avae_jax.comparison.report import PAGE_FILE, markdown
+    from avae_jax.comparison.report import PAGE_FILE, TABLE_FILE, terminal_text
     from avae_jax.comparison.runner import Evaluation, Stopped
 
     folder = wanted.output or default_folder(plan)
@@ -542,8 +542,9 @@ def _compare(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 130
-    print(markdown(results))
-    print(f"{time.monotonic() - _START:.0f} s in all; look at {folder / PAGE_FILE}")
+    print(terminal_text(results))
+    places = f"{folder / PAGE_FILE}, {folder / TABLE_FILE}"
+    print(f"{time.monotonic() - _START:.0f} s in all; look at {places}")
     return int(any(cell["status"] == "failed" for cell in results["cells"]))
 
 

@@ -120,20 +120,25 @@ def _samples(summary: Mapping[str, Any]) -> dict[Column, Number]:
             found[column] = Number(None, reason=section)
             continue
         floor = section.get("floor", {})
-        for drawn, caption in ((own, "as sampled"), (CODES_GAUSSIAN, "Gaussian of the codes")):
-            kind = "own" if caption == "as sampled" else drawn
+        for kind, drawn, caption in (
+            ("own", own, "as sampled"),
+            ("codes", CODES_GAUSSIAN, "Gaussian of the codes"),
+        ):
             entry = section.get(drawn, {})
-            scale = Column(f"{space}/{kind}/rms_multiple", f"{space}, {caption}: multiple of rms",
-                           in_figure=False)  # fmt: skip
-            column = Column(f"{space}/{kind}", f"{space}, {caption}", "", "samples", "lower",
-                            "floor", scale.key)  # fmt: skip
+            scale = Column(
+                f"{space}/{kind}/rms_multiple", f"{space}, {caption}: rms", in_figure=False
+            )
+            column = Column(
+                f"{space}/{kind}", f"{space}, {caption}", "", "samples", "lower", "floor", scale.key
+            )
             found[column] = _of(entry, space, floor)
             found[scale] = _of(entry, "rms_multiple", {})
-            if kind == "own":
-                for name in ("precision", "recall"):
-                    column = Column(f"{space}/{name}", f"{name} in {space.removeprefix('FD-')}",
-                                    "", "samples", "higher", "floor")  # fmt: skip
-                    found[column] = _of(entry, name, floor)
+        for name in ("precision", "recall"):
+            column = Column(
+                f"{space}/{name}", f"{name}, {space.removeprefix('FD-')}", "", "samples", "higher",
+                "floor",
+            )  # fmt: skip
+            found[column] = _of(section.get(own, {}), name, floor)
     return found
 
 

@@ -145,9 +145,7 @@ def read_plan(path: Path) -> Plan:
     except FileNotFoundError:
         raise ConfigError(f"plan must be a file that is there, got {path}: give another") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"plan must be a TOML file, got {path} ({error}): mend the file"
-        ) from None
+        raise ConfigError(f"plan must be a TOML file, got {path} ({error}): correct it") from None
     known = [field.name for field in dataclasses.fields(Plan)]
     for name in values:
         if name not in known:

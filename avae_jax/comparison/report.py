@@ -1,6 +1,7 @@
 """The results as a person reads them: a Markdown table, a figure, one HTML page."""
 
 import functools
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def value_table(results: Mapping[str, Any], experiment: str) -> Table:
     heads = ["method", "seeds"]
     scales = {column["key"]: column for column in columns}
     of_others = {column["scale"] for column in columns}
+    before: list[str] = []
     for column in columns:
         if column["key"] in of_others or not _is_anywhere(column):
             continue
@@ -46,10 +48,13 @@ def value_table(results: Mapping[str, Any], experiment: str) -> Table:
         for label, row in zip(labels, rows, strict=True):
             row.append(_cell(column["methods"][label], scale and scale["methods"][label]))
         nulls = [column["methods"][label]["null"] for label in labels]
-        if any(map(is_number, nulls)):
+        shown = [_number(null) if is_number(null) else "" for null in nulls]
+        # Distances in one space have one floor.
+        if any(shown) and shown != before:
             heads.append(column["beside"] or "null")
-            for null, row in zip(nulls, rows, strict=True):
-                row.append(_number(null) if is_number(null) else "")
+            for null, row in zip(shown, rows, strict=True):
+                row.append(null)
+        before = shown
     costs = {label: _cost(results, experiment, label) for label in labels}
     for key, caption in COSTS:
         if any(is_number(cost.get(key)) for cost in costs.values()):
@@ -94,8 +99,9 @@ def notes_of(results: Mapping[str, Any], experiment: str) -> list[str]:
             "After × stands the multiple of the codes' own rms at which the samples were drawn: a "
             "narrower draw flatters a Frechet distance, and a wider one may too."
         )
+    of_others = {column["scale"] for column in columns}
     for column in columns:
-        if not _is_anywhere(column):
+        if not _is_anywhere(column) and column["key"] not in of_others:
             reasons = {row.get("reason") for row in column["methods"].values()} - {None}
             why = next(iter(reasons), _MISSING).removeprefix(f"{_MISSING}: ")
             notes.append(f"{column['caption']}: {_MISSING}" + (f" ({why})." if why != _MISSING
@@ -127,7 +133,7 @@ def statistics_note(results: Mapping[str, Any]) -> str:
     if n < 2:
         return "One seed: no interval and no test."
     least = 2.0 / 2**n
-    few = f"; so few seeds can show no difference to be beyond chance" if n < _FEW else ""  # noqa: F541
+    few = "; so few seeds can show no difference to be beyond chance" if n < _FEW else ""
     return (
         f"Method minus {plan['reference']}, seed by seed. Interval: Student's, {n - 1} degrees of "
         f"freedom. p: all {2**n:,} flips of the signs, {_number(least)} at the least with {n} "
@@ -145,6 +151,29 @@ def markdown(results: Mapping[str, Any]) -> str:
         parts.append(_aligned(*value_table(results, experiment)))
         parts.append("\n".join(f"- {note}" for note in notes_of(results, experiment)) + "\n")
     return "\n".join(parts)
+
+
+def terminal_text(results: Mapping[str, Any]) -> str:
+    """Return the tables as a terminal shows them: cut into blocks of columns that fit its width."""
+    width = shutil.get_terminal_size((100, 24)).columns
+    lines = []
+    for experiment in results["table"]:
+        heads, rows = value_table(results, experiment)
+        columns = [*zip(heads, *rows, strict=True)]
+        widths = [max(map(len, column)) for column in columns]
+        blocks = [[0]]
+        for k in range(1, len(columns)):
+            taken = sum(2 + widths[column] for column in blocks[-1])
+            if len(blocks[-1]) > 1 and taken + widths[k] > width:
+                blocks.append([0])
+            blocks[-1].append(k)
+        for block in blocks:
+            for row in (heads, *rows):
+                cells = [row[k].rjust(widths[k]) if k else row[k].ljust(widths[k]) for k in block]
+                lines.append("  ".join(cells).rstrip())
+            lines.append("")
+        lines += [*notes_of(results, experiment), ""]
+    return "\n".join(lines)
 
 
 def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

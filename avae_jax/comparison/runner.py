@@ -35,7 +35,9 @@ class Stopped(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How cells are evaluated, as `evaluate_run` takes it.
+    """How cells are evaluated, as `evaluate_run` takes it: by what methods are compared by.
+
+    A cell is a run: `avae evaluate RUN` measures the rest of it.
 
     Attributes:
       quick: whether to measure reconstruction and codes alone.
@@ -96,6 +98,12 @@ class Runner:
           RefusedError: cells that cannot be run; none is trained.
           Stopped: after SIGINT, or SIGTERM while a cell is trained.
         """
+        try:
+            return self._run(cells)
+        except KeyboardInterrupt:
+            raise Stopped("the check of its cells") from None
+
+    def _run(self, cells: Sequence[Cell]) -> int:
         waiting = []
         for cell in cells:
             if self.is_done(cell):
@@ -123,7 +131,7 @@ class Runner:
             self.report(True)
             raise Stopped(cell.name) from stop
         # Whatever spoils one cell must not take the others along; its reason is in the table.
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             record.status, record.reason = "failed", _reason(error)
             write_record(self.folder, cell, record)
         seconds = record.training_seconds + record.evaluation_seconds
@@ -154,13 +162,16 @@ class Runner:
         self.progress.begin(cell, "evaluating")
         asked = self.evaluation
         start = time.monotonic()
-        options: dict[str, Any] = {"quick": True} if asked.quick else {
-            "num_samples": asked.num_samples,
-            "iwae_samples": asked.iwae_samples,
-            "factors": asked.factors,
-            "classifier": self._classifier(cell),
-            "inception_weights": asked.inception_weights,
-        }  # fmt: skip
+        options: dict[str, Any] = {"quick": True}
+        if not asked.quick:
+            options = {
+                "brief": True,
+                "num_samples": asked.num_samples,
+                "iwae_samples": asked.iwae_samples,
+                "factors": asked.factors,
+                "classifier": self._classifier(cell),
+                "inception_weights": asked.inception_weights,
+            }
         evaluate_run(
             self.folder / cell.folder,
             dataset=self._data.of(cell.config),
@@ -188,9 +199,7 @@ class Runner:
         name = f"lenet-{dataset.name}-{dataset.fingerprint()[:8]}.npz"
         path = self.folder / "classifiers" / name
         if not path.exists():
-            self.progress.begin(
-                cell, "training the classifier whose features samples are judged in"
-            )
+            self.progress.begin(cell, "training a classifier, to judge samples by")
             path.parent.mkdir(exist_ok=True)
             train_on(dataset).save(path)
         return path
@@ -203,7 +212,7 @@ class Runner:
         self.progress.begin(cell, "measuring what a step costs")
         try:
             self.costs[key] = self._meter.measure(cell.config)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # A cost that cannot be measured is no reason not to train; it is tried again.
             self.costs[key] = {"reason": _reason(error)}
             return

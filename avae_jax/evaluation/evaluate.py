@@ -77,9 +77,9 @@ def evaluate_run(
         verdict needs them. It is what a training ends with, and leaves in the run folder
         `summary.json`, `figures/*.png`, TensorBoard images, and the moments of the training codes
         that `Run.prior("measured")` reads. A number it has is the one of the whole evaluation.
-      brief: whether to leave out what takes long and methods are not compared by: all of samples but
-        Frechet distances, precision and recall, and all figures but samples and reconstructions. No
-        page is written.
+      brief: whether to leave out what methods are not compared by: of samples all but
+        Frechet distances, precision and recall; all figures but samples and reconstructions; the
+        page.
       dataset: the images of the run where its configuration does not name them.
       protocol: "standard" or "paper" (the authors' choices).
       num_images: the most images of a split to use.
