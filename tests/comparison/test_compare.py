@@ -51,7 +51,11 @@ def test_every_cell_is_a_run_and_has_its_numbers(folder):
             "value": None, "null": None, "reason": "not computed: left out by --quick",
         }  # fmt: skip
         assert cell["seconds"]["training"] > 0
-        assert cell["cost"]["same_start"] is True
+        cost = cell["cost"]
+        assert (cost["same_start"], cost["flops_at_least"]) == (True, False)
+        assert 1.0 <= cost["relative_flops"] < 1.5
+        assert cost["relative_seconds"] > 0.1
+        assert cost["parameters"] > cost["sampling_parameters"] > 0
         assert cell["versions"]["jax"]
         assert cell["device"]
     plan = json.loads((folder / "plan.json").read_text())
