@@ -2,7 +2,7 @@
 
 The losses, priors, posteriors and likelihoods, the kernel density estimate and the pairwise
 log-sum-exp are plain JAX: importing this package loads neither Flax nor Orbax nor any data set
-library. `train` and `load_run`, which need them, are imported on first use.
+library. `train`, `compare` and `load_run`, which need them, are imported on first use.
 """
 
 import importlib
@@ -31,10 +31,15 @@ from avae_jax.kernels.pairwise_lse import (
 from avae_jax.version import __version__
 
 if TYPE_CHECKING:
+    from avae_jax.comparison.api import compare
     from avae_jax.training.api import train
     from avae_jax.training.run import load_run
 
-_LAZY = {"load_run": "avae_jax.training.run", "train": "avae_jax.training.api"}
+_LAZY = {
+    "compare": "avae_jax.comparison.api",
+    "load_run": "avae_jax.training.run",
+    "train": "avae_jax.training.api",
+}
 
 __all__ = [
     "KDE",
@@ -42,6 +47,7 @@ __all__ = [
     "CodeScale",
     "PairwiseStats",
     "__version__",
+    "compare",
     "expected_code_scale",
     "find_bandwidth",
     "kde_log_density",

@@ -187,6 +187,41 @@ def read_parts(parts: dict[str, Any], command: str, words: Sequence[str]) -> dic
     return {name: type(parts[name])(**_with_homes(getattr(parsed, name))) for name in parts}
 
 
+def read_with_fields(
+    kind: type, others: Iterable[type], command: str, words: Sequence[str], *, operands: str
+) -> tuple[Any, dict[str, Any]]:
+    """Read words into an object of a data class, and fields of other classes given beside its own.
+
+    Args:
+      kind: a data class whose fields have docstrings.
+      others: data classes whose fields may be given too; a field of several takes what any of them
+        takes. The help does not list them.
+      command: as `read` takes it.
+      words: as the user wrote them.
+      operands: what the positional ones are called, in their order.
+
+    Returns:
+      The object, and the values of the other fields that are given, by name.
+
+    Raises:
+      ConfigError: words that cannot be read.
+      SystemExit: the help was asked for and printed.
+    """
+    own = arguments_of(kind, operands=operands)
+    fields: dict[str, Argument] = {}
+    for argument in (it for other in others for it in arguments_of(other)):
+        known = fields.setdefault(argument.field, argument)
+        if known.hint != argument.hint:
+            hint = Union[known.hint, argument.hint]  # noqa: UP007
+            fields[argument.field] = dataclasses.replace(known, hint=hint)
+    _check_words([*own, *fields.values()], command, words, operands)
+    names = {word.partition("=")[0].replace("_", "-") for word in words if _is_option(word)}
+    given = [it for it in fields.values() if {it.name, f"--no-{it.name[2:]}"} & names]
+    parsed = _with_homes(_read_checked(_described(kind, [*own, *given]), command, words))
+    values = {it.field: parsed.pop(it.field) for it in given}
+    return kind(**parsed), values
+
+
 def options_of(arguments: Iterable[Argument]) -> dict[str, Option]:
     """Return what a shell can complete of arguments: the options, and the names they take."""
     options = {"--help": Option("show the arguments", is_flag=True)}

@@ -10,6 +10,7 @@ import io
 import itertools
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -20,7 +21,14 @@ from typing import Any, Literal, get_type_hints
 
 from tyro.conf import Positional
 
-from avae_jax.arguments import arguments_of, options_of, read, read_parts, wants_help
+from avae_jax.arguments import (
+    arguments_of,
+    options_of,
+    read,
+    read_parts,
+    read_with_fields,
+    wants_help,
+)
 from avae_jax.files import check_folder, user_path, write_atomically, written_whole
 from avae_jax.methods import DEFAULT, METHODS
 from avae_jax.text import nearest, refusal
@@ -93,6 +101,49 @@ class _Evaluate(_RunData):
 
 
 @dataclasses.dataclass(frozen=True)
+class _Compare:
+    """Train methods on the same data from the same weights, and put them in one table.
+
+    A field of the configuration, as `avae train` lists them, holds for every method that has it:
+    avae compare digits --methods ae vae avae --num-epochs 20. The same command goes on where one
+    was stopped.
+    """
+
+    experiments: Positional[tuple[str, ...]]
+    """Experiments, as `avae train` takes them, or one .toml file of a plan: experiments, methods,
+    seeds, fields, reference; [methods.LABEL] and [experiments.NAME] hold fields of their own."""
+    methods: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"table": ("avae_jax.methods", "METHODS")}
+    )
+    """Methods to compare; all of them when not given."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of splits, batches, initial weights and noise, the same for all methods; 0 1 2 when not
+    given."""
+    reference: str | None = None
+    """The method that others are compared with; the library's own when not given."""
+    only: tuple[str, ...] = ()
+    """Run now only cells that fit a pattern, such as vae or 'digits/*/seed0'; the table is of all
+    that are finished."""
+    quick: bool = False
+    """Measure reconstruction and codes alone: no samples, no likelihood, no factors."""
+    num_images: int = 10_000
+    """The most images of a split to use."""
+    num_samples: int = 10_000
+    """The most decoded draws of a distribution to use."""
+    iwae_samples: int = 500
+    """Draws per image for the importance-weighted bound (stochastic encoders)."""
+    factors: Literal["none", "scores", "dci"] = "scores"
+    """Data with known factors: scores encodes most of their grid; dci adds DCI, minutes long."""
+    classifier: Path | None = None
+    """A classifier that `avae classifier` wrote, for distances in its features; when not given, one
+    is trained on each data set with labels."""
+    inception_weights: Path | None = None
+    """Inception weights for FID; without them FID is not computed."""
+    output: Path | None = None
+    """The comparison's folder; comparisons/EXPERIMENTS when not given."""
+
+
+@dataclasses.dataclass(frozen=True)
 class _Classifier:
     """Train a classifier on a labeled data set, for its features."""
 
@@ -120,10 +171,11 @@ class _Sample:
     """The run folder."""
     num_samples: int = 64
     """How many images."""
-    scale: Literal["claimed", "measured", "covariance"] | float | str = "claimed"
-    """Distribution of the codes. claimed: the prior that the method aims them at; measured:
-    N(mean, s^2 I) with their own mean and s; covariance: a Gaussian with their mean and covariance;
-    a number: N(0, s^2 I) with that s; or another name that the run's method knows."""
+    scale: Literal["claimed", "measured", "covariance"] | float | str | None = None
+    """Distribution of the codes; what the method samples by when not given. claimed: the prior that
+    the method aims them at; measured: N(mean, s^2 I) with their own mean and s; covariance: a
+    Gaussian with their mean and covariance; a number: N(0, s^2 I) with that s; or another name that
+    the run's method knows."""
     seed: int = 0
     """Seed of the draw."""
     output: Path = Path("samples")
@@ -447,6 +499,61 @@ def _evaluate(wanted: _Evaluate) -> int:
     return 0
 
 
+def _compare(arguments: list[str]) -> int:
+    operands = COMMANDS["compare"].operands
+    wanted, fields = read_with_fields(
+        _Compare, _compared_parts(), "compare", arguments, operands=operands
+    )
+    from avae_jax.comparison.plan import SUFFIX, make_plan, read_plan
+
+    plans = [name for name in wanted.experiments if name.endswith(SUFFIX)]
+    if plans:
+        given = {"--methods": wanted.methods, "--seeds": wanted.seeds,
+                 "--reference": wanted.reference, **fields}  # fmt: skip
+        named = [name for name, value in given.items() if value not in ((), None)]
+        named += [name for name in wanted.experiments if name not in plans[:1]]
+        if named:
+            raise ConfigError(
+                f"{named[0]} must not be given beside {plans[0]}, which is a whole plan: write it "
+                "into the file"
+            )
+        plan = read_plan(Path(plans[0]))
+    else:
+        plan = make_plan(wanted.experiments, wanted.methods, wanted.seeds, fields, wanted.reference)
+    _quiet()
+    from avae_jax.comparison.api import default_folder, run_plan
+    from avae_jax.comparison.cells import RefusedError
+    from avae_jax.comparison.report import PAGE_FILE, TABLE_FILE, terminal_text
+    from avae_jax.comparison.runner import Evaluation, Stopped
+
+    folder = wanted.output or default_folder(plan)
+    names = [field.name for field in dataclasses.fields(Evaluation)]
+    evaluation = Evaluation(**{name: getattr(wanted, name) for name in names})
+    try:
+        results = run_plan(plan, only=wanted.only, output=folder, evaluation=evaluation)
+    except RefusedError as refused:
+        for line in refused.lines:
+            print(f"avae compare: error: {line}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        command = shlex.join(["avae", "compare", *arguments])
+        print(
+            f"\navae: stopped at {stopped}, saved in {folder}; go on with: {command}",
+            file=sys.stderr,
+        )
+        return 130
+    print(terminal_text(results))
+    places = f"{folder / PAGE_FILE}, {folder / TABLE_FILE}"
+    print(f"{time.monotonic() - _START:.0f} s in all; look at {places}")
+    return int(any(cell["status"] == "failed" for cell in results["cells"]))
+
+
+def _compared_parts() -> list[type]:
+    """Return the classes whose fields can be given to a comparison; its seeds are its own."""
+    parts = [get_type_hints(Config)[part] for part in SECTIONS if part != "method"]
+    return [*parts, *METHODS.values()]
+
+
 def _classifier(wanted: _Classifier) -> int:
     _quiet()
     from avae_jax import data
@@ -473,13 +580,14 @@ def _sample(wanted: _Sample) -> int:
 
     trained = av.load_run(wanted.run)
     array, picture = _outputs(wanted, ".npy", ".png")
-    prior = trained.prior(wanted.scale)
-    x = trained.sample(wanted.num_samples, scale=wanted.scale, seed=wanted.seed)
+    scale = trained.method.sampled_by if wanted.scale is None else wanted.scale
+    prior = trained.prior(scale)
+    x = trained.sample(wanted.num_samples, scale=scale, seed=wanted.seed)
     _save_array(array, x)
     figures.save(figures.make_image_grid(x, value_range=trained.method.value_range), picture)
     drawn = f"codes from {prior.describe()}"
-    if isinstance(wanted.scale, str):
-        drawn += f", the {wanted.scale.replace('_', ' ')} scale"
+    if isinstance(scale, str):
+        drawn += f", the {scale.replace('_', ' ')} scale"
     # A run that is not finished has not measured its codes.
     with contextlib.suppress(ValueError):
         width = prior.std() / trained.prior("covariance").std()
@@ -639,6 +747,9 @@ def _completion(wanted: _Completion) -> int:
             operands = tuple(it.choices or it.names for it in arguments if it.is_positional)
         elif name == "bench":
             arguments, operands = [], (tuple(BENCHMARKS),)
+        elif name == "compare":
+            arguments = [it for part in (_Compare, *_compared_parts()) for it in arguments_of(part)]
+            operands = (names,)
         else:
             # The fields of every method; those that have no effect are refused by name.
             parts = [*(get_type_hints(Config)[part] for part in SECTIONS), _Run, *METHODS.values()]
@@ -709,6 +820,9 @@ COMMANDS = {
     ),
     "evaluate": Command(
         _evaluate, _Evaluate, "RUN ...", "judge trained models: latent space, samples, one report"
+    ),
+    "compare": Command(
+        _compare, None, "EXPERIMENT|PLAN ...", "train several methods alike, and compare them"
     ),
     "classifier": Command(
         _classifier,

@@ -127,3 +127,15 @@ def number(value: Any, *, typographic: bool = False) -> str:
         # A negative zero has no sign worth a look.
         text = f"{value + 0.0:#.3g}".rstrip(".")
     return text.replace("-", "−") if typographic else text
+
+
+def duration(seconds: float) -> str:
+    """Write a time for a person, hours where there are any.
+
+    Example:
+      >>> duration(75), duration(7384.6)
+      ('1:15', '2:03:05')
+    """
+    minutes, seconds = divmod(int(round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

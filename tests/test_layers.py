@@ -42,7 +42,8 @@ LAYERS = {
     "arguments": 6,
     "benchmarks": 6,
     "experiments": 6,
-    "cli": 7,
+    "comparison": 7,
+    "cli": 8,
 }
 
 

@@ -132,9 +132,12 @@ HEADLINES = (
 def comparison_table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
     """Return the numbers that matter most as text, a line a number."""
     names = [name for name in HEADLINES if name in rows]
-    # "samples/FD-pca50/claimed/FD-pca50": the distance itself, of each feature space.
-    paths = [name.split("/") for name in rows if name.startswith("samples/")]
-    names += ["/".join(path) for path in paths if path[1:] == [path[1], "claimed", path[1]]]
+    # "samples/FD-pca50/claimed/FD-pca50": the distance itself, of each feature space, and how wide
+    # the draws are. A method that claims no prior has "gaussian" alone.
+    for name in rows:
+        match name.split("/"):
+            case ["samples", space, "claimed" | "gaussian", what] if space != "pixels":
+                names += [name] if what in (space, "rms_multiple") else []
     cells = [["", *columns], *([name, *rows[name]] for name in names)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(columns) + 1)]
     return "\n".join(
@@ -201,7 +204,6 @@ def comparison_page(summaries: Sequence[Mapping[str, Any]], folders: Sequence[Pa
         about="; ".join(f"{name} {value}" for name, value in facts.items())
         + ". A cell of several seeds holds mean ± standard deviation over them.",
         pictures=pictures,
-        columns=columns,
-        rows=listed,
+        tables=[html.Table("Side by side", "", columns, listed)],
         verdicts=verdicts,
     )

@@ -29,8 +29,9 @@ from avae_jax.evaluation.samples import (
     FeatureSpace,
     advise_samples,
     describe_samples,
-    draw_samples,
+    draw_codes,
     pixel_features,
+    rms_multiples,
 )
 from avae_jax.evaluation.verdict import Finding, Level, headline, judge
 from avae_jax.files import check_folder, user_path, write_atomically
@@ -50,6 +51,7 @@ def evaluate_run(
     run: str | os.PathLike | Run,
     *,
     quick: bool = False,
+    brief: bool = False,
     dataset: ImageData | None = None,
     protocol: Protocol = "standard",
     num_images: int = NUM_IMAGES,
@@ -75,6 +77,9 @@ def evaluate_run(
         verdict needs them. It is what a training ends with, and leaves in the run folder
         `summary.json`, `figures/*.png`, TensorBoard images, and the moments of the training codes
         that `Run.prior("measured")` reads. A number it has is the one of the whole evaluation.
+      brief: whether to leave out what methods are not compared by: of samples all but
+        Frechet distances, precision and recall; all figures but samples and reconstructions; the
+        page.
       dataset: the images of the run where its configuration does not name them.
       protocol: "standard" or "paper" (the authors' choices).
       num_images: the most images of a split to use.
@@ -142,6 +147,7 @@ def evaluate_run(
             "folder": None,
             "iwae_samples": iwae_samples,
             "factors": factors,
+            "brief": brief,
             "spaces": [[space.name, dict(space.about)] for space in spaces],
             # A caller's net is known by what it makes of two images.
             "kinds": kinds,
@@ -169,7 +175,8 @@ def evaluate_run(
     }
     if quick:
         say("figures")
-        samples = draw_samples(material, _SHOWN, quick=True)
+        codes = draw_codes(material, _SHOWN, quick=True)
+        samples = {name: run.decode(z) for name, z in codes.items()}
         drawn = pictures.draw_quick(material, arrays, samples)
         if own:
             keep(material, samples, [picture for group in drawn.values() for picture in group])
@@ -179,7 +186,7 @@ def evaluate_run(
             lambda: (describe_likelihood(material, say, num_samples=iwae_samples), {}),
         )
         summary["samples"], kept = part(
-            "samples", lambda: _samples(material, spaces, num_samples, say)
+            "samples", lambda: _samples(material, spaces, num_samples, say, brief=brief)
         )
         samples, curves = _split_samples(kept)
         advice = advise_samples(summary["samples"])
@@ -189,14 +196,19 @@ def evaluate_run(
             "disentanglement", lambda: describe_disentanglement(material, say, factors=factors)
         )
         say("figures")
-        drawn = pictures.draw(material, arrays, samples, curves, directions)
+        drawn = (
+            pictures.draw_images(material, samples)
+            if brief
+            else pictures.draw(material, arrays, samples, curves, directions)
+        )
     verdict["findings"] = [finding._asdict() for finding in findings]
     summary["about"]["seconds"] = round(time.monotonic() - start, 1)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / SUMMARY_FILE, strict_json(summary))
     if not quick:
         keep_figures(folder, [picture for group in drawn.values() for picture in group])
-        write_atomically(folder / "report.html", _page(summary, findings, drawn))
+        if not brief:
+            write_atomically(folder / "report.html", _page(summary, findings, drawn))
         if not keep_parts:
             forget_parts(folder)
     return summary
@@ -211,11 +223,16 @@ def _latent(material: Material, say, *, quick: bool) -> Part:
     return numbers, arrays.kept()
 
 
-def _samples(material: Material, spaces: list[FeatureSpace], num_samples: int, say) -> Part:
+def _samples(
+    material: Material, spaces: list[FeatureSpace], num_samples: int, say, *, brief: bool
+) -> Part:
     """Return the numbers of the samples, those that are shown, and their curves."""
     say("decoding draws of the prior")
-    samples = draw_samples(material, num_samples)
-    numbers, curves = describe_samples(material, spaces, samples, say)
+    codes = draw_codes(material, num_samples, quick=brief)
+    samples = {name: material.run.decode(z) for name, z in codes.items()}
+    numbers, curves = describe_samples(
+        material, spaces, samples, say, multiples=rms_multiples(material, codes), brief=brief
+    )
     shown = {f"{_OF_SAMPLES}{name}": x[:_SHOWN] for name, x in samples.items()}
     return numbers, shown | {name: np.stack(curve) for name, curve in curves.items()}
 
@@ -311,6 +328,8 @@ _SECTIONS = {
         "copies too, whose gap is far below its null; vendi: effective number of different images; "
         "auth pct: samples that are no near copies, in per cent; precision, recall and the others: "
         "1 is best. "
+        "rms multiple: how wide the draws are beside the codes, 1 is best; wider ones decode to "
+        "crisper images, and their lower FD says less. "
         "copying z below -3 says that samples copy training images, above 3 that they are farther "
         "from them than test images are.",
     ),
@@ -355,11 +374,12 @@ def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (f"KL to the prior (KDE), {unit}", density[name], "null", density[f"{name}_null"]),
         ("Directions in use", used, "of the latent space", ""),
     ]
+    own = summary["about"]["sampled_by"]
     for space, section in summary["samples"].items():
-        if isinstance(section, Mapping) and space in section.get("claimed", {}):
-            compared.append(
-                (space, section["claimed"][space], "real images", section["floor"][space])
-            )
+        if isinstance(section, Mapping) and space in section.get(own, {}):
+            width = html.number(section[own]["rms_multiple"])
+            what = f"{space}, draws {width} times as wide as the codes"
+            compared.append((what, section[own][space], "real images", section["floor"][space]))
     return [
         (what, html.number(value), f"{beside} {html.number(null)}".strip())
         for what, value, beside, null in compared

@@ -45,6 +45,22 @@ class Section(NamedTuple):
     numbers: Mapping[str, Any]
 
 
+class Table(NamedTuple):
+    """A table of several runs.
+
+    Attributes:
+      heading: what it holds.
+      note: how to read it; empty for none.
+      columns: names of the columns after the first.
+      rows: (quantity, one cell a column); a row without cells is a heading.
+    """
+
+    heading: str
+    note: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+
+
 number = functools.partial(text.number, typographic=True)
 """Write a value for a person: three significant digits, a dash for what is not defined."""
 
@@ -148,8 +164,7 @@ def make_comparison(
     title: str,
     about: str,
     pictures: Mapping[str, Sequence[Picture]],
-    columns: Sequence[str],
-    rows: Sequence[tuple[str, Sequence[str]]],
+    tables: Sequence[Table],
     verdicts: Sequence[tuple[str, str, Sequence[Finding]]],
 ) -> str:
     """Return a page with several runs side by side.
@@ -158,8 +173,7 @@ def make_comparison(
       title: the page's title.
       about: one line on what was compared.
       pictures: heading -> the same figure of each run.
-      columns: names of the columns after the first.
-      rows: (quantity, one cell a column); a row without cells is a heading.
+      tables: the numbers.
       verdicts: (run, its headline, its findings).
     """
     parts = _head(title, about)
@@ -172,16 +186,25 @@ def make_comparison(
         if group:
             parts.append(f'<h2>{html.escape(heading)}</h2><div class="side">')
             parts += [*map(_figure, group), "</div>"]
-    heads = "".join(f'<th class="n">{html.escape(column)}</th>' for column in columns)
-    parts.append(f'<h2>Side by side</h2><div class="scroll"><table><tr><th></th>{heads}</tr>')
-    for name, cells in rows:
+    parts += map(_side_by_side, tables)
+    parts.append("</main></body></html>")
+    return "\n".join(parts) + "\n"
+
+
+def _side_by_side(table: Table) -> str:
+    heads = "".join(f'<th class="n">{html.escape(column)}</th>' for column in table.columns)
+    parts = [f"<h2>{html.escape(table.heading)}</h2>"]
+    if table.note:
+        parts.append(f'<p class="note">{html.escape(table.note)}</p>')
+    parts.append(f'<div class="scroll"><table><tr><th></th>{heads}</tr>')
+    for name, cells in table.rows:
         if not cells:
-            parts.append(f'<tr><th colspan="{len(columns) + 1}">{html.escape(name)}</th></tr>')
+            span = len(table.columns) + 1
+            parts.append(f'<tr><th colspan="{span}">{html.escape(name)}</th></tr>')
             continue
         shown = "".join(f'<td class="n">{html.escape(cell)}</td>' for cell in cells)
         parts.append(f"<tr><td>{html.escape(name)}</td>{shown}</tr>")
-    parts.append("</table></div></main></body></html>")
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, "</table></div>"])
 
 
 def _head(title: str, about: str) -> list[str]:

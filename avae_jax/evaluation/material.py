@@ -169,6 +169,7 @@ def describe(material: Material) -> dict[str, Any]:
         "method": run.config.method.name,
         "dataset": material.dataset.name,
         "latent_dim": run.method.latent_dim,
+        "sampled_by": sampled_by(run),
         "checkpoint_step": run.step,
         "training_seed": run.config.optimization.seed,
         "config_hash": hashlib.sha256(text.encode()).hexdigest()[:16],
@@ -186,6 +187,15 @@ def describe(material: Material) -> dict[str, Any]:
         },
         "device": jax.devices()[0].device_kind,
     }
+
+
+def sampled_by(run: Run) -> str:
+    """Return which distribution of a summary's samples the run's method samples by.
+
+    "claimed", its prior, or "gaussian", which `Run.prior` calls "covariance": the mean and the
+    covariance of the training codes, for a method that aims its codes at no distribution.
+    """
+    return {"covariance": "gaussian"}.get(run.method.sampled_by, run.method.sampled_by)
 
 
 def thinned(rows: np.ndarray, most: int) -> np.ndarray:

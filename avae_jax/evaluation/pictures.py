@@ -9,7 +9,7 @@ from scipy import special
 from avae_jax import figures
 from avae_jax.evaluation.html import Picture
 from avae_jax.evaluation.latent import LatentArrays
-from avae_jax.evaluation.material import Material
+from avae_jax.evaluation.material import Material, sampled_by
 from avae_jax.evaluation.record import metrics_of
 from avae_jax.metrics import hole_points, nearest_training_neighbor, radial_ks
 from avae_jax.priors import PriorUnits
@@ -35,10 +35,20 @@ def draw_quick(
       samples: name -> decoded draws.
     """
     return {
-        "Samples and reconstructions": _images(material, samples),
+        **draw_images(material, samples),
         "The latent space against the prior": _latent(material, arrays),
         "Training": _training(material),
     }
+
+
+def draw_images(material: Material, samples: Mapping[str, np.ndarray]) -> dict[str, list[Picture]]:
+    """Draw samples and reconstructions alone: heading -> pictures.
+
+    Args:
+      material: what was evaluated.
+      samples: name -> decoded draws.
+    """
+    return {"Samples and reconstructions": _images(material, samples)}
 
 
 def draw(
@@ -79,15 +89,20 @@ def _png(title: str, caption: str, figure, **options) -> Picture:
 
 def _images(material: Material, samples) -> list[Picture]:
     value_range, prior = material.value_range, material.run.prior()
-    words = prior.describe().replace("^2", "²")
-    claimed, noun = samples["claimed"][:36], f"the prior the run claims, {words}"
-    groups, other, beside = {f"claimed: {words}": claimed}, "", claimed
+    words, fitted = prior.describe().replace("^2", "²"), "the codes' mean and covariance"
+    own = sampled_by(material.run)
+    shown, other, beside = samples[own][:36], "", samples[own][:36]
+    if own == "claimed":
+        title, noun = f"claimed: {words}", f"the prior the run claims, {words}"
+    else:
+        title, noun = fitted, f"a Gaussian with {fitted}: the method aims them at none"
+    groups = {title: shown}
     if "standard_normal" in samples:
         other, beside = "N(0, I)", samples["standard_normal"][:36]
-    elif "gaussian" in samples and prior.is_gaussian:
-        other, beside = "the codes' mean and covariance", samples["gaussian"][:36]
+    elif own == "claimed" and "gaussian" in samples and prior.is_gaussian:
+        other, beside = fitted, samples["gaussian"][:36]
     caption = f"Decoded draws of {noun}"
-    if other and _look_alike(claimed, beside, value_range):
+    if other and _look_alike(shown, beside, value_range):
         caption += f"; those of {other} look the same and are left out"
     elif other:
         groups[other] = beside

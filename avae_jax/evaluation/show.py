@@ -8,6 +8,8 @@ from avae_jax.evaluation.compare import compare, comparison_page, comparison_tab
 from avae_jax.files import write_atomically
 from avae_jax.training.table import format_summary
 
+_SAMPLED_BY = {"claimed": "the claimed prior", "gaussian": "the codes' mean and covariance"}
+
 # The numbers that are printed, by section, with their unit; the rest is in the summary.
 _SHOWN = {
     "reconstruction": ("reconstruction (per pixel of [0, 1]; psnr in dB)", ("mse", "psnr", "ssim")),
@@ -46,8 +48,9 @@ def print_evaluation(summary: Mapping[str, Any], *places: Path) -> None:
     shown: dict[str, Any] = {heading: {name: training[name] for name in facts if name in training}}
     for name, (heading, names) in _SHOWN.items():
         shown[heading] = _plain(sections.get(name), names)
-    shown["samples of the claimed prior (null: training images)"] = _samples(
-        summary.get("samples", {})
+    own = summary["about"]["sampled_by"]
+    shown[f"samples of {_SAMPLED_BY.get(own, own)} (null: training images)"] = _samples(
+        summary.get("samples", {}), own
     )
     scores = summary.get("disentanglement")
     if isinstance(scores, Mapping):
@@ -92,12 +95,14 @@ def _plain(section: Any, names: Sequence[str]) -> dict[str, Any]:
     return {name: section[name] for name in kept if name in section}
 
 
-def _samples(samples: Mapping[str, Any]) -> dict[str, Any]:
+def _samples(samples: Mapping[str, Any], own: str) -> dict[str, Any]:
+    """Return the distances of the draws the method samples by, and how wide these are."""
     shown: dict[str, Any] = {}
     for space, section in samples.items():
         if isinstance(section, str):
             shown[space] = section
-        elif space in section.get("claimed", {}):
-            shown[space] = section["claimed"][space]
+        elif space in section.get(own, {}):
+            shown[space] = section[own][space]
             shown[f"{space}_null"] = section["floor"][space]
+            shown["rms_multiple"] = section[own]["rms_multiple"]
     return shown

@@ -12,6 +12,7 @@ images.py    reconstructions, samples, galleries, the decoded plane, walks (stri
   `-- plain.py    the same for data that are no images: points, profiles, strips
 latent.py    scatter, planes, radius, covariance, spectrum
 curves.py    training curves; precision against recall
+comparison.py  numbers of several methods
 ```
 
 matplotlib is imported when the first figure is made, its pyplot state and the user's own settings
@@ -22,6 +23,8 @@ neither 1 nor 3 their mean is drawn in gray. Plain data is `[n, features]`. Code
 `[n, latent_dim]`; rows that are not finite are left out and counted.
 """
 
+from avae_jax.figures.comparison import Panel as Panel
+from avae_jax.figures.comparison import make_comparison as make_comparison
 from avae_jax.figures.curves import make_prd as make_prd
 from avae_jax.figures.curves import make_training_curves as make_training_curves
 from avae_jax.figures.images import make_gallery as make_gallery

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from avae_jax import losses
 from avae_jax.methods import method
@@ -30,6 +30,7 @@ class Autoencoder(method.Method):
     """Encodes to points and reconstructs them."""
 
     terms = {"reconstruction": RECONSTRUCTION}
+    sampled_by: ClassVar[str] = "covariance"
 
     def losses(self, variables, memory, batch, key, *, step, train):
         """Return the reconstruction error."""

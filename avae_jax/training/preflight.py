@@ -111,7 +111,7 @@ def measure_cost(trainer: Trainer) -> dict[str, Any]:
         jax.block_until_ready((state.step, metrics))
         times.append((time.perf_counter() - start) / len(batches))
     seconds = float(np.median(times))
-    between = _time_between(trainer, state)
+    between = time_between(trainer, state)
     seconds += between
     return {
         "memory per device": _bytes(
@@ -127,8 +127,13 @@ def measure_cost(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _time_between(trainer: Trainer, state) -> float:
-    """Return the seconds per step that go into what the method does between steps."""
+def time_between(trainer: Trainer, state) -> float:
+    """Return the seconds per step that go into what the method does between steps.
+
+    Args:
+      trainer: of the run.
+      state: after some steps.
+    """
     every, seconds = trainer.method.host_every, 0.0
     if every is None:
         return 0.0

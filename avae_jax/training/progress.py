@@ -18,7 +18,7 @@ from rich.table import Column
 
 from avae_jax.checks import check_count
 from avae_jax.terms import Term, Terms, null_key, null_names, short_caption, split_name
-from avae_jax.text import number
+from avae_jax.text import duration, number
 
 # A terminal's bar is redrawn at most this often, and the pace is taken as often, seconds.
 _REDRAW_AFTER = 0.2
@@ -177,9 +177,9 @@ class Progress:
     def _left(self) -> str:
         """Write the time left, empty while the pace is not known, or the time taken."""
         if self._step >= self._total:
-            return f"done in {_duration(self._clock() - self._start)}"
+            return f"done in {duration(self._clock() - self._start)}"
         seconds = self._bar.tasks[0].time_remaining
-        return "" if seconds is None else f"{_duration(seconds)} left"
+        return "" if seconds is None else f"{duration(seconds)} left"
 
     def _epoch(self) -> str:
         epochs = -(-self._total // self._steps_per_epoch)
@@ -229,9 +229,3 @@ def format_metrics(metrics: Mapping[str, Any], terms: Terms | None = None) -> st
 def _value(value, term: Term) -> str:
     text = number(term.factor * float(np.asarray(value)))
     return f"{text}%" if term.unit == "%" else text
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -184,13 +184,14 @@ class Run:
         return self.decode(self.encode(x))
 
     def sample(
-        self, num_samples: int, *, scale: str | float = "claimed", seed: int = 0
+        self, num_samples: int, *, scale: str | float | None = None, seed: int = 0
     ) -> np.ndarray:
         """Draw images: codes from a distribution, decoded.
 
         Args:
           num_samples: how many, >= 1.
-          scale: the codes' distribution, as `prior` takes it.
+          scale: the codes' distribution, as `prior` takes it. None: the one that the method samples
+            by, "claimed", or "covariance" for a method that aims its codes at no distribution.
           seed: of the draw.
 
         Returns:
@@ -201,6 +202,7 @@ class Run:
         """
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples}: give at least 1")
+        scale = self.method.sampled_by if scale is None else scale
         z = self.prior(scale).sample(jax.random.key(seed), num_samples)
         return self.decode(np.asarray(z))
 

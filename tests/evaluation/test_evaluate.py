@@ -1,5 +1,6 @@
 """`evaluate_run` from end to end: what it writes, for every kind of run, and what it refuses."""
 
+import dataclasses
 import html
 import io
 import json
@@ -17,10 +18,18 @@ from avae_jax.evaluation import evaluate_run
 from avae_jax.evaluation.classify import train_on
 from avae_jax.evaluation.compare import compare, comparison_page, flatten
 from avae_jax.evaluation.latent import describe_codes
-from avae_jax.evaluation.material import gather
-from avae_jax.evaluation.samples import FeatureSpace, _compare, advise_samples, draw_samples
+from avae_jax.evaluation.material import describe, gather
+from avae_jax.evaluation.samples import (
+    FeatureSpace,
+    _compare,
+    advise_samples,
+    draw_codes,
+    rms_multiples,
+)
 from avae_jax.features import InceptionWeights, inception_shapes, save_inception_npz
+from avae_jax.priors import FullGaussian
 from avae_jax.training import config as cfg
+from avae_jax.training.run import CODES_FILE
 
 from .conftest import train
 
@@ -159,8 +168,8 @@ def test_a_run_with_a_learned_mixture_is_compared_with_its_mixture(tmp_path):
     assert {"floor", "claimed", "gaussian", "mixture_10"} <= set(whole["samples"]["FD-pca50"])
     assert "standard_normal" not in whole["samples"]["FD-pca50"]
     # What is decoded are draws of the mixture.
-    expected = run.decode(np.asarray(run.prior().sample(jax.random.key(10), 7)))
-    np.testing.assert_array_equal(draw_samples(gather(run), 7, quick=True)["claimed"], expected)
+    expected = run.prior().sample(jax.random.key(10), 7)
+    np.testing.assert_array_equal(draw_codes(gather(run), 7, quick=True)["claimed"], expected)
     text = (run.path / "evaluation" / "report.html").read_text()
     assert "a mixture of 3 Gaussians" in text
 
@@ -227,6 +236,7 @@ def test_a_scale_is_recommended_where_its_samples_scored_better(own, said):
     }  # fmt: skip
     text = advise_samples({**numbers, "FID": "not computed", "pixels": {"gaussian": {}}})
     assert bool(text) == said
+    assert not advise_samples({"FD-a": {"gaussian": {"FD-a": 1.0}, "floor": {"FD-a": 0.5}}})
     if said:
         assert "--scale covariance" in text
         assert "FD-b 2.00 against 3.00, training images 0.500" in text
@@ -253,6 +263,42 @@ def test_samples_of_every_prior_stand_beside_the_floor(evaluated):
     floor = samples["floor"]
     assert abs(floor["FD-pca50"] - floor["FD-pca50_null"]) < 6 * floor["FD-pca50_null_std"]
     assert {"distance_ratio", "auth_pct"} <= set(evaluated[0]["samples"]["pixels"]["claimed"])
+
+
+def test_how_wide_the_draws_are_stands_beside_every_distance(evaluated, digits_run):
+    summary, about = evaluated[0], evaluated[0]["about"]
+    assert about["sampled_by"] == "claimed"
+    spaces = {name: s for name, s in summary["samples"].items() if isinstance(s, dict)}
+    z = digits_run.encode(gather(digits_run).x).astype(np.float64)
+    own = math.sqrt(np.square(z - z.mean(axis=0)).sum(axis=1).mean() / z.shape[1])
+    for section in spaces.values():
+        assert "rms_multiple" not in section["floor"]
+        # Draws of N(0, I), and of a Gaussian with the codes' own covariance.
+        n = 5 / math.sqrt(2 * 359 * z.shape[1])
+        assert section["standard_normal"]["rms_multiple"] == pytest.approx(1 / own, rel=n)
+        assert section["gaussian"]["rms_multiple"] == pytest.approx(1.0, rel=0.15)
+
+
+def test_a_method_that_claims_no_prior_is_sampled_by_its_codes(digits_run, tmp_path):
+    class Aimless(type(digits_run.method)):
+        sampled_by = "covariance"
+
+    fields = {f.name: getattr(digits_run.method, f.name) for f in dataclasses.fields(Aimless)}
+    run = dataclasses.replace(digits_run, method=Aimless(**fields))
+    material = gather(run)
+    codes = draw_codes(material, 200, quick=True)
+    assert list(codes) == ["gaussian", "standard_normal"]
+    assert describe(material)["sampled_by"] == "gaussian"
+    mean, covariance = material.train_moments()
+    np.savez(tmp_path / CODES_FILE, mean=mean, covariance=covariance, step=run.step)
+    moved = dataclasses.replace(run, path=tmp_path)
+    want = run.decode(FullGaussian.of_moments(mean, covariance).sample(jax.random.key(1), 3))
+    np.testing.assert_array_equal(moved.sample(3, seed=1), want)
+    doubled = {name: 2 * z for name, z in codes.items()}
+    for name, multiple in rms_multiples(material, codes).items():
+        assert rms_multiples(material, doubled)[name] == pytest.approx(2 * multiple)
+    paper = gather(run, protocol="paper")
+    assert list(draw_codes(paper, 20)) == ["gaussian"]
 
 
 def test_features_of_the_caller_are_named_by_them(evaluated):

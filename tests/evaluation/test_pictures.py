@@ -17,7 +17,8 @@ def material(prior, **fields) -> Any:
     """Return what the pictures of images read of it."""
     x = np.zeros((30, 4, 4, 1), np.float32)
     own = {"x": x, "x_recon": x, "labels": None, "split": "test", "value_range": (0.0, 1.0)}
-    run = SimpleNamespace(prior=lambda: prior, decode=fields.pop("decode", None))
+    method = SimpleNamespace(sampled_by=fields.pop("sampled_by", "claimed"))
+    run = SimpleNamespace(prior=lambda: prior, decode=fields.pop("decode", None), method=method)
     return SimpleNamespace(run=run, is_images=True, **(own | fields))
 
 
@@ -35,6 +36,19 @@ def test_draws_that_look_alike_share_a_panel(difference, panels, other, monkeypa
     assert drawn[0] == "claimed: N(0, 0.99² I)"
     assert ("look the same and are left out" in caption) is (panels == 1)
     assert ("the same noise in both" in caption) is (panels == 2)
+
+
+def test_a_method_that_claims_no_prior_shows_the_gaussian_of_its_codes(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures, "make_samples", lambda groups, **_: drawn.update(groups))
+    monkeypatch.setattr(figures, "to_png", lambda figure: b"")
+    x = np.full((40, 4, 4, 1), 0.3, np.float32)
+    samples = {"gaussian": x, "standard_normal": x + 0.5}
+    of_run = material(DiagonalGaussianPrior.isotropic(2, 1.0), sampled_by="covariance")
+    caption = pictures._images(of_run, samples)[0].caption
+    assert list(drawn) == ["the codes' mean and covariance", "N(0, I)"]
+    np.testing.assert_array_equal(drawn["the codes' mean and covariance"], x[:36])
+    assert "aims them at none" in caption
 
 
 def test_the_plane_is_decoded_at_equal_steps_of_the_prior_s_probability(monkeypatch):

@@ -1,0 +1,156 @@
+"""Comparing methods from Python in one call: `av.compare(["digits"], methods=["ae", "vae"])`."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from avae_jax.comparison import report
+from avae_jax.comparison.cells import Cell, make_cells
+from avae_jax.comparison.plan import SUFFIX, Fields, Plan, make_plan, read_plan
+from avae_jax.comparison.progress import TableProgress
+from avae_jax.comparison.results import collect
+from avae_jax.comparison.runner import Evaluation, Runner
+from avae_jax.files import check_folder, locked, user_path, write_atomically
+from avae_jax.training.config import ConfigError
+from avae_jax.training.writers import strict_json
+
+PLAN_FILE, LOCK_FILE = "plan.json", "comparison.lock"
+
+PAGE_EVERY = 60.0
+"""Seconds from one page and figure to the next, while cells are run: they take seconds to draw."""
+
+
+def compare(
+    experiments: str | os.PathLike | Iterable[str] | Mapping[str, Fields],
+    *,
+    methods: Iterable[str] | Mapping[str, Fields] = (),
+    seeds: Iterable[int] = (),
+    reference: str | None = None,
+    only: Sequence[str] = (),
+    output: str | os.PathLike | None = None,
+    evaluation: Evaluation | None = None,
+    say: Callable[[str], None] | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Train methods on the same data from the same weights, evaluate them, and put them in a table.
+
+    Methods of one seed share splits, batches, initial weights, images and steps. Every cell is
+    checked before the first is trained. The same call goes on where one was stopped: finished cells
+    are kept, begun ones continue bit for bit, failed ones are tried again; a plan that has grown
+    keeps the cells whose configuration is the same.
+
+    Args:
+      experiments: names or paths as `load_experiment` takes them, or a mapping from them to fields
+        of their cells; the path of a .toml file is a whole plan.
+      methods: names, or a mapping from labels to fields ("method" names the method of a label that
+        is none); none are all methods.
+      seeds: of splits, batches, initial weights and noise; none are 0, 1 and 2.
+      reference: the label that others are compared with; None is the library's own method.
+      only: patterns such as "vae" or "digits/*/seed0": cells that are run now. The table is of all.
+      output: the comparison's folder; None is `comparisons/` and the experiments' names.
+      evaluation: how cells are evaluated; None is in full.
+      say: receives a line about what was made equal; None writes to standard error.
+      **fields: fields of the configuration, for every method that has them.
+
+    Returns:
+      What `results.json` holds: "cells", "table" and where they come from. The folder also has
+      `table.md`, `comparison.png` and `comparison.html`.
+
+    Raises:
+      ConfigError: a plan that cannot be run; `RefusedError` has a line per cell.
+      Stopped: after SIGINT; all is kept.
+
+    Example:
+      >>> import avae_jax as av
+      >>> results = av.compare(  # doctest: +SKIP
+      ...     ["digits"], methods=["ae", "vae", "avae"], seeds=range(3), num_epochs=20
+      ... )
+    """
+    if isinstance(experiments, os.PathLike) or (
+        isinstance(experiments, str) and experiments.endswith(SUFFIX)
+    ):
+        given = {"methods": methods, "seeds": seeds, "reference": reference, **fields}
+        named = next((name for name, value in given.items() if value not in ((), None)), None)
+        if named is not None:
+            raise ConfigError(f"{named} must not be given beside {experiments}, got it: leave it "
+                              "out, or write it into the file")  # fmt: skip
+        plan = read_plan(Path(experiments))
+    else:
+        experiments = [experiments] if isinstance(experiments, str) else experiments
+        plan = make_plan(experiments, methods, seeds, fields, reference)
+    return run_plan(plan, only=only, output=output, evaluation=evaluation, say=say)
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    only: Sequence[str] = (),
+    output: str | os.PathLike | None = None,
+    evaluation: Evaluation | None = None,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Run a plan; see `compare`."""
+    folder = default_folder(plan) if output is None else user_path(output)
+    check_folder(folder, name="output")
+    notes: list[str] = []
+    cells = make_cells(plan, notes.append if say is None else say)
+    chosen = [cell for cell in cells if not only or cell.fits(only)]
+    if not chosen:
+        raise ConfigError(
+            f"only must fit a cell, got {' '.join(only)}: name one such as {cells[0].name}"
+        )
+    _check_is_comparison(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / LOCK_FILE, name="output"):
+        write_atomically(
+            folder / PLAN_FILE,
+            strict_json({"hash": plan.hash, **plan.to_dict(), "cells": [it.name for it in cells]}),
+        )
+        progress = TableProgress(chosen)
+        for note in notes:
+            progress.note(note)
+        return _run(plan, cells, chosen, folder, evaluation or Evaluation(), progress)
+
+
+def _run(
+    plan: Plan,
+    cells: Sequence[Cell],
+    chosen: Sequence[Cell],
+    folder: Path,
+    evaluation: Evaluation,
+    progress: TableProgress,
+) -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    drawn = time.monotonic()
+
+    def write(is_last: bool) -> None:
+        nonlocal drawn
+        results.update(collect(plan, cells, folder, runner.costs))
+        write_atomically(folder / report.RESULTS_FILE, strict_json(results))
+        report.write_tables(results, folder)
+        if is_last or time.monotonic() - drawn > PAGE_EVERY:
+            report.write_page(results, folder)
+            drawn = time.monotonic()
+
+    runner = Runner(folder, evaluation, progress, write)
+    runner.run(chosen)
+    return results
+
+
+def default_folder(plan: Plan) -> Path:
+    """Return where a comparison is kept where nothing else is said."""
+    return Path("comparisons", "-".join(Path(name).stem for name in plan.experiments))
+
+
+def _check_is_comparison(folder: Path) -> None:
+    """Refuse a folder that holds something else."""
+    held = set()
+    with contextlib.suppress(FileNotFoundError):
+        held = {path.name for path in folder.iterdir()} - {LOCK_FILE}
+    if held and PLAN_FILE not in held:
+        raise ConfigError(
+            f"output must be empty or hold a comparison, got {folder}: choose another"
+        )

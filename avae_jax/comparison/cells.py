@@ -1,0 +1,197 @@
+"""The cells of a plan: each a whole configuration, refused before any is trained."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from avae_jax.comparison.plan import Plan, stable_hash
+from avae_jax.data import ImageData
+from avae_jax.mesh import make_mesh
+from avae_jax.training.api import fit_config
+from avae_jax.training.config import (
+    Config,
+    ConfigError,
+    check_config,
+    choose_method,
+    own_images,
+    read_experiment,
+    replace_fields,
+    section_of_field,
+    to_dict,
+    with_absolute_paths,
+)
+from avae_jax.training.setup import load_data, make_setup
+
+# What changes nothing that is trained; data may have moved.
+_FREE = {"data": ("data_dir",), "optimization": ("checkpoint_every",)}
+
+
+class RefusedError(ConfigError):
+    """Cells that cannot be run, a line each."""
+
+    def __init__(self, lines: Sequence[str]):
+        super().__init__("; ".join(lines))
+        self.lines = list(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of a plan.
+
+    Attributes:
+      experiment: its name.
+      label: of the method, as the plan has it.
+      seed: of the run.
+      config: the whole configuration.
+    """
+
+    experiment: str
+    label: str
+    seed: int
+    config: Config
+
+    @property
+    def hash(self) -> str:
+        """A hash of all that decides the result."""
+        return stable_hash(_deciding(self.config))
+
+    @property
+    def seedless_hash(self) -> str:
+        """The same for all seeds of a method."""
+        return stable_hash(_deciding(replace_fields(self.config, seed=0)))
+
+    @property
+    def name(self) -> str:
+        """For a person: experiment, method and seed."""
+        return f"{self.experiment}/{self.label}/seed{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """The run folder, within that of the comparison."""
+        label = re.sub(r"[^\w.-]+", "-", self.label)
+        return Path("runs", self.experiment, label, f"seed{self.seed}-{self.hash[:8]}")
+
+    def fits(self, patterns: Sequence[str]) -> bool:
+        """Return whether one of several patterns, of a name or of a part of one, is meant."""
+        parts = (self.name, *self.name.split("/"))
+        return any(fnmatchcase(part, pattern) for part in parts for pattern in patterns)
+
+
+def _deciding(config: Config) -> dict[str, Any]:
+    values = to_dict(config)
+    for section, names in _FREE.items():
+        for name in names:
+            del values[section][name]
+    return values
+
+
+class Data:
+    """The data sets of cells, one kept at a time: cells of one seed share their splits."""
+
+    def __init__(self):
+        self._key, self._dataset = "", None
+
+    def of(self, config: Config) -> ImageData:
+        """Return the images that a configuration names, split by its seed."""
+        key = stable_hash([to_dict(config)["data"], config.optimization.seed])
+        if self._dataset is None or key != self._key:
+            self._key, self._dataset = key, load_data(config)
+        return self._dataset
+
+
+def make_cells(plan: Plan, say: Callable[[str], None] = lambda line: None) -> list[Cell]:
+    """Return a plan's cells: experiment by experiment, in it seed by seed.
+
+    A table that is stopped is then whole for its first seeds.
+
+    Args:
+      plan: what is compared.
+      say: receives a line about each field that was made equal.
+
+    Raises:
+      RefusedError: a line per cell that no data could make runnable.
+    """
+    refused: list[str] = []
+    notes: dict[str, None] = {}
+    cells = []
+    for name in plan.experiments:
+        configs = {}
+        for label in plan.methods:
+            try:
+                configs[label] = _configure(plan, name, label, notes)
+            except ValueError as error:
+                refused.append(f"{Path(name).stem}/{label}: {error}")
+        for seed in plan.seeds:
+            for label, config in configs.items():
+                own = replace_fields(config, seed=seed)
+                cells.append(Cell(config.experiment, label, seed, own))
+    if refused:
+        raise RefusedError(refused)
+    for note in notes:
+        say(note)
+    return cells
+
+
+def _configure(plan: Plan, experiment: str, label: str, notes: dict[str, None]) -> Config:
+    """Return the configuration of a method on an experiment, without its seed."""
+    base, presets = read_experiment(experiment)
+    shared = {**plan.fields, **plan.experiments[experiment]}
+    own = {name: value for name, value in plan.methods[label].items() if name != "method"}
+    config = choose_method(base, presets, plan.method_of(label))
+    known = section_of_field(config)
+    config = replace_fields(config, **{name: it for name, it in shared.items() if name in known})
+    config = replace_fields(config, **own)
+    if own_images(experiment) is not None:
+        # As `avae train` chooses what fits a user's own images.
+        check_config(config)
+        config, _ = fit_config(
+            config, load_data(config), given={*shared, *own}, num_devices=make_mesh().size
+        )
+    else:
+        # The same images and steps for all, whatever a method's preset says.
+        for name in ("batch_size", "num_epochs"):
+            wanted = shared.get(name, getattr(base.optimization, name))
+            if getattr(config.optimization, name) != wanted:
+                notes[f"{base.experiment}: {name}={wanted} for {label} too, not its preset's"] = (
+                    None
+                )
+                config = replace_fields(config, **{name: wanted})
+    if config.optimization.patience is not None:
+        notes[f"{base.experiment}: patience is left out, so that all methods take equal steps"] = (
+            None
+        )
+        config = replace_fields(config, patience=None)
+    check_config(config)
+    return with_absolute_paths(config)
+
+
+def check_cells(cells: Sequence[Cell], data: Data) -> None:
+    """Build what each method trains on its data, and refuse what cannot be.
+
+    Args:
+      cells: those that will be trained.
+      data: where their images come from.
+
+    Raises:
+      RefusedError: a line per method and experiment that is refused.
+    """
+    refused: list[str] = []
+    for cell in first_seeds(cells):
+        try:
+            make_setup(cell.config, dataset=data.of(cell.config))
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            refused.append(f"{cell.experiment}/{cell.label}: {' '.join(str(error).split())}")
+    if refused:
+        raise RefusedError(refused)
+
+
+def first_seeds(cells: Sequence[Cell]) -> Iterator[Cell]:
+    """Yield the first cell of each experiment and method."""
+    seen = set()
+    for cell in cells:
+        if (cell.experiment, cell.label) not in seen:
+            seen.add((cell.experiment, cell.label))
+            yield cell

@@ -1,0 +1,207 @@
+"""What is compared: experiments x methods x seeds x fields, and the file it is read from."""
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from avae_jax.checks import check_count
+from avae_jax.files import user_path
+from avae_jax.methods import DEFAULT, METHODS
+from avae_jax.text import nearest
+from avae_jax.training.config import (
+    ConfigError,
+    DataConfig,
+    choose_method,
+    find_method,
+    read_experiment,
+    section_of_field,
+)
+
+SUFFIX = ".toml"
+"""Of a plan's file. TOML holds comments and tables, and reading it runs nobody's code; methods and
+data sets of a user's own come with an experiment's .py file, which a plan can name."""
+
+SEEDS = (0, 1, 2)
+"""Where none are given."""
+
+SHARED = (
+    "num_epochs",
+    "batch_size",
+    "patience",
+    *(it.name for it in dataclasses.fields(DataConfig)),
+)
+"""Fields that must be the same for all methods of an experiment."""
+
+Fields = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is compared.
+
+    Attributes:
+      experiments: name or path, as `avae train` takes it -> fields of its cells.
+      methods: label -> fields of its cells; "method" among them names the method where the label
+        does not.
+      seeds: of splits, batches and initial weights.
+      fields: of every cell whose method has them.
+      reference: the label that others are compared with.
+    """
+
+    experiments: Mapping[str, Fields]
+    methods: Mapping[str, Fields]
+    seeds: tuple[int, ...]
+    fields: Fields
+    reference: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values from which `make_plan` makes the same plan."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @property
+    def hash(self) -> str:
+        """A hash of all of it."""
+        return stable_hash(self.to_dict())
+
+    def method_of(self, label: str) -> str:
+        """Return the name of the method that a label stands for."""
+        return self.methods[label].get("method", label)
+
+
+def stable_hash(values: Any) -> str:
+    """Return SHA-256 of JSON values, whatever the order of their names, 64 hexadecimal digits.
+
+    Example:
+      >>> stable_hash({"a": 1, "b": 2}) == stable_hash({"b": 2, "a": 1})
+      True
+    """
+    text = json.dumps(values, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_plan(
+    experiments: Mapping[str, Fields] | Iterable[str],
+    methods: Mapping[str, Fields] | Iterable[str] = (),
+    seeds: Iterable[int] = (),
+    fields: Fields | None = None,
+    reference: str | None = None,
+) -> Plan:
+    """Return a plan, checked as far as it can be without data.
+
+    Args:
+      experiments: names or paths, or a mapping from them to fields of their cells.
+      methods: names, or a mapping from labels to fields; none are all methods.
+      seeds: at least 0, each once; none are `SEEDS`.
+      fields: of every cell whose method has them.
+      reference: a label; None is the library's own method, or else the first.
+
+    Raises:
+      ConfigError: a name or a field that is none, or that must not be set where it is.
+
+    Example:
+      >>> plan = make_plan(["digits"], ["ae", "vae"], fields={"num_epochs": 3})
+      >>> plan.seeds, plan.reference
+      ((0, 1, 2), 'ae')
+    """
+    own, entries = _named(experiments, "experiments"), _named(methods, "methods")
+    entries = entries or {name: {} for name in METHODS}
+    seeds = tuple(check_count("seeds", seed, minimum=0) for seed in seeds) or SEEDS
+    if not own:
+        raise ConfigError("experiments must name at least one, got none: give one, such as digits")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds must each be given once, got {_listed(seeds)}: leave one out")
+    stems = [Path(name).stem for name in own]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"experiments must have names of their own, got two {twice}: rename one")
+    if reference is None:
+        reference = DEFAULT.name if DEFAULT.name in entries else next(iter(entries))
+    if reference not in entries:
+        raise ConfigError(
+            f"reference must be one of the methods compared, got {reference!r}"
+            f"{nearest(reference, entries)}"
+        )
+    plan = Plan(own, entries, seeds, dict(fields or {}), reference)
+    _check_fields(plan)
+    return plan
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan from a TOML file.
+
+    Its entries are those of `make_plan`: `experiments` and `methods` as lists of names or as
+    tables of fields, `seeds`, `fields`, `reference`.
+
+    Raises:
+      ConfigError: no such file, no TOML, or an entry that is none.
+    """
+    path = user_path(path)
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"plan must be a file that is there, got {path}: give another") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"plan must be a TOML file, got {path} ({error}): correct it") from None
+    known = [field.name for field in dataclasses.fields(Plan)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"unknown entry {name!r} in {path}{nearest(name, known)}")
+    for name, kinds in (("seeds", list), ("fields", dict), ("reference", str)):
+        if not isinstance(values.get(name, kinds()), kinds):
+            raise ConfigError(
+                f"{name} must be a {_KINDS[kinds]}, got {values[name]!r} in {path}: write one"
+            )
+    return make_plan(values.pop("experiments", ()), **values)
+
+
+_KINDS = {list: "list of whole numbers", dict: "table", str: "text"}
+
+
+def _named(entries: Mapping[str, Fields] | Iterable[str], name: str) -> dict[str, Fields]:
+    """Return fields by name, of names alone too."""
+    if isinstance(entries, Mapping):
+        wrong = next((it for it in entries.items() if not isinstance(it[1], Mapping)), None)
+        if wrong is not None:
+            raise ConfigError(f"{name} must hold fields by name, got {wrong[1]!r} for {wrong[0]}: "
+                              "write a table")  # fmt: skip
+        return {key: dict(fields) for key, fields in entries.items()}
+    if isinstance(entries, str):
+        raise ConfigError(f"{name} must be a list of names, got {entries!r}: write a list")
+    names = list(entries)
+    twice = next((it for it in names if names.count(it) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{name} must each be given once, got {twice} twice: leave one out")
+    return {it: {} for it in names}
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _check_fields(plan: Plan) -> None:
+    """Refuse fields that none of the methods has, and those that would make a comparison unfair."""
+    for label in plan.methods:
+        find_method(plan.method_of(label))
+    for name, own in plan.experiments.items():
+        config, presets = read_experiment(name)
+        configs = [choose_method(config, presets, plan.method_of(label)) for label in plan.methods]
+        known = {field for one in configs for field in section_of_field(one)}
+        for field in {**plan.fields, **own}:
+            if field in ("seed", "method"):
+                raise ConfigError(f"{field} must not be a field of a plan: give {field}s instead")
+            if field not in known:
+                raise ConfigError(
+                    f"fields must be of one of the methods compared, got {field!r}"
+                    f"{nearest(field, known)}"
+                )
+    for label, own in plan.methods.items():
+        for field in own:
+            if field in (*SHARED, "seed"):
+                raise ConfigError(
+                    f"{field} must be the same for all methods, got it for {label}: give it as a "
+                    "field of the plan or of an experiment"
+                )

@@ -1,0 +1,70 @@
+"""What is known of a cell, kept beside its run folder, which holds a run and nothing else."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from avae_jax.comparison.cells import Cell
+from avae_jax.evaluation.record import SUMMARY_FILE
+from avae_jax.files import write_atomically
+from avae_jax.training.writers import strict_json
+
+Status = Literal["waiting", "begun", "trained", "failed", "finished"]
+
+
+@dataclasses.dataclass
+class Record:
+    """How far a cell has come.
+
+    Attributes:
+      status: "trained" is trained and not yet evaluated as asked.
+      reason: why it failed.
+      training_seconds: over all calls.
+      evaluation_seconds: of the evaluation.
+      evaluation: what was asked of it.
+    """
+
+    status: Status = "waiting"
+    reason: str = ""
+    training_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def record_path(folder: Path, cell: Cell) -> Path:
+    """Return where a cell's record lies, in the folder of a comparison."""
+    place = folder / cell.folder
+    return place.with_name(f"{place.name}.json")
+
+
+def read_record(folder: Path, cell: Cell) -> Record:
+    """Return what is known of a cell; a record that cannot be read knows nothing."""
+    try:
+        return Record(**json.loads(record_path(folder, cell).read_text()))
+    except (OSError, ValueError, TypeError):
+        return Record()
+
+
+def write_record(folder: Path, cell: Cell, record: Record) -> None:
+    """Keep what is known of a cell."""
+    path = record_path(folder, cell)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, strict_json(dataclasses.asdict(record)))
+
+
+def evaluation_folder(folder: Path, cell: Cell, *, quick: bool) -> Path:
+    """Return where a cell's summary and figures are."""
+    return folder / cell.folder if quick else folder / cell.folder / "evaluation"
+
+
+def read_summary(folder: Path, cell: Cell, record: Record) -> dict[str, Any] | None:
+    """Return the summary of a finished cell; None of another, or where it cannot be read."""
+    if record.status != "finished":
+        return None
+    quick = bool(record.evaluation.get("quick"))
+    try:
+        return json.loads((evaluation_folder(folder, cell, quick=quick) / SUMMARY_FILE).read_text())
+    except (OSError, ValueError):
+        return None

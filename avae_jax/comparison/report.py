@@ -1,0 +1,336 @@
+"""The results as a person reads them: a Markdown table, a figure, one HTML page."""
+
+import functools
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from avae_jax import figures, text
+from avae_jax.comparison.numbers import COSTS
+from avae_jax.comparison.results import is_number
+from avae_jax.comparison.statistics import CONFIDENCE
+from avae_jax.evaluation import html
+from avae_jax.evaluation.record import FIGURES
+from avae_jax.evaluation.verdict import Finding
+from avae_jax.files import write_atomically
+
+RESULTS_FILE, TABLE_FILE = "results.json", "table.md"
+FIGURE_FILE, PAGE_FILE = "comparison.png", "comparison.html"
+
+_number = functools.partial(text.number, typographic=True)
+_MISSING = "not computed"
+_FEW = 5
+"""Seeds from which an exact p can fall below a tenth."""
+
+Table = tuple[list[str], list[list[str]]]
+"""Headings, and rows of cells."""
+
+
+def value_table(results: Mapping[str, Any], experiment: str) -> Table:
+    """Return mean ± standard deviation over seeds, a row per method, with nulls as columns.
+
+    Beside a Frechet distance, in its cell, is the multiple of the codes' own rms at which the
+    samples were drawn.
+    """
+    columns = results["table"][experiment]
+    labels = list(results["plan"]["methods"])
+    rows = [[label, str(_num_seeds(results, experiment, label))] for label in labels]
+    heads = ["method", "seeds"]
+    scales = {column["key"]: column for column in columns}
+    of_others = {column["scale"] for column in columns}
+    before: list[str] = []
+    for column in columns:
+        if column["key"] in of_others or not _is_anywhere(column):
+            continue
+        heads.append(column["caption"])
+        scale = scales.get(column["scale"])
+        for label, row in zip(labels, rows, strict=True):
+            row.append(_cell(column["methods"][label], scale and scale["methods"][label]))
+        nulls = [column["methods"][label]["null"] for label in labels]
+        shown = [_number(null) if is_number(null) else "" for null in nulls]
+        # Distances in one space have one floor.
+        if any(shown) and shown != before:
+            heads.append(column["beside"] or "null")
+            for null, row in zip(shown, rows, strict=True):
+                row.append(null)
+        before = shown
+    costs = {label: _cost(results, experiment, label) for label in labels}
+    for key, caption in COSTS:
+        if any(is_number(cost.get(key)) for cost in costs.values()):
+            heads.append(caption)
+            for label, row in zip(labels, rows, strict=True):
+                row.append(_shown_cost(key, costs[label]))
+    return heads, rows
+
+
+def difference_table(results: Mapping[str, Any], experiment: str) -> Table:
+    """Return each method's paired differences to the reference, a row per number and method."""
+    heads = ["number", "method", "seeds", "difference", f"{CONFIDENCE:.0%} t interval",
+             "sign-flip p", "least possible p", "Holm's p"]  # fmt: skip
+    rows = []
+    for column in results["table"][experiment]:
+        for label, row in column["methods"].items():
+            one = row.get("difference")
+            if one is None or not one["n"]:
+                continue
+            several = one["n"] > 1
+            interval = f"{_number(one['low'])} to {_number(one['high'])}" if several else "one seed"
+            shown = [one["p"], one["least_p"], one["p_holm"]]
+            rows.append(
+                [column["caption"], label, str(one["n"]), _number(one["mean"]), interval]
+                + [_number(p) if several and is_number(p) else "" for p in shown]
+            )
+    return heads, rows
+
+
+def notes_of(results: Mapping[str, Any], experiment: str) -> list[str]:
+    """Return what must be said beside a table."""
+    plan = results["plan"]
+    seeds = len(plan["seeds"])
+    notes = [
+        "A cell holds the mean over seeds ± their standard deviation (n − 1)."
+        if seeds > 1
+        else "One seed: no spread, no interval and no test."
+    ]
+    columns = results["table"][experiment]
+    if any(column["scale"] and _is_anywhere(column) for column in columns):
+        notes.append(
+            "After × stands the multiple of the codes' own rms at which the samples were drawn: a "
+            "narrower draw flatters a Frechet distance, and a wider one may too."
+        )
+    of_others = {column["scale"] for column in columns}
+    for column in columns:
+        if not _is_anywhere(column) and column["key"] not in of_others:
+            reasons = {row.get("reason") for row in column["methods"].values()} - {None}
+            why = next(iter(reasons), _MISSING).removeprefix(f"{_MISSING}: ")
+            notes.append(f"{column['caption']}: {_MISSING}" + (f" ({why})." if why != _MISSING
+                                                               else "."))  # fmt: skip
+    costs = {label: _cost(results, experiment, label) for label in plan["methods"]}
+    own = [label for label, cost in costs.items() if cost.get("same_start") is False]
+    if own:
+        notes.append(
+            f"Encoder or decoder of {', '.join(own)} do not start from the plain autoencoder's "
+            "weights."
+        )
+    if any(cost.get("flops_at_least") for cost in costs.values()):
+        notes.append("≥: a loop of unknown length is counted once.")
+    if any(is_number(cost.get("flops")) for cost in costs.values()):
+        notes.append(
+            "FLOP as the compiler counts them, loops in full; times are medians beside the plain "
+            "autoencoder's, taken in turns in one process, what is done between steps included."
+        )
+    failed = [cell for cell in results["cells"]
+              if cell["experiment"] == experiment and cell["status"] == "failed"]  # fmt: skip
+    notes += [f"{_name(cell)} failed: {cell['reason']}." for cell in failed]
+    return notes
+
+
+def statistics_note(results: Mapping[str, Any]) -> str:
+    """Return how the paired differences are to be read."""
+    plan = results["plan"]
+    n = len(plan["seeds"])
+    if n < 2:
+        return "One seed: no interval and no test."
+    least = 2.0 / 2**n
+    few = "; so few seeds can show no difference to be beyond chance" if n < _FEW else ""
+    return (
+        f"Method minus {plan['reference']}, seed by seed. Interval: Student's, {n - 1} degrees of "
+        f"freedom. p: all {2**n:,} flips of the signs, {_number(least)} at the least with {n} "
+        f"seeds{few}. Holm's p: over all methods and numbers of one family "
+        "(reconstruction, codes, samples, likelihood, disentanglement)."
+    )
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """Return the tables of all experiments as Markdown, columns aligned."""
+    parts = []
+    for experiment in results["table"]:
+        if len(results["table"]) > 1:
+            parts.append(f"**{experiment}**\n")
+        parts.append(_aligned(*value_table(results, experiment)))
+        parts.append("\n".join(f"- {note}" for note in notes_of(results, experiment)) + "\n")
+    return "\n".join(parts)
+
+
+def terminal_text(results: Mapping[str, Any]) -> str:
+    """Return the tables as a terminal shows them: cut into blocks of columns that fit its width."""
+    width = shutil.get_terminal_size((100, 24)).columns
+    lines = []
+    for experiment in results["table"]:
+        heads, rows = value_table(results, experiment)
+        columns = [*zip(heads, *rows, strict=True)]
+        widths = [max(map(len, column)) for column in columns]
+        blocks = [[0]]
+        for k in range(1, len(columns)):
+            taken = sum(2 + widths[column] for column in blocks[-1])
+            if len(blocks[-1]) > 1 and taken + widths[k] > width:
+                blocks.append([0])
+            blocks[-1].append(k)
+        for block in blocks:
+            for row in (heads, *rows):
+                cells = [row[k].rjust(widths[k]) if k else row[k].ljust(widths[k]) for k in block]
+                lines.append("  ".join(cells).rstrip())
+            lines.append("")
+        lines += [*notes_of(results, experiment), ""]
+    return "\n".join(lines)
+
+
+def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = [[text.replace("|", "\\|") for text in row] for row in (heads, *rows)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(heads))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [
+        "| " + " | ".join(
+            text.ljust(width) if k == 0 else text.rjust(width)
+            for k, (text, width) in enumerate(zip(row, widths, strict=True))
+        ) + " |"
+        for row in (cells[0], rule, *cells[1:])
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def make_figure(results: Mapping[str, Any]) -> bytes | None:
+    """Return the figure as PNG: a panel per number; None where there is none to draw."""
+    labels = list(results["plan"]["methods"])
+    panels = []
+    for experiment, columns in results["table"].items():
+        for column in columns:
+            if not column["in_figure"] or not _is_anywhere(column):
+                continue
+            title = column["caption"]
+            if len(results["table"]) > 1:
+                title = f"{experiment}: {title}"
+            rows = column["methods"]
+            panels.append(
+                figures.Panel(
+                    title=title,
+                    values={label: [*rows[label]["values"].values()] for label in labels},
+                    nulls={label: rows[label]["null"] for label in labels
+                           if is_number(rows[label]["null"])},
+                    beside=column["beside"] or "null",
+                    better=column["better"],
+                )
+            )  # fmt: skip
+    return figures.to_png(figures.make_comparison(panels)) if panels else None
+
+
+def page(results: Mapping[str, Any], folder: Path, figure: bytes | None) -> str:
+    """Return the page: figure, samples side by side, tables, what failed.
+
+    Args:
+      results: as `collect` returns them.
+      folder: of the comparison, from which samples are read.
+      figure: as `make_figure` returns it.
+    """
+    plan = results["plan"]
+    cells = results["cells"]
+    done = sum(cell["status"] == "finished" for cell in cells)
+    tables, pictures = [], {}
+    if figure is not None:
+        caption = "Dots: seeds. Bar: their mean. Dashed: null, floor or ceiling."
+        pictures["All methods"] = [html.Picture("Numbers by method", caption, figure)]
+    for experiment in results["table"]:
+        shown = [one for cell in cells if cell["experiment"] == experiment
+                 for one in _samples(cell, folder, plan["seeds"][0])]  # fmt: skip
+        pictures[f"{experiment}: samples of seed {plan['seeds'][0]}"] = shown
+        heads, rows = value_table(results, experiment)
+        note = " ".join(notes_of(results, experiment))
+        tables.append(html.Table(f"{experiment}: values", note, heads[1:], _pairs(rows)))
+        heads, rows = difference_table(results, experiment)
+        if rows:
+            tables.append(
+                html.Table(
+                    f"{experiment}: differences to {plan['reference']}", statistics_note(results),
+                    heads[1:], _pairs(rows),
+                )
+            )  # fmt: skip
+    failed = [
+        (_name(cell), "This cell failed.", [Finding("training", "fault", cell["reason"])])
+        for cell in cells
+        if cell["status"] == "failed"
+    ]
+    versions = results["versions"]
+    return html.make_comparison(
+        title=f"{len(plan['methods'])} methods on {', '.join(results['table'])}",
+        about=f"{done} of {len(cells)} cells are done; seeds {', '.join(map(str, plan['seeds']))}; "
+        f"avae_jax {versions['avae_jax']}, jax {versions['jax']}, {results['device']}; plan "
+        f"{results['plan_hash'][:16]}",
+        pictures=pictures,
+        tables=tables,
+        verdicts=failed,
+    )
+
+
+def write_tables(results: Mapping[str, Any], folder: Path) -> None:
+    """Write the Markdown table."""
+    write_atomically(folder / TABLE_FILE, markdown(results))
+
+
+def write_page(results: Mapping[str, Any], folder: Path) -> None:
+    """Write the figure and the page."""
+    figure = make_figure(results)
+    if figure is not None:
+        write_atomically(folder / FIGURE_FILE, figure)
+    write_atomically(folder / PAGE_FILE, page(results, folder, figure))
+
+
+def _pairs(rows: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
+    return [(row[0], row[1:]) for row in rows]
+
+
+def _samples(cell: Mapping[str, Any], folder: Path, seed: int) -> list[html.Picture]:
+    """Return the samples of a cell as a picture, if it has any and is of a seed."""
+    if cell["seed"] != seed:
+        return []
+    place = folder / cell["folder"]
+    for path in (place / "evaluation" / FIGURES / "samples.png", place / FIGURES / "samples.png"):
+        if path.exists():
+            return [html.Picture(cell["label"], cell["verdict"] or "", path.read_bytes())]
+    return []
+
+
+def _name(cell: Mapping[str, Any]) -> str:
+    return f"{cell['experiment']}/{cell['label']}/seed{cell['seed']}"
+
+
+def _num_seeds(results: Mapping[str, Any], experiment: str, label: str) -> int:
+    return sum(
+        cell["status"] == "finished"
+        for cell in results["cells"]
+        if (cell["experiment"], cell["label"]) == (experiment, label)
+    )
+
+
+def _cost(results: Mapping[str, Any], experiment: str, label: str) -> Mapping[str, Any]:
+    return next(
+        (
+            cell["cost"]
+            for cell in results["cells"]
+            if (cell["experiment"], cell["label"]) == (experiment, label) and cell["cost"]
+        ),
+        {},
+    )
+
+
+def _is_anywhere(column: Mapping[str, Any]) -> bool:
+    return any(is_number(row["mean"]) for row in column["methods"].values())
+
+
+def _cell(row: Mapping[str, Any], scale: Mapping[str, Any] | None) -> str:
+    if not row["n"]:
+        return _MISSING if row.get("reason") else ""
+    shown = _number(row["mean"])
+    if is_number(row["std"]):
+        shown += f" ± {_number(row['std'])}"
+    if scale is not None:
+        shown += f" × {_number(scale['mean'])}" if is_number(scale["mean"]) else " × ?"
+    return shown
+
+
+def _shown_cost(key: str, cost: Mapping[str, Any]) -> str:
+    value = cost.get(key)
+    if not is_number(value):
+        return _MISSING
+    at_least = "≥ " if "flops" in key and cost.get("flops_at_least") else ""
+    return at_least + (_number(float(value)) if key == "flops" else _number(value))

@@ -1,0 +1,166 @@
+"""A comparison as JSON values: its cells, and the table over seeds."""
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from avae_jax.comparison.cells import Cell
+from avae_jax.comparison.numbers import Column, Number, columns_of, numbers_of
+from avae_jax.comparison.plan import Plan
+from avae_jax.comparison.record import read_record, read_summary
+from avae_jax.comparison.runner import cost_key
+from avae_jax.comparison.statistics import holm, paired_difference, spread
+from avae_jax.training.config import to_dict
+from avae_jax.version import __version__
+
+
+def collect(
+    plan: Plan, cells: Sequence[Cell], folder: Path, costs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return all that is known of a comparison.
+
+    Args:
+      plan: what is compared.
+      cells: of it.
+      folder: of the comparison.
+      costs: by `cost_key`.
+
+    Returns:
+      "plan", "plan_hash", "versions", "device", "cells" (each with its configuration, status,
+      seconds, cost and numbers with nulls), "columns" and "table": by experiment and column, mean
+      and spread of each method and its paired difference to the reference.
+    """
+    known = []
+    numbers: dict[str, dict[Column, Number]] = {}
+    for cell in cells:
+        record = read_record(folder, cell)
+        summary = read_summary(folder, cell, record)
+        if summary is not None:
+            numbers[cell.name] = numbers_of(summary)
+        known.append(_describe(cell, record, summary, numbers.get(cell.name), costs))
+    packages = ("jax", "flax", "optax", "numpy", "scipy", "scikit-learn")
+    return {
+        "plan": plan.to_dict(),
+        "plan_hash": plan.hash,
+        "versions": {
+            "avae_jax": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in packages},
+        },
+        "device": jax.devices()[0].device_kind,
+        "cells": known,
+        "table": {
+            experiment: _table(plan, [cell for cell in cells if cell.experiment == experiment],
+                               numbers)
+            for experiment in dict.fromkeys(cell.experiment for cell in cells)
+        },
+    }  # fmt: skip
+
+
+def _describe(cell: Cell, record, summary, numbers, costs) -> dict[str, Any]:
+    about = {} if summary is None else summary["about"]
+    return {
+        "experiment": cell.experiment,
+        "label": cell.label,
+        "method": cell.config.method.name,
+        "seed": cell.seed,
+        "config_hash": cell.hash,
+        "config": to_dict(cell.config),
+        "folder": cell.folder.as_posix(),
+        "status": record.status,
+        "reason": record.reason,
+        "seconds": {"training": record.training_seconds, "evaluation": record.evaluation_seconds},
+        "cost": costs.get(cost_key(cell)),
+        "versions": about.get("versions"),
+        "device": about.get("device"),
+        "sampled_by": about.get("sampled_by"),
+        "verdict": None if summary is None else summary["verdict"]["headline"],
+        "numbers": {
+            column.key: {"value": one.value, "null": one.null} | (
+                {"reason": one.reason} if one.reason else {})
+            for column, one in (numbers or {}).items()
+        },
+    }  # fmt: skip
+
+
+def _table(
+    plan: Plan, cells: Sequence[Cell], numbers: Mapping[str, Mapping[Column, Number]]
+) -> list[dict[str, Any]]:
+    """Return, by column, what its methods have over their seeds."""
+    own = [numbers[cell.name] for cell in cells if cell.name in numbers]
+    table: list[dict[str, Any]] = []
+    for column in columns_of(own):
+        values = {label: _values(column, label, cells, numbers) for label in plan.methods}
+        table.append(
+            {
+                "key": column.key,
+                "caption": column.heading,
+                "family": column.family,
+                "better": column.better,
+                "beside": column.beside,
+                "scale": column.scale,
+                "in_figure": column.in_figure,
+                "methods": {
+                    label: _row(column, label, plan.reference, values, cells, numbers)
+                    for label in plan.methods
+                },
+            }
+        )
+    _correct(table)
+    return table
+
+
+def _values(column, label, cells, numbers) -> dict[int, float]:
+    """Return what a method's seeds have."""
+    found = {}
+    for cell in cells:
+        one = numbers.get(cell.name, {}).get(column)
+        if cell.label == label and one is not None and one.value is not None:
+            found[cell.seed] = float(one.value)
+    return found
+
+
+def _row(column, label, reference, values, cells, numbers) -> dict[str, Any]:
+    entries = [
+        numbers[cell.name].get(column)
+        for cell in cells
+        if cell.label == label and cell.name in numbers
+    ]
+    nulls = [float(one.null) for one in entries if one is not None and one.null is not None]
+    reasons = [one.reason for one in entries if one is not None and one.reason]
+    row: dict[str, Any] = spread([*values[label].values()])._asdict()
+    row["null"] = spread(nulls).mean
+    row["values"] = {str(seed): value for seed, value in values[label].items()}
+    if reasons:
+        row["reason"] = reasons[0]
+    if label != reference and column.family:
+        row["difference"] = paired_difference(values[label], values[reference])._asdict()
+    return row
+
+
+def _correct(table: list[dict[str, Any]]) -> None:
+    """Add Holm's p to each difference: of all methods and columns of a family."""
+    families: dict[str, list[dict[str, Any]]] = {}
+    for column in table:
+        for row in column["methods"].values():
+            if "difference" in row:
+                families.setdefault(column["family"], []).append(row["difference"])
+    for family in families.values():
+        for difference, p in zip(family, holm([one["p"] for one in family]), strict=True):
+            difference["p_holm"] = p
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read `results.json`."""
+    return json.loads(path.read_text())
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value of the results is one that can be shown."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
