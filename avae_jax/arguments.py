@@ -315,8 +315,7 @@ def _find_option(word: str, options: dict[str, Argument], command: str) -> Argum
     others = methods_with(own)
     if others and "--method" in options:
         raise ConfigError(
-            f"{word} has no effect with this method: leave it out, or use --method "
-            f"{others}"
+            f"{word} has no effect with this method: leave it out, or use --method {others}"
         )
     meant = _closest_option(name, [*options, "--help"])
     # There are too many to read in one line.

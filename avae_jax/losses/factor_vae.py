@@ -1,4 +1,4 @@
-"""The losses of FactorVAE: the autoencoder's, its critic's, and how codes are shuffled for it."""
+"""The loss of FactorVAE, and how codes are shuffled for its critic."""
 
 import jax
 import jax.numpy as jnp
@@ -60,42 +60,6 @@ def factor_vae(
     (critic_logits,) = promoted(critic_logits=critic_logits)
     bound, terms = elbo(x, x_recon, loc, log_var, likelihood=likelihood, noise_scale=noise_scale)
     return bound + gamma * critic_logits, {**terms, "tc": critic_logits}
-
-
-def critic_loss(
-    logits_joint: jax.Array, logits_shuffled: jax.Array
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return the cross-entropy of FactorVAE's critic.
-
-    `1/2 softplus(-a) + 1/2 softplus(b)` with the logits `a` of codes and `b` of shuffled codes
-    (Kim and Mnih 2018, algorithm 2). The best critic's logit is `log q(z) - log prod_j q(z_j)`.
-
-    Args:
-      logits_joint: logits at codes, `[batch]`.
-      logits_shuffled: logits at codes that `permute_dims` shuffled, `[batch]`. Neither may carry
-        a gradient to the encoder: stop it at the codes.
-
-    Returns:
-      The loss `[batch]`, nats (log 2 for a critic that knows nothing), and its terms, `[batch]`:
-      `critic_accuracy`, the share of the two that it judges right, a logit of 0 counting half.
-
-    Raises:
-      ValueError: the shapes differ or are not `[batch]`; one pair alone, as inside `jax.vmap`, is
-        `logits_joint[None]`.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> loss, terms = critic_loss(jnp.array([9.0, 0.0]), jnp.array([-9.0, 0.0]))
-      >>> terms["critic_accuracy"].tolist()
-      [1.0, 0.5]
-    """
-    check_axes(logits_joint=("batch", logits_joint), logits_shuffled=("batch", logits_shuffled))
-    logits_joint, logits_shuffled = promoted(
-        logits_joint=logits_joint, logits_shuffled=logits_shuffled
-    )
-    loss = 0.5 * (jax.nn.softplus(-logits_joint) + jax.nn.softplus(logits_shuffled))
-    accuracy = 0.5 + 0.25 * (jnp.sign(logits_joint) - jnp.sign(logits_shuffled))
-    return loss, {"critic_accuracy": accuracy}
 
 
 def permute_dims(key: jax.Array, z: jax.Array, mask: jax.Array | None = None) -> jax.Array:

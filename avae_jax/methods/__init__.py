@@ -6,14 +6,18 @@
       |               Batch in, Output out; Player, Setting, Host
       +-- networks.py   named Linen modules as pure functions of their variables
       +-- terms.py      how numbers that several methods report are shown
+      +-- critic.py     what methods with a critic share
       |
       +-- ae.py         points, pulled nowhere
+      |     +-- rae.py       and a smooth decoder
       |
       +-- avae.py       points, whose density is pulled to the prior; remembers a bank and beta
       |     +-- bank.py      codes of other images
+      |     +-- gens.py      by a bounded pull
       |
       +-- matching.py   points of a batch, which a statistic pulls to the prior
       |     +-- wae.py           maximum mean discrepancy
+      |     +-- aae.py           a critic: two players
       |     +-- swae.py          projections in order
       |     +-- sinkhorn_ae.py   transport
       |     +-- cwae.py          smoothed projections, all of them
@@ -29,12 +33,16 @@
             +-- dip_vae.py        the batch's covariance is pulled to the prior's
             +-- info_vae.py       the batch's discrepancy beside the KL
             +-- iwae.py           several weighted draws per image
+            +-- ard_vae.py        a prior whose variances follow the codes
+            +-- two_stage_vae.py  a second VAE of the codes
             +-- mvae.py           two views
 """
 
 from avae_jax.methods import (
+    aae,
     ae,
     annealed_vae,
+    ard_vae,
     avae,
     beta_tcvae,
     beta_vae,
@@ -42,13 +50,16 @@ from avae_jax.methods import (
     dip_vae,
     energy,
     factor_vae,
+    gens,
     info_vae,
     iwae,
     mvae,
+    rae,
     sigma_vae,
     sigreg,
     sinkhorn_ae,
     swae,
+    two_stage_vae,
     vae,
     wae,
 )
@@ -67,8 +78,9 @@ from avae_jax.methods.method import (
 METHODS: dict[str, type[Options]] = {
     module.Options.name: module.Options
     for module in (
-        avae, wae, swae, sinkhorn_ae, cwae, sigreg, energy, vae, beta_vae, sigma_vae,
-        annealed_vae, beta_tcvae, factor_vae, dip_vae, info_vae, iwae, mvae, ae,
+        avae, gens, wae, aae, swae, sinkhorn_ae, cwae, sigreg, energy, vae, beta_vae, sigma_vae,
+        annealed_vae, beta_tcvae, factor_vae, dip_vae, info_vae, iwae, ard_vae, two_stage_vae,
+        mvae, rae, ae,
     )
 }  # fmt: skip
 """Name -> its options, which build it."""

@@ -48,14 +48,9 @@ RUNAWAY_NATS = 5.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(method.Options):
-    """An aggregate VAE: encodes to points, whose density is pulled to the prior as a whole."""
+class BankOptions(method.Options):
+    """What all have that compare a kernel density of the codes of other images with the prior."""
 
-    beta: float | None = None
-    """Divides the reconstruction; when not given it is measured on the validation split before the
-    first step and after each epoch."""
-    weight: Literal["nats", "log10"] | float = "nats"
-    """Multiplies the KL; nats is 1, log10 is 1/ln 10 (the authors' code)."""
     tail: Literal["none", "official"] = "official"
     """What the density is where it runs out of centers; official is the authors' floor."""
     max_cdf: float | None = None
@@ -74,21 +69,9 @@ class Options(method.Options):
     """Batch normalization used for the centers: batch statistics, as for the codes of the batch,
     or running averages, as in the authors' code."""
 
-    prior: "Literal[tuple(PRIORS)]" = "standard_normal"  # pyright: ignore[reportInvalidTypeForm]
-    """standard_normal: N(0, I); mixture: a mixture of Gaussians that is drawn from the seed. It
-    stays as it is."""
-    num_components: int = 10
-    """prior mixture: its components."""
-
-    name = "avae"
-
     def check(self):
         """Refuse values that no data could make runnable."""
         require_fixed(self.likelihood)
-        require_positive("beta", self.beta)
-        require(self.num_components >= 1, "num_components", self.num_components, "give at least 1")
-        if not isinstance(self.weight, str):
-            require_positive("weight", self.weight)
         require(
             self.max_cdf is None or 0 < self.max_cdf < 1,
             "max_cdf", self.max_cdf, "give a probability between 0 and 1, such as 0.9999",
@@ -126,6 +109,59 @@ class Options(method.Options):
         if self.refresh == "queue":
             most = num_train // batch_size * batch_size
         return {"num_centers": most} if 2 <= most < self.num_centers else {}
+
+    def choose_bandwidth(self, latent_dim: int) -> Bandwidth:
+        """Find the bandwidth, or take the one given."""
+        h = self.bandwidth
+        if h is None:
+            return find_bandwidth(latent_dim, self.num_centers)
+        scale = math.sqrt(1 - h**2)
+        null = null_kl(latent_dim, self.num_centers, bandwidth=h, scale=scale)
+        return Bandwidth(
+            h_opt=h / scale, h_corr=h, prior_scale=scale, stderr=0.0, null_kl=null, num_iterations=0
+        )
+
+    def floor_at(self, latent_dim: int) -> float | None:
+        """Return the probability that places the density's floor; None where it has none.
+
+        The authors set it by hand per data set; where it is not given, theirs for the nearest
+        number of dimensions is taken: 1 - 1e-6 up to 8, 1 - 1e-4 up to 32, 1 - 1e-2 up to 80,
+        1 - 1e-1 beyond.
+        """
+        if self.tail == "none":
+            return None
+        if self.max_cdf is not None:
+            return self.max_cdf
+        return next(
+            (1 - gap for most, gap in ((8, 1e-6), (32, 1e-4), (80, 1e-2)) if latent_dim <= most),
+            0.9,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(BankOptions):
+    """An aggregate VAE: encodes to points, whose density is pulled to the prior as a whole."""
+
+    beta: float | None = None
+    """Divides the reconstruction; when not given it is measured on the validation split before the
+    first step and after each epoch."""
+    weight: Literal["nats", "log10"] | float = "nats"
+    """Multiplies the KL; nats is 1, log10 is 1/ln 10 (the authors' code)."""
+    prior: "Literal[tuple(PRIORS)]" = "standard_normal"  # pyright: ignore[reportInvalidTypeForm]
+    """standard_normal: N(0, I); mixture: a mixture of Gaussians that is drawn from the seed. It
+    stays as it is."""
+    num_components: int = 10
+    """prior mixture: its components."""
+
+    name = "avae"
+
+    def check(self):
+        """Refuse values that no data could make runnable."""
+        super().check()
+        require_positive("beta", self.beta)
+        require(self.num_components >= 1, "num_components", self.num_components, "give at least 1")
+        if not isinstance(self.weight, str):
+            require_positive("weight", self.weight)
 
     def make(self, setting, facts=None):
         """Find the bandwidth, unless `facts` hold it, and build the method."""
@@ -172,33 +208,6 @@ class Options(method.Options):
             return find_prior_bandwidth(prior, self.num_centers)
         null = prior_null_kl(prior, self.num_centers, bandwidth=self.bandwidth)
         return PriorBandwidth(self.bandwidth, stderr=0.0, null_kl=null, num_iterations=0)
-
-    def choose_bandwidth(self, latent_dim: int) -> Bandwidth:
-        """Find the bandwidth, or take the one given."""
-        h = self.bandwidth
-        if h is None:
-            return find_bandwidth(latent_dim, self.num_centers)
-        scale = math.sqrt(1 - h**2)
-        null = null_kl(latent_dim, self.num_centers, bandwidth=h, scale=scale)
-        return Bandwidth(
-            h_opt=h / scale, h_corr=h, prior_scale=scale, stderr=0.0, null_kl=null, num_iterations=0
-        )
-
-    def floor_at(self, latent_dim: int) -> float | None:
-        """Return the probability that places the density's floor; None where it has none.
-
-        The authors set it by hand per data set; where it is not given, theirs for the nearest
-        number of dimensions is taken: 1 - 1e-6 up to 8, 1 - 1e-4 up to 32, 1 - 1e-2 up to 80,
-        1 - 1e-1 beyond.
-        """
-        if self.tail == "none":
-            return None
-        if self.max_cdf is not None:
-            return self.max_cdf
-        return next(
-            (1 - gap for most, gap in ((8, 1e-6), (32, 1e-4), (80, 1e-2)) if latent_dim <= most),
-            0.9,
-        )
 
 
 class Memory(NamedTuple):
@@ -276,14 +285,13 @@ class AVAE(method.Method):
             check_vma=False,
         )
         def loss(x, x_recon, z, centers, beta, exclude, log_p):
-            return losses.avae(
+            return self.loss(
                 x,
                 x_recon,
                 z,
                 centers,
-                bandwidth=self.kernel_std,
                 beta=beta,
-                weight=kl_weight(self.options.weight),
+                bandwidth=self.kernel_std,
                 tail=self.options.tail,
                 max_cdf=self._max_cdf,
                 likelihood=self.options.likelihood,
@@ -294,6 +302,10 @@ class AVAE(method.Method):
             )
 
         return loss
+
+    def loss(self, *arrays: jax.Array, beta: jax.Array, **options: Any):
+        """Return the loss of each example and its terms, of the arrays that `losses.avae` takes."""
+        return losses.avae(*arrays, beta=beta, weight=kl_weight(self.options.weight), **options)
 
     def losses(self, variables, memory, batch, key, *, step, train):
         """Return the loss of each example against the bank, its own code left out."""

@@ -7,8 +7,8 @@ import jax
 
 from avae_jax import losses
 from avae_jax.methods import vae
+from avae_jax.methods.critic import TERMS, check_critic, critic_player, judge, make_critic
 from avae_jax.methods.method import Output, Player, require, require_positive
-from avae_jax.methods.networks import Network
 from avae_jax.numerics import masked_mean
 from avae_jax.terms import Term
 
@@ -32,9 +32,7 @@ class Options(vae.Options):
         """Refuse values that no data could make runnable."""
         super().check()
         require_positive("gamma", self.gamma)
-        require_positive("critic_learning_rate", self.critic_learning_rate)
-        for name in ("critic_width", "critic_layers"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "give at least 1")
+        check_critic(self)
 
     def check_setting(self, setting):
         """Refuse values that do not fit the data."""
@@ -51,12 +49,8 @@ class Options(vae.Options):
 
     def make(self, setting, facts=None):
         """Build the method."""
-        from avae_jax.models import MLPCritic
-
-        critic = MLPCritic(width=self.critic_width, num_layers=self.critic_layers)
-        coder = self.make_coder(
-            setting, posterior=self.posterior, critic=Network(critic, (setting.latent_dim,))
-        )
+        critic = make_critic(self, setting.latent_dim)
+        coder = self.make_coder(setting, posterior=self.posterior, critic=critic)
         return FactorVAE(options=self, setting=setting, coder=coder)
 
 
@@ -71,8 +65,7 @@ class FactorVAE(vae.VAE):
     terms = {
         **vae.TERMS,
         "tc": Term(caption="Total correlation", short="tc", unit="nats", null="null_tc"),
-        "critic_loss": Term(caption="Critic", short="critic", unit="nats", null="null_critic_loss"),
-        "critic_accuracy": Term(caption="Critic is right", short="critic right", unit="%"),
+        **TERMS,
     }
 
     @property
@@ -81,11 +74,7 @@ class FactorVAE(vae.VAE):
         parts = super().players["model"].parts
         return {
             "model": Player(parts=tuple(name for name in parts if name != "critic")),
-            "critic": Player(
-                parts=("critic",),
-                learning_rate=self.options.critic_learning_rate,
-                adam_betas=(0.5, 0.9),
-            ),
+            "critic": critic_player(self.options),
         }
 
     def losses(self, variables, memory, batch, key, *, step, train):
@@ -94,7 +83,7 @@ class FactorVAE(vae.VAE):
         nll, kl, terms, posterior, z, variables = self.forward(
             variables, batch, of_code, train=train
         )
-        tc, _ = self.networks(variables, "critic", z, train=train)
+        tc = judge(self.networks, variables, z, train=train)
 
         # Every second row, so that rows that only fill a batch up are in both halves.
         codes, mask = jax.lax.stop_gradient(z), batch.mask
@@ -103,7 +92,7 @@ class FactorVAE(vae.VAE):
         other_mask = mask[1:num_rows:2]
         shuffled = losses.permute_dims(of_shuffle, other, other_mask)
         critic, judged = losses.critic_loss(
-            *(self.networks(variables, "critic", half, train=train)[0] for half in (real, shuffled))
+            *(judge(self.networks, variables, half, train=train) for half in (real, shuffled))
         )
         both = mask[0:num_rows:2] * other_mask
         accuracy = masked_mean(judged["critic_accuracy"], both)

@@ -151,12 +151,12 @@ def test_every_place_is_equally_likely():
         ),
         (
             lambda: av.losses.critic_loss(LOGITS, LOGITS[:3]),
-            "logits_shuffled must have the batch of logits_joint, 7, got 3",
+            "logits_negative must have the batch of logits_positive, 7, got 3",
         ),
         (lambda: av.losses.critic_loss(LOGITS[:, None], LOGITS[:, None]), r"got \(7, 1\)"),
         (
             lambda: jax.vmap(lambda a: av.losses.critic_loss(a, a)[0])(LOGITS),
-            r"logits_joint must have shape \[batch\], got \(\): give logits_joint\[None\]",
+            r"logits_positive must have shape \[batch\], got \(\): give logits_positive\[None\]",
         ),
         (lambda: av.losses.permute_dims(jax.random.key(0), LOGITS), r"z must have .* got \(7,\)"),
         (

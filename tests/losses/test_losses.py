@@ -55,6 +55,8 @@ ARGUMENTS = {
     "weight": 3.0,
     "alpha": 0.5,
     "mmd_weight": 3.0,
+    "code_weight": 0.5,
+    "prior_log_var": LOG_VAR[0],
 }
 
 
@@ -164,7 +166,7 @@ OF_THE_BATCH = [
     (name, argument)
     for name in LOSSES
     for argument in needed(name)
-    if argument not in ("x", "x_recon", "centers", "draws", "directions")
+    if argument not in ("x", "x_recon", "centers", "draws", "directions", "prior_log_var")
     and np.ndim(ARGUMENTS[argument])
 ]
 
@@ -247,6 +249,7 @@ def test_half_precision_is_promoted(name, latent_dim, dtype):
     images = draw(2, BATCH, 28, 28, 1)
     halves = {"z": draw(BATCH, latent_dim), "centers": draw(200, latent_dim)}
     halves |= {"loc": draw(BATCH, latent_dim), "log_var": draw(BATCH, latent_dim)}
+    halves |= {"prior_log_var": draw(latent_dim)}
     halves |= {"critic_logits": draw(BATCH), "bandwidth": jnp.asarray(0.62, dtype)}
     halves |= {
         "draws": draw(BATCH, latent_dim),

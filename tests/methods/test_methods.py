@@ -17,6 +17,9 @@ FIELDS = {
     "avae": {"num_centers": 32},
     "beta_vae": {"beta": 4.0},
     "factor_vae": {"critic_width": 8, "critic_layers": 2},
+    "aae": {"critic_width": 8, "critic_layers": 2},
+    "gens": {"num_centers": 32},
+    "two_stage_vae": {"second_width": 8, "second_layers": 1},
 }
 
 
@@ -168,6 +171,30 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
             "labeled=True: the data have 3 classes",
         ),
         ({"method": "avae", "num_components": 0}, "num_components=0: give at least 1"),
+        ({"method": "aae", "weight": 0.0}, "weight=0.0: give a number > 0"),
+        ({"method": "aae", "critic_width": 0}, "critic_width=0: give at least 1"),
+        ({"method": "aae", "critic_learning_rate": -1.0}, "critic_learning_rate=-1.0: give a"),
+        ({"method": "aae", "prior": "mixture", "num_components": 0}, "num_components=0: give at"),
+        ({"method": "rae", "code_weight": 0.0}, "code_weight=0.0: give a number > 0"),
+        (
+            {"method": "rae", "regularizer": "spectral", "weight": 1.0},
+            "weight=1.0: regularizer spectral has none; leave it out",
+        ),
+        ({"method": "rae", "likelihood": "learned_gaussian"}, "likelihood=learned_gaussian: this"),
+        ({"method": "ard_vae", "beta": 0.0}, "beta=0.0: give a number > 0"),
+        ({"method": "ard_vae", "num_codes": 1}, "num_codes=1: give at least 2"),
+        ({"method": "ard_vae", "num_codes": 15}, "num_codes=15: it is smaller than batch_size=16"),
+        ({"method": "two_stage_vae", "second_layers": 0}, "second_layers=0: give at least 1"),
+        (
+            {"method": "two_stage_vae", "second_learning_rate": 0.0},
+            "second_learning_rate=0.0: give a number > 0",
+        ),
+        ({"method": "gens", "weight": 0.0}, "weight=0.0: give a number > 0"),
+        ({"method": "gens", "num_centers": 65}, "num_centers=65: it is larger than the training"),
+        (
+            {"method": "gens", "num_centers": 32, "latent_dim": 40},
+            "num_centers=32: in 40 dimensions the best bandwidth is 1.*; give more centers",
+        ),
     ],
 )  # fmt: skip
 def test_refused(fields, message, build):
