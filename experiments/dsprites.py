@@ -18,3 +18,13 @@ config = configure(
     refresh="reencode",
     num_epochs=35,
 )
+
+# The baselines as the paper has them, in the units of this library: see README.md beside this file.
+presets = {
+    "beta_tcvae": {"beta": 5.0},
+    "wae": {"weight": 10 / 0.05},
+    "aae": {"weight": 1 / 0.05, "critic_width": 1024, "critic_layers": 3},
+    "rae": {"code_weight": 4096 * 1e-4 * 2 / 6, "weight": 4096 * 1e-6},
+    "dip_vae": {"variant": "II", "lambda_od": 10.0, "lambda_d": 10.0},
+    "ard_vae": {"beta": 5.0},
+}

@@ -18,3 +18,14 @@ config = configure(
     num_epochs=60,
     plateau_patience=100,
 )
+
+# The baselines as the paper has them, in the units of this library: see README.md beside this file.
+presets = {
+    "vae": {"noise_scale": 0.5**0.5},
+    "beta_tcvae": {"beta": 5.0, "noise_scale": 0.5**0.5},
+    "wae": {"weight": 10 / 0.05},
+    "aae": {"weight": 1 / 0.05, "critic_width": 1024, "critic_layers": 3},
+    "rae": {"code_weight": 4096 * 1e-4 * 2 / 6, "weight": 4096 * 1e-6},
+    "dip_vae": {"variant": "II", "lambda_od": 10.0, "lambda_d": 10.0, "noise_scale": 0.5**0.5},
+    "ard_vae": {"beta": 5.0, "noise_scale": 0.5**0.5},
+}

@@ -21,6 +21,33 @@ def test_every_experiment_is_runnable():
         assert cfg.from_dict(json.loads(json.dumps(cfg.to_dict(config)))) == config
 
 
+def test_every_preset_is_runnable():
+    for name in cfg.experiment_names():
+        own, presets = cfg.read_experiment(name)
+        for method, fields in presets.items():
+            config = cfg.load_experiment(name, method)
+            cfg.check_config(config)
+            assert {field: getattr(config.method, field) for field in fields} == fields
+            assert dataclasses.replace(config, method=own.method) == own
+    assert cfg.load_experiment("mnist", "wae").method.weight == 200
+
+
+def test_presets_are_read_with_their_file(tmp_path):
+    """They stand where the defaults do: what a user gives replaces them, and mistakes are named."""
+    file = tmp_path / "mine.py"
+    text = "from avae_jax.training.config import configure\nconfig = configure(latent_dim=3)\n"
+    file.write_text(text + "presets = {'beta_vae': {'beta': 6.0, 'num_epochs': 7}}\n")
+    config = cfg.load_experiment(str(file), "beta_vae")
+    assert (config.method.beta, config.optimization.num_epochs) == (6.0, 7)
+    assert config.model.latent_dim == cfg.load_experiment(str(file), "vae").model.latent_dim == 3
+    file.write_text(text + "presets = {'beta_vaes': {}}\n")
+    with pytest.raises(cfg.ConfigError, match="unknown method 'beta_vaes'.*beta_vae"):
+        cfg.load_experiment(str(file))
+    file.write_text(text + "presets = {'beta_vae': {'betas': 6.0}}\n")
+    with pytest.raises(cfg.ConfigError, match="betas"):
+        cfg.load_experiment(str(file), "beta_vae")
+
+
 def test_field_names_are_unique():
     for method in METHODS:
         config = cfg.replace_fields(cfg.Config(), method=method)
