@@ -50,8 +50,9 @@ class Options(vae.Options):
 class IWAE(vae.VAE):
     """Descends `-log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)`, K draws per image (eq. 8).
 
-    The draws of an image are rows of the decoder's batch, which has K times as many: a step takes
-    about K times as long in the decoder, whose batch normalization sees all draws of all images.
+    The draws of an image are rows of the decoder's batch, which has K times as many and whose batch
+    normalization sees all draws of all images. The decoder costs K times as much: on MNIST (width
+    0.125) and at K = 5 a step has 3.0 times the operations of a plain autoencoder's.
 
     `gradient` "dreg" (Tucker, Lawson, Gu and Maddison 2019, arXiv 1810.04152) is the default, as
     the plain one grows noisier, beside what it estimates, with every further draw (Rainforth et al.
@@ -82,8 +83,9 @@ class IWAE(vae.VAE):
         given = jax.lax.stop_gradient(draws) if doubly else draws
         others = (variables, self.prior(variables), given, batch.x)
         weigh: Any = functools.partial(self._weigh, train=train)
-        weighed = losses.doubly_reparameterized(weigh, z, *others) if doubly else weigh(z, *others)
-        log_weights, (nll, error, variables) = weighed
+        if doubly:
+            weigh = functools.partial(losses.doubly_reparameterized, weigh)
+        log_weights, (nll, error, variables) = weigh(z, *others)
 
         loss, terms = losses.iwae(log_weights)
         shares = jax.nn.softmax(log_weights, axis=-1)
