@@ -19,7 +19,7 @@ _ANNEALED_EPOCHS = 20
 class Options(vae.Options):
     """A VAE whose mean KL is held at a capacity that rises from 0."""
 
-    gamma: float = 30.0
+    gamma: float = 10.0
     """Multiplies the distance of the mean KL from the capacity."""
     capacity: float = 25.0
     """Nats that a code may tell of an image in the end, on average."""
@@ -50,6 +50,12 @@ class AnnealedVAE(vae.VAE):
     paper, whose KL is an expectation over the data. `C(t)` rises linearly to the capacity in
     `capacity_steps` steps. The criterion takes the capacity itself, and the mean KL of all
     validation images, so that checkpoints are compared by what is aimed at.
+
+    Any gamma holds the KL that is above what a nat of it saves in likelihood, and a larger one only
+    shakes the encoder from side to side. The paper's 1000 is far above it where the noise scale is
+    measured: on digits (30 epochs, capacity 25, one seed) the mean KL ended within 1 nat of the
+    capacity for gamma 3, 10, 30 and 1000, and the test error at .0145, .0167, .0226 and .0566 per
+    pixel. The default leaves room for capacities that bind harder.
     """
 
     terms = {

