@@ -139,8 +139,10 @@ class BetaTCVAE(vae.VAE):
 
     def losses(self, variables, memory, batch, key, *, step, train):
         """Return the loss of each example, against the posteriors of batch and memory."""
-        nll, kl, terms, posterior, z, variables = self.forward(variables, batch, key, train=train)
-        prior = self.prior(variables)
+        nll, kl, terms, found, z, variables = self.forward(variables, batch, key, train=train)
+        # Both are Gaussian, as the options are checked for.
+        posterior: Any = found
+        prior: Any = self.prior(variables)
         parts = losses.kl_decomposition(
             z, posterior.loc, posterior.log_var, num_train=self.setting.num_train,
             prior_loc=prior.loc, prior_log_var=prior.log_var, mask=batch.mask,
