@@ -18,7 +18,7 @@ CASES = [
     ("check mni", {"mnist"}),
     ("train mine.py --latent-d", {"--latent-dim"}),
     ("train mnist --noise-s", {"--noise-scale"}),
-    ("train digits --method beta", {"beta_vae"}),
+    ("train digits --method beta_v", {"beta_vae"}),
     ("train digits --schedule ", {"plateau", "cosine", "constant"}),
     ("train digits --dataset mn", {"mnist"}),
     ("train digits --no-l", {"--no-labeled"}),

@@ -127,7 +127,7 @@ def kde_log_density(
 
 def log_mass_of_others(
     num_centers: int,
-    log_weights: jax.Array | None,
+    log_weights: Any,
     exclude: Any,
     *,
     num_queries: int,

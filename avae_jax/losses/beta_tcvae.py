@@ -5,13 +5,12 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from avae_jax.checks import check_axes, check_choice, check_count, check_same_shape
 from avae_jax.density import marginal_log_densities, mixture_log_density
 from avae_jax.gaussians import gaussian_kl, gaussian_log_prob
-from avae_jax.losses.elbo import beta_elbo
+from avae_jax.likelihoods import make_likelihood
 from avae_jax.numerics import logsumexp, promoted
 
 Weights = Literal["uniform", "mss", "mws"]
@@ -97,10 +96,7 @@ def aggregate_log_densities(
         raise ValueError(
             f"weights must be 'uniform' with a bank of posteriors, got {weights!r}: leave one out"
         )
-    z, loc, log_var = promoted(z=z, loc=loc, log_var=log_var)
-    kept = jnp.ones(len(z), bool) if mask is None else jnp.asarray(mask) != 0
-    # What fills the batch up must not reach a sum, not even times 0.
-    z, loc, log_var = (jnp.where(kept[:, None], a, 0.0) for a in (z, loc, log_var))
+    kept, z, loc, log_var = _counted(mask, z, loc, log_var)
 
     num_more: ArrayLike = 0
     if bank is not None:
@@ -128,6 +124,14 @@ def aggregate_log_densities(
         jnp.logaddexp(log_q, log_share + of_bank),
         jnp.logaddexp(log_marginals, log_share + of_bank_marginals),
     )
+
+
+def _counted(mask, z, loc, log_var) -> tuple[jax.Array, ...]:
+    """Return `[batch]` bool, which rows count, and the arrays, the others' rows at the origin."""
+    z, loc, log_var = promoted(z=z, loc=loc, log_var=log_var)
+    kept = jnp.ones(len(z), bool) if mask is None else jnp.asarray(mask) != 0
+    # They must not reach a sum, not even times 0.
+    return kept, *(jnp.where(kept[:, None], a, 0.0) for a in (z, loc, log_var))
 
 
 def _log_weights(kept, num_train: int, weights: Weights, num_more, dtype):
@@ -186,7 +190,8 @@ def kl_decomposition(
 
     Returns:
       `mi`, `tc` and `dimension_kl`, each `[batch]`, nats. They are statistics of the batch: each
-      row's depends on the others. 0 where fewer than two images, of batch and bank, count.
+      row's depends on the others. 0 on rows that only fill the batch up, and on all where fewer
+      than two images, of batch and bank, count.
 
     Raises:
       TypeError: as `aggregate_log_densities`.
@@ -207,15 +212,16 @@ def kl_decomposition(
         mask=mask,
     )  # fmt: skip
     log_product = jnp.sum(log_marginals, axis=1)
+    kept, z, loc, log_var = _counted(mask, z, loc, log_var)
     parts = {
         "mi": gaussian_log_prob(z, loc, log_var) - log_q,
         "tc": log_q - log_product,
         "dimension_kl": log_product - gaussian_log_prob(z, prior_loc, prior_log_var),
     }
-    count = jnp.asarray(np.shape(z)[0] if mask is None else jnp.sum(jnp.asarray(mask) != 0))
+    count = jnp.sum(kept)
     if bank is not None:
         count += len(bank[0]) if bank_mask is None else jnp.sum(jnp.asarray(bank_mask) != 0)
-    return {name: jnp.where(count >= 2, part, 0.0) for name, part in parts.items()}
+    return {name: jnp.where(kept & (count >= 2), part, 0.0) for name, part in parts.items()}
 
 
 def beta_tcvae(
@@ -289,15 +295,20 @@ def beta_tcvae(
       https://arxiv.org/abs/1802.04942).
     """
     check_same_shape(x=x, x_recon=x_recon)
-    check_axes(x=("batch ...", x), z=("batch latent_dim", z), loc=("batch latent_dim", loc))
-    bound, terms = beta_elbo(
-        x, x_recon, loc, log_var, beta=0.0, likelihood=likelihood, noise_scale=noise_scale
+    check_axes(
+        x=("batch ...", x),
+        z=("batch latent_dim", z),
+        loc=("batch latent_dim", loc),
+        log_var=("batch latent_dim", log_var),
+        mask=("batch", mask),
     )
+    of_data = make_likelihood(likelihood, noise_scale=noise_scale)
+    terms = {"reconstruction": of_data.reconstruction(x, x_recon), "nll": of_data.nll(x, x_recon)}
     kl = gaussian_kl(loc, log_var, prior_loc, prior_log_var)
     parts = kl_decomposition(
         z, loc, log_var, num_train=num_train, weights=weights, bank=bank, bank_mask=bank_mask,
         prior_loc=prior_loc, prior_log_var=prior_log_var, mask=mask,
     )  # fmt: skip
     excess = {"mi": alpha, "tc": beta, "dimension_kl": gamma}
-    loss = bound + kl + sum((excess[name] - 1.0) * part for name, part in parts.items())
+    loss = terms["nll"] + kl + sum((excess[name] - 1.0) * part for name, part in parts.items())
     return loss, {**terms, "kl": kl, **parts}

@@ -135,7 +135,8 @@ class _Tile(NamedTuple):
         return self.queries.x, self.centers.loc, self.centers.rate
 
     def squares(self, group) -> jax.Array:
-        terms = [jnp.square(self.deviation(group, k)) for k in range(group[0].shape[0])]
+        dims = range(group[0].shape[0])
+        terms: list[Any] = [jnp.square(self.deviation(group, k)) for k in dims]
         while len(terms) > 1:
             chains = [terms[i : i + _CHAIN] for i in range(0, len(terms), _CHAIN)]
             terms = [sum(chain[1:], start=chain[0]) for chain in chains]
