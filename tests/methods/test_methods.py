@@ -17,6 +17,9 @@ FIELDS = {
     "avae": {"num_centers": 32},
     "beta_vae": {"beta": 4.0},
     "factor_vae": {"critic_width": 8, "critic_layers": 2},
+    "sigreg": {"num_directions": 8},
+    "sinkhorn_ae": {"num_iterations": 3},
+    "swae": {"num_directions": 8},
 }
 
 
@@ -123,6 +126,23 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
             "labeled=True: the data have 3 classes",
         ),
         ({"method": "avae", "num_components": 0}, "num_components=0: give at least 1"),
+        ({"method": "wae", "weight": 0.0}, "weight=0.0: give a number > 0"),
+        ({"method": "wae", "num_components": 0}, "num_components=0: give at least 1"),
+        ({"method": "wae", "likelihood": "learned_gaussian"}, "likelihood=learned_gaussian: this"),
+        (
+            {"method": "wae", "kernel": "rbf_exact", "prior": "mixture"},
+            "kernel=rbf_exact: the closed form is of .* not of prior mixture; use kernel rbf",
+        ),
+        ({"method": "info_vae", "alpha": 1.5}, "alpha=1.5: above 1 a larger KL"),
+        (
+            {"method": "info_vae", "alpha": 0.0, "lambda_mmd": 1e-3},
+            "lambda_mmd=0.001: the weight of the .* would be -0.999, .* give at least 1$",
+        ),
+        ({"method": "info_vae", "posterior": "deterministic"}, "posterior=deterministic: without"),
+        ({"method": "swae", "num_directions": 0}, "num_directions=0: give at least 1"),
+        ({"method": "sigreg", "num_directions": 0}, "num_directions=0: give at least 1"),
+        ({"method": "sinkhorn_ae", "epsilon": 0.0}, "epsilon=0.0: give a number > 0"),
+        ({"method": "sinkhorn_ae", "num_iterations": 0}, "num_iterations=0: give at least 1"),
     ],
 )  # fmt: skip
 def test_refused(fields, message, build):
