@@ -7,7 +7,7 @@ from avae_jax.losses.avae import LOG10_WEIGHT, avae
 from avae_jax.losses.batch import unit_directions
 from avae_jax.losses.cwae import cramer_wold, cwae
 from avae_jax.losses.elbo import beta_elbo, elbo, gaussian_kl
-from avae_jax.losses.energy import energy, energy_distance
+from avae_jax.losses.energy_ae import energy_ae, energy_distance
 from avae_jax.losses.factor_vae import critic_loss, factor_vae, permute_dims
 from avae_jax.losses.info_vae import info_vae
 from avae_jax.losses.reconstruction import reconstruction_loss
@@ -24,7 +24,7 @@ __all__ = [
     "critic_loss",
     "cwae",
     "elbo",
-    "energy",
+    "energy_ae",
     "energy_distance",
     "epps_pulley",
     "factor_vae",

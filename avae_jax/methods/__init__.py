@@ -13,7 +13,7 @@
       |     +-- sinkhorn_ae.py  by entropic optimal transport
       |     +-- cwae.py         along all directions, smoothed
       |     +-- sigreg.py       along random directions, by characteristic functions
-      |     +-- energy.py       by the energy distance
+      |     +-- energy_ae.py    by the energy distance
       |
       +-- ae.py         points
       +-- avae.py       points, whose density is pulled to the prior; remembers a bank and beta
@@ -30,7 +30,7 @@ from avae_jax.methods import (
     avae,
     beta_vae,
     cwae,
-    energy,
+    energy_ae,
     factor_vae,
     info_vae,
     mvae,
@@ -56,7 +56,7 @@ METHODS: dict[str, type[Options]] = {
     module.Options.name: module.Options
     for module in (
         avae, vae, beta_vae, info_vae, factor_vae, mvae, ae,
-        wae, swae, sinkhorn_ae, cwae, sigreg, energy,
+        wae, swae, sinkhorn_ae, cwae, sigreg, energy_ae,
     )
 }  # fmt: skip
 """Name -> its options, which build it."""

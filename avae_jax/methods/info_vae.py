@@ -17,7 +17,7 @@ class Options(vae.Options):
 
     alpha: float = 1.0
     """Takes away from the KL, which is multiplied by 1 - alpha: 1 is the MMD-VAE, without one."""
-    lambda_mmd: float = 1000.0
+    lambda_mmd: float = 100.0
     """The paper's lambda: the discrepancy is multiplied by alpha + lambda - 1."""
     kernel: Literal["imq", "rbf"] = "imq"
     """imq: seven inverse multiquadratics; rbf: a Gaussian as wide as the median distance."""
