@@ -268,13 +268,10 @@ def test_the_value_at_the_prior_and_the_scale_of_the_codes(name, null, wanted):
         of_codes, other = jax.random.split(key)
         return STATISTICS[name](scale * jax.random.normal(of_codes, (100, 8)), other)
 
-    def of_key(key):
-        return jax.lax.map(
-            lambda scale: jax.value_and_grad(of_scale)(scale, key), jnp.array([1.0, low, high])
-        )
-
+    scales = jnp.array([1.0, low, high])
     keys = jax.random.split(jax.random.key(1), NUM_BATCHES)
-    values, slopes = jax.jit(lambda keys: jax.lax.map(of_key, keys))(keys)
+    of_scales = jax.vmap(jax.value_and_grad(of_scale), (0, None))
+    values, slopes = jax.jit(jax.vmap(of_scales, (None, 0)))(scales, keys)
     values, slopes = np.asarray(values, np.float64)[:, 0], np.asarray(slopes, np.float64)[:, 1:]
     error = values.std() / math.sqrt(NUM_BATCHES)
     # The table that it is compared with has three digits.
