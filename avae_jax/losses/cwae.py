@@ -28,7 +28,9 @@ def cramer_wold(z: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
 
     with `phi(s) = 1F1(1/2; d/2; -s)`, `g = (4 / (3 n))^(2/5)` (Silverman's rule) and the first mean
     over all n^2 pairs, a code with itself included. The authors take an approximation of phi for
-    `d >= 20`, `(1 + 4 s / (2 d - 3))^(-1/2)`; here phi is exact in every dimension.
+    `d >= 20`, `(1 + 4 s / (2 d - 3))^(-1/2)`; here phi is exact in every dimension, which the small
+    difference of large terms needs: at 100 codes in 8 dimensions the approximation would have the
+    logarithm -3.0 for codes of N(0, I) instead of -4.2.
 
     Args:
       z: codes, `[batch, latent_dim]`.
@@ -36,8 +38,8 @@ def cramer_wold(z: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
 
     Returns:
       `[]`, without unit, > 0, float32 (float64 if an argument is). It is not 0 for codes of N(0, I)
-      but falls with their number, and its lowest point is at codes that are narrower: by 3 % at 100
-      codes in 8 dimensions. 0 where no code counts.
+      but falls with their number, and its lowest point is at codes that are narrower: by half a
+      percent at 100 codes in 8 dimensions. 0 where no code counts.
 
     Raises:
       ValueError: shapes that do not match.

@@ -22,8 +22,8 @@ def sinkhorn_divergence(
     z: jax.Array,
     draws: jax.Array,
     *,
-    epsilon: ArrayLike = 0.05,
-    num_iterations: int = 20,
+    epsilon: ArrayLike = 0.5,
+    num_iterations: int = 10,
     mask: jax.Array | None = None,
 ) -> jax.Array:
     """Measure the debiased entropic transport cost between codes and draws.
@@ -40,8 +40,10 @@ def sinkhorn_divergence(
       mask: `[batch]`, 0 or False on rows that only fill the batch up. None: every row counts.
 
     Returns:
-      `[]`, squared units of z, float32 (float64 if an argument is); >= 0 where it has converged. At
-      the prior itself it falls with the number of codes and draws. 0 where no code counts.
+      `[]`, squared units of z, float32 (float64 if an argument is); >= 0 where it has converged. 0
+      where no code counts. It is not 0 at the prior itself, and its lowest point is at codes that
+      are narrower, the more so the smaller e: of 100 codes the width is .69 (8 dimensions) and .54
+      (16) of the prior's at e = .05, .87 and .80 at .5, .89 and .82 at 1.
 
     Raises:
       TypeError: `num_iterations` is no whole number.
@@ -88,8 +90,8 @@ def sinkhorn_ae(
     draws: jax.Array,
     *,
     weight: ArrayLike,
-    epsilon: ArrayLike = 0.05,
-    num_iterations: int = 20,
+    epsilon: ArrayLike = 0.5,
+    num_iterations: int = 10,
     likelihood: str = "gaussian",
     mask: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:

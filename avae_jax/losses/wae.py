@@ -1,5 +1,6 @@
 """Maximum mean discrepancy, and the Wasserstein autoencoder's loss with it."""
 
+import functools
 from typing import Literal
 
 import jax
@@ -92,7 +93,8 @@ def mmd(
     def mean_kernel(squares, weights):
         if kernel == "rbf":
             return mean_over(jnp.exp(-0.5 * squares / square), weights)
-        return mean_over(sum(s * square / (s * square + squares) for s in IMQ_SCALES), weights)
+        every_scale = [s * square / (s * square + squares) for s in IMQ_SCALES]
+        return mean_over(functools.reduce(jnp.add, every_scale), weights)
 
     within, between, reference = map(mean_kernel, squares, (of_codes, across, of_draws))
     return jnp.where(count >= 2, within - 2 * between + reference, 0)

@@ -22,7 +22,7 @@
       |     +-- sinkhorn_ae.py   transport
       |     +-- cwae.py          smoothed projections, all of them
       |     +-- sigreg.py        characteristic functions of projections
-      |     +-- energy.py        distances
+      |     +-- energy_ae.py     distances
       |
       +-- vae.py        a posterior per image, pulled to a prior that may be learned
             +-- beta_vae.py       a weight of the KL
@@ -48,7 +48,7 @@ from avae_jax.methods import (
     beta_vae,
     cwae,
     dip_vae,
-    energy,
+    energy_ae,
     factor_vae,
     gens,
     info_vae,
@@ -78,9 +78,9 @@ from avae_jax.methods.method import (
 METHODS: dict[str, type[Options]] = {
     module.Options.name: module.Options
     for module in (
-        avae, gens, wae, aae, swae, sinkhorn_ae, cwae, sigreg, energy, vae, beta_vae, sigma_vae,
-        annealed_vae, beta_tcvae, factor_vae, dip_vae, info_vae, iwae, ard_vae, two_stage_vae,
-        mvae, rae, ae,
+        avae, gens, wae, aae, swae, sinkhorn_ae, cwae, sigreg, energy_ae, vae, beta_vae,
+        sigma_vae, annealed_vae, beta_tcvae, factor_vae, dip_vae, info_vae, iwae, ard_vae,
+        two_stage_vae, mvae, rae, ae,
     )
 }  # fmt: skip
 """Name -> its options, which build it."""

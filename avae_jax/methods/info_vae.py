@@ -7,7 +7,6 @@ import jax
 
 from avae_jax import losses
 from avae_jax.methods import vae
-from avae_jax.methods.matching import require_a_pair
 from avae_jax.methods.method import Output, require, require_positive
 from avae_jax.methods.wae import MMD, imq_scale
 
@@ -18,7 +17,7 @@ class Options(vae.Options):
 
     alpha: float = 1.0
     """Takes away from the KL, which is multiplied by 1 - alpha: 1 is the MMD-VAE, without one."""
-    lambda_mmd: float = 1000.0
+    lambda_mmd: float = 100.0
     """The paper's lambda: the discrepancy is multiplied by alpha + lambda - 1."""
     kernel: Literal["imq", "rbf"] = "imq"
     """imq: seven inverse multiquadratics; rbf: a Gaussian as wide as the median distance."""
@@ -38,11 +37,6 @@ class Options(vae.Options):
             f"the weight of the discrepancy, alpha + lambda - 1, would be {self.mmd_weight:g}, and "
             f"codes and prior be driven apart; give at least {1 - self.alpha:g}",
         )  # fmt: skip
-
-    def check_setting(self, setting):
-        """Refuse batches in which there is nothing to compare."""
-        super().check_setting(setting)
-        require_a_pair(setting)
 
     @property
     def mmd_weight(self) -> float:

@@ -17,7 +17,6 @@ from avae_jax.methods.method import (
     Batch,
     Output,
     Player,
-    Setting,
     make_coder,
     require,
     require_fixed,
@@ -27,14 +26,6 @@ from avae_jax.priors import PRIORS, Prior, make_prior
 
 _NUM_NULL = 64
 """Batches of the prior's draws that a null value is the mean of."""
-
-
-def require_a_pair(setting: Setting) -> None:
-    """Refuse batches of one code, which has no distribution."""
-    require(
-        setting.batch_size >= 2, "batch_size", setting.batch_size,
-        "a batch of codes is compared with the prior as a whole; give at least 2",
-    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,10 +42,6 @@ class MatchingOptions(method.Options):
         """Refuse values that no data could make runnable."""
         require_fixed(self.likelihood)
         require_positive("weight", self.weight)
-
-    def check_setting(self, setting):
-        """Refuse batches in which there is nothing to compare."""
-        require_a_pair(setting)
 
     @property
     def encodes_to(self) -> str:

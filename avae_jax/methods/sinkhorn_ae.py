@@ -39,9 +39,10 @@ class Options(AnyPriorOptions):
 
     weight: float = 10.0
     """Multiplies the divergence, beside the reconstruction error summed over the pixels."""
-    epsilon: float = 0.05
-    """Of the entropy, in units of the mean squared distance between codes and draws."""
-    num_iterations: int = 20
+    epsilon: float = 0.5
+    """Of the entropy, in units of the mean squared distance between codes and draws. Batches of
+    100 make codes narrower than the prior: .87 times in 8 dimensions at .5, .69 times at .05."""
+    num_iterations: int = 10
     """Of Sinkhorn's algorithm, per step."""
 
     name = "sinkhorn_ae"

@@ -20,6 +20,9 @@ FIELDS = {
     "aae": {"critic_width": 8, "critic_layers": 2},
     "gens": {"num_centers": 32},
     "two_stage_vae": {"second_width": 8, "second_layers": 1},
+    "sigreg": {"num_directions": 8},
+    "sinkhorn_ae": {"num_iterations": 3},
+    "swae": {"num_directions": 8},
 }
 
 
@@ -195,6 +198,23 @@ def test_codes_and_images_have_their_shapes(method, make_batch):
             {"method": "gens", "num_centers": 32, "latent_dim": 40},
             "num_centers=32: in 40 dimensions the best bandwidth is 1.*; give more centers",
         ),
+        ({"method": "wae", "weight": 0.0}, "weight=0.0: give a number > 0"),
+        ({"method": "wae", "num_components": 0}, "num_components=0: give at least 1"),
+        ({"method": "wae", "likelihood": "learned_gaussian"}, "likelihood=learned_gaussian: this"),
+        (
+            {"method": "wae", "kernel": "rbf_exact", "prior": "mixture"},
+            "kernel=rbf_exact: the closed form is of .* not of prior mixture; use kernel rbf",
+        ),
+        ({"method": "info_vae", "alpha": 1.5}, "alpha=1.5: above 1 a larger KL"),
+        (
+            {"method": "info_vae", "alpha": 0.0, "lambda_mmd": 1e-3},
+            "lambda_mmd=0.001: the weight of the .* would be -0.999, .* give at least 1$",
+        ),
+        ({"method": "info_vae", "posterior": "deterministic"}, "posterior=deterministic: without"),
+        ({"method": "swae", "num_directions": 0}, "num_directions=0: give at least 1"),
+        ({"method": "sigreg", "num_directions": 0}, "num_directions=0: give at least 1"),
+        ({"method": "sinkhorn_ae", "epsilon": 0.0}, "epsilon=0.0: give a number > 0"),
+        ({"method": "sinkhorn_ae", "num_iterations": 0}, "num_iterations=0: give at least 1"),
     ],
 )  # fmt: skip
 def test_refused(fields, message, build):

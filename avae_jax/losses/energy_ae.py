@@ -65,7 +65,7 @@ def energy_distance(
     return jnp.where(count >= 2, 2 * across - within - among, 0)
 
 
-def energy(
+def energy_ae(
     x: jax.Array,
     x_recon: jax.Array,
     z: jax.Array,
@@ -100,7 +100,7 @@ def energy(
     Example:
       >>> import jax.numpy as jnp
       >>> x, z = jnp.zeros((2, 8)), jnp.array([[0.0], [2.0]])
-      >>> loss, terms = energy(x, x, z, None, weight=10.0)
+      >>> loss, terms = energy_ae(x, x, z, None, weight=10.0)
       >>> loss.shape, terms["energy_distance"].shape
       ((2,), ())
     """

@@ -8,7 +8,7 @@ from avae_jax.methods.terms import RECONSTRUCTION
 from avae_jax.terms import Term
 
 
-class Energy(Matching):
+class EnergyAE(Matching):
     """Descends `reconstruction + weight (2 E|z - y| - E|z - z'| - E|y - y'|)`.
 
     The Wasserstein autoencoder's form (Tolstikhin et al. 2018, eq. 4) with a discrepancy that has
@@ -26,7 +26,7 @@ class Energy(Matching):
         """Return the loss."""
         options = self.options
         exact = options.prior == "standard_normal"
-        return losses.energy(
+        return losses.energy_ae(
             x, x_recon, z, None if exact else prior.sample(key, len(z)),
             weight=options.weight, likelihood=options.likelihood, mask=mask,
         )  # fmt: skip
@@ -39,5 +39,5 @@ class Options(AnyPriorOptions):
     weight: float = 50.0
     """Multiplies the distance, beside the reconstruction error summed over the pixels."""
 
-    name = "energy"
-    method = Energy
+    name = "energy_ae"
+    method = EnergyAE
