@@ -59,6 +59,9 @@ class AAE(matching.Matching):
     reconstruction to the critic: a squared error of 2.6 per test image after 200 epochs, against
     1.2 at weight 1 with codes as near to the prior, and 0.9 for the plain autoencoder. After 30
     epochs weight 20 reconstructs hardly better than the mean image.
+
+    With the default critic a step takes 1.33 times the arithmetic of the plain autoencoder's, and
+    1.4 times its time (MNIST's net at width 0.125, batch 100, two CPU cores).
     """
 
     statistic = "adversarial"
