@@ -43,6 +43,12 @@ from avae_jax.training.writers import strict_json
 _SHOWN, _OF_SAMPLES = 36, "samples: "
 
 
+# What is said first of codes that nothing pulls to a prior.
+_AIMLESS = (
+    "The method aims its codes at no prior: samples are drawn from a Gaussian with their mean and "
+    "covariance, and what follows says how far they are from N(0, I)."
+)
+
 NUM_IMAGES = 10_000
 """The most images of a split that are used, where nothing else is asked for."""
 
@@ -165,7 +171,8 @@ def evaluate_run(
     fit = judge_fit(reconstruction, metrics_of(run), step=run.step)
     useless = [USELESS] if any(finding.level == "fault" for finding in fit) else []
     findings = _gravest_first([*fit, *judge(latent)])
-    verdict: dict[str, Any] = {"headline": " ".join([*useless, headline(findings)])}
+    aimless = [_AIMLESS] if about["sampled_by"] != "claimed" else []
+    verdict: dict[str, Any] = {"headline": " ".join([*useless, *aimless, headline(findings)])}
     summary: dict[str, Any] = {
         "about": about,
         "verdict": verdict,

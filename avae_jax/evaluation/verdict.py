@@ -243,8 +243,8 @@ def _scale(
     ratio, claimed = math.exp(off), scale.get("claimed", 1.0)
     if abs(zscore) > FOUND and abs(off) > math.log1p(least):
         said = (
-            f"the codes are {ratio:.2f} times as wide as the prior they are sampled from (standard "
-            f"deviation {ratio * claimed:.3g}, sampled at {claimed:.3g})"
+            f"the codes are {ratio:.2f} times as wide as the prior (standard deviation "
+            f"{ratio * claimed:.3g}, the prior's {claimed:.3g})"
         )
         effect = math.expm1(abs(off))
         if effect > SCALE_FAULT:

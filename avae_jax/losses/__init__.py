@@ -13,9 +13,8 @@ from avae_jax.losses.critic import critic_loss
 from avae_jax.losses.cwae import cramer_wold, cwae
 from avae_jax.losses.dip_vae import covariance_departures, dip_vae
 from avae_jax.losses.elbo import beta_elbo, elbo, gaussian_kl
-from avae_jax.losses.energy import energy, energy_distance
 from avae_jax.losses.energy_ae import energy_ae, energy_distance
-from avae_jax.losses.factor_vae import critic_loss, factor_vae, permute_dims
+from avae_jax.losses.factor_vae import factor_vae, permute_dims
 from avae_jax.losses.gens import gens
 from avae_jax.losses.info_vae import info_vae
 from avae_jax.losses.iwae import doubly_reparameterized, iwae
@@ -44,7 +43,6 @@ __all__ = [
     "dip_vae",
     "doubly_reparameterized",
     "elbo",
-    "energy",
     "energy_ae",
     "energy_distance",
     "epps_pulley",

@@ -56,9 +56,12 @@ class AAE(matching.Matching):
     that the prior need only be drawn from.
 
     The default weight is far below the 20 of published settings, which on the digits leaves the
-    reconstruction to the critic (squared error 2.3 to 4 an image, 1.1 at weight 1, 1.0 for the
-    plain autoencoder, whose codes match nothing). With the default critic a step costs less than
-    twice the plain autoencoder's.
+    reconstruction to the critic: a squared error of 2.6 per test image after 200 epochs, against
+    1.2 at weight 1 with codes as near to the prior, and 0.9 for the plain autoencoder. After 30
+    epochs weight 20 reconstructs hardly better than the mean image.
+
+    With the default critic a step takes 1.33 times the arithmetic of the plain autoencoder's, and
+    1.4 times its time (MNIST's net at width 0.125, batch 100, two CPU cores).
     """
 
     statistic = "adversarial"

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -271,7 +271,15 @@ class AVAE(method.Method):
 
     @functools.cached_property
     def _loss(self):
-        """Return the loss of a batch that is split over the devices, as the bank may be."""
+        """Return the loss of a batch, of `(x, x_recon, z, centers, beta, exclude, log_p)`."""
+        return self.spread(functools.partial(losses.avae, weight=kl_weight(self.options.weight)))
+
+    def spread(self, loss_fn: Callable):
+        """Return a loss of a batch that is split over the devices, as the bank may be.
+
+        Args:
+          loss_fn: takes what `losses.avae` takes, but for its weight.
+        """
         rows, whole = PartitionSpec(BATCH_AXIS), PartitionSpec()
         spread = is_spread(self.setting.mesh, self.options.num_centers)
 
@@ -285,7 +293,7 @@ class AVAE(method.Method):
             check_vma=False,
         )
         def loss(x, x_recon, z, centers, beta, exclude, log_p):
-            return self.loss(
+            return loss_fn(
                 x,
                 x_recon,
                 z,
@@ -302,10 +310,6 @@ class AVAE(method.Method):
             )
 
         return loss
-
-    def loss(self, *arrays: jax.Array, beta: jax.Array, **options: Any):
-        """Return the loss of each example and its terms, of the arrays that `losses.avae` takes."""
-        return losses.avae(*arrays, beta=beta, weight=kl_weight(self.options.weight), **options)
 
     def losses(self, variables, memory, batch, key, *, step, train):
         """Return the loss of each example against the bank, its own code left out."""

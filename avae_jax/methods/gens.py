@@ -80,10 +80,15 @@ class GENs(avae.AVAE):
         "divergence": Term(caption="Divergence", short="div", unit="nats", null="null_divergence"),
     }
 
-    def loss(self, *arrays: jax.Array, beta: jax.Array, **options: Any):
-        """Return the loss of each example and its terms, of the arrays that `losses.gens` takes."""
-        del beta
-        return losses.gens(*arrays, weight=self.options.weight, **options)
+    @functools.cached_property
+    def _loss(self):
+        """Return the loss of a batch, which nothing is divided by."""
+
+        def loss(*arrays: jax.Array, beta: jax.Array, **options: Any):
+            del beta
+            return losses.gens(*arrays, weight=self.options.weight, **options)
+
+        return self.spread(loss)
 
     def reported(self, memory, variables):
         """Return nothing: the reconstruction is divided by nothing."""

@@ -57,11 +57,15 @@ class RAE(ae.Autoencoder):
 
     The paper's three penalties; `losses.rae` says how the authors' weights read in our units. The
     gradient's is estimated with random signs, one more pass back through the decoder, whose own
-    derivative is what training takes: a step costs about half as much again. `spectral` divides
-    every kernel of the decoder, as the matrix whose columns are its outputs, by an estimate of its
-    largest singular value that one step of the power iteration per training step keeps up (Miyato
-    et al. 2018, arXiv 1802.05957, algorithm 1); the authors do the same to the encoder by default.
-    A batch normalization's own scale is not bounded by it, in their nets as in ours.
+    derivative is what training takes: 1.5 times the arithmetic of the plain autoencoder's step and
+    2.3 to 2.9 times its time (MNIST's net at width 0.125, batch 100, two CPU cores).
+
+    `spectral` divides every kernel of the decoder, as the matrix whose columns are its outputs, by
+    an estimate of its largest singular value that one step of the power iteration per training step
+    keeps up (Miyato et al. 2018, arXiv 1802.05957, algorithm 1); the authors do the same to the
+    encoder by default. A batch normalization's own scale is not bounded by it, in their nets as in
+    ours. A net without one must spread its codes to be heard: on the digits to a standard deviation
+    of 3.3, with a squared error of 1.9 per image where the other two have 0.9 (60 epochs).
 
     The codes are aimed at no distribution: samples come from a Gaussian fitted to them.
     """

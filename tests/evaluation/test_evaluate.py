@@ -299,6 +299,10 @@ def test_a_method_that_claims_no_prior_is_sampled_by_its_codes(digits_run, tmp_p
         assert rms_multiples(material, doubled)[name] == pytest.approx(2 * multiple)
     paper = gather(run, protocol="paper")
     assert list(draw_codes(paper, 20)) == ["gaussian"]
+    said = [evaluate_run(r, quick=True, output=tmp_path / "q") for r in (run, digits_run)]
+    aimless, aimed = (summary["verdict"]["headline"] for summary in said)
+    assert aimless.startswith("The method aims its codes at no prior")
+    assert aimless.endswith(aimed)
 
 
 def test_features_of_the_caller_are_named_by_them(evaluated):

@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avae_jax.methods import Output
+from avae_jax.methods import Batch, Output
+from avae_jax.training.config import OptimizationConfig
+from avae_jax.training.state import make_optimizer, make_state
+from avae_jax.training.step import make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +65,37 @@ def test_the_loss_sees_what_is_remembered_and_the_run_keeps_it(method, make_batc
     assert set(measured.params) == {"prior", "likelihood"}
 
 
-def test_an_axis_that_the_decoder_ignores_costs_nothing(method):
-    """Codes whose posterior is the same for every image are the prior there: the KL is 0."""
-    memory = method.init_memory()._replace(variance=jnp.array([1e-4, 1e-4, 1e-4]))
-    head = jnp.concatenate([jnp.zeros((4, 3)), jnp.full((4, 3), np.log(1e-4))], axis=1)
-    kl = method.coder.posterior(head).kl(memory.prior)
-    np.testing.assert_allclose(kl, 0.0, atol=1e-3)
+def test_axes_that_the_data_do_not_need_shrink(build):
+    """Images on a curve have one: the others lose their width and the decoder's ear."""
+    fields = {"batch_size": 64, "num_codes": 256, "noise_scale": 0.05}
+    method = build(method="ard_vae", **fields)
+    optimization = OptimizationConfig(learning_rate=3e-3, schedule="constant")
+    optimizer = make_optimizer(method.players, optimization, steps_per_epoch=1)
+    step = make_train_step(method, optimizer, ema_decays={})
+    slopes = np.random.default_rng(0).standard_normal(16)
+
+    def draw(key):
+        x = jax.nn.sigmoid(jax.random.normal(key, (64, 1)) * slopes[None]).reshape(64, 4, 4, 1)
+        return Batch(x, jnp.arange(64, dtype=jnp.int32), jnp.ones(64), jnp.full(64, -1))
+
+    @jax.jit
+    def train(state, key):
+        def once(i, state):
+            return step(state, draw(jax.random.fold_in(key, i)))[0]
+
+        return jax.lax.fori_loop(0, 200, once, state)
+
+    @jax.jit
+    def relevance(variables):
+        z = method.encode(variables, draw(jax.random.key(9)).x, train=False)[0].mean()
+        one = jax.jacrev(lambda z: method.decode(variables, z[None], train=False)[0].ravel())
+        return jnp.sqrt(jnp.square(jax.vmap(one)(z)).sum(axis=1).mean(axis=0))
+
+    first = train(make_state(method, optimizer, optimization), jax.random.key(0))
+    last = train(first, jax.random.key(1))
+    widths = [np.sqrt(state.memory.variance) for state in (first, last)]
+    heard = widths[1] * relevance(last.variables)
+    others = np.argsort(heard)[:2]
+    assert heard[others].max() < 0.1 * heard.max()
+    assert (widths[1][others] < 0.9 * widths[0][others]).all()
+    assert widths[1][others].max() < 0.3 * widths[1].max()

@@ -748,7 +748,7 @@ def test_codes_that_run_away_are_reported(blobs, small_config, tmp_path, monkeyp
 @pytest.mark.parametrize("fields", [
     {"method": "vae", "prior": "mixture", "num_components": 3, "labeled": True,
      "likelihood": "learned_gaussian"},
-    {"method": "ae", "likelihood": "bernoulli"},
+    {"method": "rae", "regularizer": "spectral", "likelihood": "bernoulli"},
     {"method": "factor_vae", "critic_width": 16, "critic_layers": 2, "ema_decay": 0.9},
     {"method": "mvae"},
     {"refresh": "reencode", "refresh_every": 3, "centers_mode": "eval", "prior": "mixture"},

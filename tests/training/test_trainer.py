@@ -70,7 +70,7 @@ def assert_close(a, b, rtol, atol):
     chex.assert_trees_all_close(bare(a), bare(b), rtol=rtol, atol=atol)
 
 
-NEEDED = {"beta_vae": {"beta": 4.0}}
+NEEDED = {"beta_vae": {"beta": 4.0}, "gens": {"num_centers": 200}}
 """What a method does not run without."""
 
 
@@ -174,7 +174,9 @@ def test_eight_devices_equal_one(refresh, blobs, small_config):
         assert metrics_eight[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
 
 
-@pytest.mark.parametrize("method", ["vae", "dip_vae", "iwae", "factor_vae", "mvae"])
+@pytest.mark.parametrize(
+    "method", ["vae", "dip_vae", "iwae", "factor_vae", "mvae", "aae", "gens", "swae"]
+)
 def test_a_step_of_eight_devices_equals_one_s(method, blobs, small_config):
     """What it reports: later steps differ by Adam's amplified rounding."""
     config = cfg.replace_fields(small_config, method=method, **NEEDED.get(method, {}))
