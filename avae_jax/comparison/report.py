@@ -283,11 +283,10 @@ def _samples(cell: Mapping[str, Any], folder: Path, seed: int) -> list[html.Pict
     """Return the samples of a cell as a picture, if it has any and is of a seed."""
     if cell["seed"] != seed:
         return []
-    place = folder / cell["folder"]
-    for path in (place / "evaluation" / FIGURES / "samples.png", place / FIGURES / "samples.png"):
-        if path.exists():
-            return [html.Picture(cell["label"], cell["verdict"] or "", path.read_bytes())]
-    return []
+    path = folder / cell["folder"] / "evaluation" / FIGURES / "samples.png"
+    if not path.exists():
+        return []
+    return [html.Picture(cell["label"], cell["verdict"] or "", path.read_bytes())]
 
 
 def _name(cell: Mapping[str, Any]) -> str:

@@ -160,7 +160,7 @@ class Runner:
 
     def _evaluate(self, cell: Cell, record: Record) -> None:
         self.progress.begin(cell, "evaluating")
-        asked = self.evaluation
+        asked, run_dir = self.evaluation, self.folder / cell.folder
         start = time.monotonic()
         options: dict[str, Any] = {"quick": True}
         if not asked.quick:
@@ -173,7 +173,8 @@ class Runner:
                 "inception_weights": asked.inception_weights,
             }
         evaluate_run(
-            self.folder / cell.folder,
+            run_dir,
+            output=run_dir / "evaluation",
             dataset=self._data.of(cell.config),
             num_images=asked.num_images,
             say=lambda line: self.progress.begin(cell, line),
