@@ -96,8 +96,8 @@ def notes_of(results: Mapping[str, Any], experiment: str) -> list[str]:
     columns = results["table"][experiment]
     if any(column["scale"] and _is_anywhere(column) for column in columns):
         notes.append(
-            "After × stands the multiple of the codes' own rms at which the samples were drawn: a "
-            "narrower draw flatters a Frechet distance, and a wider one may too."
+            "After × stands the multiple of the codes' own rms at which the samples were drawn: wider "
+            "draws decode to crisper images, and their lower FD says less."
         )
     of_others = {column["scale"] for column in columns}
     for column in columns:
@@ -328,7 +328,7 @@ def _cell(row: Mapping[str, Any], scale: Mapping[str, Any] | None) -> str:
 
 
 def _shown_cost(key: str, cost: Mapping[str, Any]) -> str:
-    value = cost.get(key)
+    value: Any = cost.get(key)
     if not is_number(value):
         return _MISSING
     at_least = "≥ " if "flops" in key and cost.get("flops_at_least") else ""

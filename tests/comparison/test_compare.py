@@ -108,9 +108,8 @@ def test_the_table_is_of_the_cells(folder):
     for label, row in column["methods"].items():
         values = [cell["numbers"]["FD-net/own"]["value"] for cell in results["cells"]
                   if cell["label"] == label]  # fmt: skip
-        np.testing.assert_allclose(
-            [row["mean"], row["std"], row["null"]], [np.mean(values), np.std(values, ddof=1), 0.25]
-        )
+        wanted = np.array([np.mean(values), np.std(values, ddof=1), 0.25])
+        np.testing.assert_allclose([row["mean"], row["std"], row["null"]], wanted)
     difference = column["methods"]["vae"]["difference"]
     assert "difference" not in column["methods"]["ae"]
     assert difference["least_p"] == 0.5 <= difference["p"] <= difference["p_holm"]
