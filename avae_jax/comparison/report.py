@@ -96,8 +96,8 @@ def notes_of(results: Mapping[str, Any], experiment: str) -> list[str]:
     columns = results["table"][experiment]
     if any(column["scale"] and _is_anywhere(column) for column in columns):
         notes.append(
-            "After × stands the multiple of the codes' own rms at which the samples were drawn: wider "
-            "draws decode to crisper images, and their lower FD says less."
+            "After × stands the multiple of the codes' own rms at which the samples were drawn: "
+            "wider draws decode to crisper images, and their lower FD says less."
         )
     of_others = {column["scale"] for column in columns}
     for column in columns:
