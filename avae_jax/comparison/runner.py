@@ -200,7 +200,9 @@ class Runner:
         name = f"lenet-{dataset.name}-{dataset.fingerprint()[:8]}.npz"
         path = self.folder / "classifiers" / name
         if not path.exists():
-            self.progress.begin(cell, "training a classifier, to judge samples by")
+            self.progress.note(
+                f"training a classifier on {dataset.name}, to judge samples by: {name}"
+            )
             path.parent.mkdir(exist_ok=True)
             train_on(dataset).save(path)
         return path

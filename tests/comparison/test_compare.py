@@ -3,8 +3,10 @@
 import json
 import zlib
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 import avae_jax as av
 from avae_jax import cli
@@ -82,7 +84,7 @@ def test_cells_are_runs_that_were_trained_and_measured(tmp_path, monkeypatch):
     monkeypatch.undo()
     results = av.compare(
         ["digits"], methods=["vae"], seeds=[0], output=tmp_path / "real",
-        evaluation=runner.Evaluation(quick=True, num_images=60), num_epochs=1, batch_size=96,
+        evaluation={"quick": True, "num_images": 60}, num_epochs=1, batch_size=96,
         width=0.25,
     )  # fmt: skip
     for cell in results["cells"]:
@@ -246,5 +248,24 @@ def test_a_file_is_a_whole_plan(folder, tmp_path, capsys):
     assert f"num_epochs must not be given beside {path}" in capsys.readouterr().err
     with pytest.raises(ValueError, match="seeds must not be given beside .*plan.toml"):
         av.compare(str(path), seeds=[1])
+    with pytest.raises(ValueError, match="'quik' of evaluation; did you mean 'quick'"):
+        av.compare(["digits"], methods=["ae"], evaluation={"quik": True}, output=folder)
     with pytest.raises(ValueError, match="only must fit a cell, got x: name one such as digits/ae"):
         api.compare(["digits"], methods=["ae"], only=["x"], output=folder)
+
+
+def test_programs_are_kept_unless_the_user_keeps_them(tmp_path, monkeypatch):
+    name = "jax_compilation_cache_dir"
+    before = getattr(jax.config, name)
+    with runner.compiled_programs(tmp_path / "own"):
+        assert getattr(jax.config, name) == before
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    jax.config.update(name, None)
+    try:
+        with runner.compiled_programs(tmp_path / "kept"):
+            jax.jit(lambda x: 3 * x + 17)(np.ones(5))
+        assert getattr(jax.config, name) is None
+        assert any((tmp_path / "kept").iterdir())
+    finally:
+        jax.config.update(name, before)
+        compilation_cache.reset_cache()
