@@ -24,9 +24,9 @@ def test_a_dot_is_a_seed_and_a_bar_their_mean():
     np.testing.assert_array_equal(dots[0].get_xdata(), [1.0, 2.0, 3.0])
     np.testing.assert_array_equal(dots[1].get_xdata(), [4.0])
     bars = [line for line in axes.lines if line.get_linestyle() == "-" and line not in dots]
-    assert [line.get_xdata()[0] for line in bars] == [2.0, 4.0]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in bars] == [2.0, 4.0]
     dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
-    assert [line.get_xdata()[0] for line in dashed] == [0.5, 0.5]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in dashed] == [0.5, 0.5]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ae", "vae", "none"]
     assert [text.get_text() for text in axes.texts] == ["not computed"]
 
