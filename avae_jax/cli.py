@@ -822,7 +822,7 @@ COMMANDS = {
         _evaluate, _Evaluate, "RUN ...", "judge trained models: latent space, samples, one report"
     ),
     "compare": Command(
-        _compare, None, "EXPERIMENT|PLAN ...", "train several methods alike, and compare them"
+        _compare, None, "EXPERIMENT ...", "train several methods alike, and compare them"
     ),
     "classifier": Command(
         _classifier,

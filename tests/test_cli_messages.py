@@ -64,6 +64,19 @@ evaluate RUN --factors mine     | must be one of none, scores, dci, got 'mine': 
 evaluate RUN --num-imges 3      | unknown field --num-imges; did you mean '--num-images'?
 evaluate RUN --num-images       | --num-images must have a value, got none: give one after it
 evaluate RUN --seed 1 --seed 2  | --seed must be given once, got 1 and 2: leave one of them out
+compare                         | EXPERIMENT must be given, got none: write avae compare EXPERIMENT
+compare digts                   | unknown experiment 'digts'; did you mean 'digits'?
+compare digits --methods vea    | unknown method 'vea'; did you mean 'vae'?
+compare digits --seeds 1 x      | seeds
+compare digits --seeds 1 1      | seeds must each be given once, got 1, 1: leave one out
+compare digits --seed 1         | seed must be given as seeds, got a field: leave it out
+compare digits --latent-dmi 3   | unknown field --latent-dmi; did you mean '--latent-dim'?
+compare digits --latent-dim x   | --latent-dim must be a whole number, got 'x': give one
+compare digits --methods vae --tail none| fields must be of one of the methods compared, got 'tail'
+compare digits --reference aev  | reference must be one of the methods compared, got 'aev'; did you
+compare digits --methods ae --only vae| only must fit a cell, got vae: name one such as digits/ae/
+compare EMPTY/plan.toml         | plan must be a file that is there, got
+compare EMPTY/plan.toml --seeds 1| --seeds must not be given beside
 classifier                      | DATASET must be given, got none: write avae classifier DATASET
 classifier digtis               | unknown dataset 'digtis'; did you mean 'digits'?
 classifier digits mnist         | mnist is no argument of avae classifier: leave it out

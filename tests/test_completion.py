@@ -25,6 +25,9 @@ CASES = [
     ("encode runs/x t", {"train", "test"}),
     ("sample runs/x --scale m", {"measured"}),
     ("evaluate train b --prot", {"--protocol"}),
+    ("compare dig", {name for name in experiment_names() if name.startswith("dig")}),
+    ("compare digits --methods beta", {"beta_vae"}),
+    ("compare digits --latent-d", {"--latent-dim"}),
     ("completion z", {"zsh"}),
 ]
 

@@ -1,6 +1,7 @@
 """Comparing methods from Python in one call: `av.compare(["digits"], methods=["ae", "vae"])`."""
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from avae_jax.comparison.progress import TableProgress
 from avae_jax.comparison.results import collect
 from avae_jax.comparison.runner import Evaluation, Runner
 from avae_jax.files import check_folder, locked, user_path, write_atomically
+from avae_jax.text import nearest
 from avae_jax.training.config import ConfigError
 from avae_jax.training.writers import strict_json
 
@@ -31,7 +33,7 @@ def compare(
     reference: str | None = None,
     only: Sequence[str] = (),
     output: str | os.PathLike | None = None,
-    evaluation: Evaluation | None = None,
+    evaluation: Mapping[str, Any] | None = None,
     say: Callable[[str], None] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
@@ -51,7 +53,8 @@ def compare(
       reference: the label that others are compared with; None is the library's own method.
       only: patterns such as "vae" or "digits/*/seed0": cells that are run now. The table is of all.
       output: the comparison's folder; None is `comparisons/` and the experiments' names.
-      evaluation: how cells are evaluated; None is in full.
+      evaluation: how cells are evaluated, by the names of `Evaluation`, such as
+        `{"quick": True, "num_samples": 2000}`.
       say: receives a line about what was made equal; None writes to standard error.
       **fields: fields of the configuration, for every method that has them.
 
@@ -81,7 +84,12 @@ def compare(
     else:
         experiments = [experiments] if isinstance(experiments, str) else experiments
         plan = make_plan(experiments, methods, seeds, fields, reference)
-    return run_plan(plan, only=only, output=output, evaluation=evaluation, say=say)
+    known = [field.name for field in dataclasses.fields(Evaluation)]
+    for name in evaluation or {}:
+        if name not in known:
+            raise ConfigError(f"unknown field {name!r} of evaluation{nearest(name, known)}")
+    asked = Evaluation(**(evaluation or {}))
+    return run_plan(plan, only=only, output=output, evaluation=asked, say=say)
 
 
 def run_plan(

@@ -70,10 +70,11 @@ class Meter:
             "flops_at_least": not is_whole,
             "relative_flops": None if base is None else flops / base.flops()[0],
         }
-        steppers = [own] if base is None else [own, base]
-        seconds = take_turns([stepper.seconds for stepper in steppers])
+        seconds = take_turns([one.seconds for one in (own, base) if one is not None])
         between = own.seconds_between()
         relative = None if base is None else (seconds[0] + between) / seconds[1]
+        if config == plain(config):
+            relative = 1.0
         return found | {
             "seconds": seconds[0] + between,
             "seconds_between": between,

@@ -192,7 +192,7 @@ def _check_fields(plan: Plan) -> None:
         known = {field for one in configs for field in section_of_field(one)}
         for field in {**plan.fields, **own}:
             if field in ("seed", "method"):
-                raise ConfigError(f"{field} must not be a field of a plan: give {field}s instead")
+                raise ConfigError(f"{field} must be given as {field}s, got a field: leave it out")
             if field not in known:
                 raise ConfigError(
                     f"fields must be of one of the methods compared, got {field!r}"

@@ -54,17 +54,11 @@ def write_record(folder: Path, cell: Cell, record: Record) -> None:
     write_atomically(path, strict_json(dataclasses.asdict(record)))
 
 
-def evaluation_folder(folder: Path, cell: Cell, *, quick: bool) -> Path:
-    """Return where a cell's summary and figures are."""
-    return folder / cell.folder if quick else folder / cell.folder / "evaluation"
-
-
 def read_summary(folder: Path, cell: Cell, record: Record) -> dict[str, Any] | None:
     """Return the summary of a finished cell; None of another, or where it cannot be read."""
     if record.status != "finished":
         return None
-    quick = bool(record.evaluation.get("quick"))
     try:
-        return json.loads((evaluation_folder(folder, cell, quick=quick) / SUMMARY_FILE).read_text())
+        return json.loads((folder / cell.folder / "evaluation" / SUMMARY_FILE).read_text())
     except (OSError, ValueError):
         return None

@@ -96,8 +96,8 @@ def notes_of(results: Mapping[str, Any], experiment: str) -> list[str]:
     columns = results["table"][experiment]
     if any(column["scale"] and _is_anywhere(column) for column in columns):
         notes.append(
-            "After × stands the multiple of the codes' own rms at which the samples were drawn: a "
-            "narrower draw flatters a Frechet distance, and a wider one may too."
+            "After × stands the multiple of the codes' own rms at which the samples were drawn: "
+            "wider draws decode to crisper images, and their lower FD says less."
         )
     of_others = {column["scale"] for column in columns}
     for column in columns:
@@ -283,11 +283,10 @@ def _samples(cell: Mapping[str, Any], folder: Path, seed: int) -> list[html.Pict
     """Return the samples of a cell as a picture, if it has any and is of a seed."""
     if cell["seed"] != seed:
         return []
-    place = folder / cell["folder"]
-    for path in (place / "evaluation" / FIGURES / "samples.png", place / FIGURES / "samples.png"):
-        if path.exists():
-            return [html.Picture(cell["label"], cell["verdict"] or "", path.read_bytes())]
-    return []
+    path = folder / cell["folder"] / "evaluation" / FIGURES / "samples.png"
+    if not path.exists():
+        return []
+    return [html.Picture(cell["label"], cell["verdict"] or "", path.read_bytes())]
 
 
 def _name(cell: Mapping[str, Any]) -> str:
@@ -329,7 +328,7 @@ def _cell(row: Mapping[str, Any], scale: Mapping[str, Any] | None) -> str:
 
 
 def _shown_cost(key: str, cost: Mapping[str, Any]) -> str:
-    value = cost.get(key)
+    value: Any = cost.get(key)
     if not is_number(value):
         return _MISSING
     at_least = "≥ " if "flops" in key and cost.get("flops_at_least") else ""

@@ -160,8 +160,7 @@ class Runner:
 
     def _evaluate(self, cell: Cell, record: Record) -> None:
         self.progress.begin(cell, "evaluating")
-        asked = self.evaluation
-        start = time.monotonic()
+        asked, run_dir = self.evaluation, self.folder / cell.folder
         options: dict[str, Any] = {"quick": True}
         if not asked.quick:
             options = {
@@ -172,8 +171,11 @@ class Runner:
                 "classifier": self._classifier(cell),
                 "inception_weights": asked.inception_weights,
             }
+        # What is done once for all cells, as training a classifier, is no part of one's time.
+        start = time.monotonic()
         evaluate_run(
-            self.folder / cell.folder,
+            run_dir,
+            output=run_dir / "evaluation",
             dataset=self._data.of(cell.config),
             num_images=asked.num_images,
             say=lambda line: self.progress.begin(cell, line),
@@ -199,7 +201,9 @@ class Runner:
         name = f"lenet-{dataset.name}-{dataset.fingerprint()[:8]}.npz"
         path = self.folder / "classifiers" / name
         if not path.exists():
-            self.progress.begin(cell, "training a classifier, to judge samples by")
+            self.progress.note(
+                f"training a classifier on {dataset.name}, to judge samples by: {name}"
+            )
             path.parent.mkdir(exist_ok=True)
             train_on(dataset).save(path)
         return path

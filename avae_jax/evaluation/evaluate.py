@@ -23,6 +23,7 @@ from avae_jax.evaluation.record import (
     describe_training,
     keep,
     keep_figures,
+    keep_moments,
     metrics_of,
 )
 from avae_jax.evaluation.samples import (
@@ -85,7 +86,7 @@ def evaluate_run(
         that `Run.prior("measured")` reads. A number it has is the one of the whole evaluation.
       brief: whether to leave out what methods are not compared by: of samples all but
         Frechet distances, precision and recall; all figures but samples and reconstructions; the
-        page.
+        page. The moments of the training codes are left in the run folder as by `quick`.
       dataset: the images of the run where its configuration does not name them.
       protocol: "standard" or "paper" (the authors' choices).
       num_images: the most images of a split to use.
@@ -121,7 +122,8 @@ def evaluate_run(
     if not isinstance(run, Run):
         run = load_run(run)
     # What the run's folder keeps is of its best model and of as many images as there are.
-    own = output is None and quick and run.which == "best" and num_images == NUM_IMAGES
+    whole = run.which == "best" and num_images == NUM_IMAGES
+    own = output is None and quick and whole
     if output is None:
         output = run.path if own else run.path / "evaluation"
     folder = user_path(output)
@@ -202,6 +204,8 @@ def evaluate_run(
         summary["disentanglement"], directions = part(
             "disentanglement", lambda: describe_disentanglement(material, say, factors=factors)
         )
+        if brief and whole:
+            keep_moments(material)
         say("figures")
         drawn = (
             pictures.draw_images(material, samples)

@@ -74,9 +74,7 @@ def keep(
       pictures: those with a file name are written to `figures/`.
     """
     run = material.run
-    mean, covariance = material.train_moments()
-    with written_whole(run.path / CODES_FILE) as file:
-        np.savez(file, mean=mean, covariance=covariance, step=np.array(run.step))
+    keep_moments(material)
     keep_figures(run.path, pictures)
     # Once per checkpoint: events are never replaced.
     if _summarized_step(run.path) == run.step or not material.is_images:
@@ -88,6 +86,13 @@ def keep(
         shown = {"reconstruction": material.x_recon[:8], "sample": next(iter(samples.values()))[:8]}
         writer.write_images(step, {name: (x - low) / (high - low) for name, x in shown.items()})
         writer.close()
+
+
+def keep_moments(material: Material) -> None:
+    """Write the moments of the training codes, which `Run.prior("measured")` reads."""
+    mean, covariance = material.train_moments()
+    with written_whole(material.run.path / CODES_FILE) as file:
+        np.savez(file, mean=mean, covariance=covariance, step=np.array(material.run.step))
 
 
 def keep_figures(folder: Path, pictures: Sequence[Picture]) -> None:

@@ -93,12 +93,24 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.grid(axis="y", color=FAINT)
-    if not is_log:
+    if is_log:
+        _few_powers(axes, low, high)
+    else:
         axes.xaxis.set_major_locator(few_ticks(4))
-    arrow = {"lower": "  ← better", "higher": "  better →"}.get(panel.better, "")
+    arrow = {"lower": "← better", "higher": "better →"}.get(panel.better, "")
     axes.set_title(panel.title, fontsize=8.5, pad=4)
     beside = f"dashed: {panel.beside}" if nulls else ""
-    axes.set_xlabel(f"{beside}{arrow}".strip(), fontsize=7.5, color=QUIET)
+    axes.set_xlabel("      ".join(filter(None, (beside, arrow))), fontsize=7.5, color=QUIET)
+
+
+def _few_powers(axes: Axes, low: float, high: float) -> None:
+    """Mark a logarithmic axis at powers of ten, and at 2 and 5 between them where there is room."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    subs = (1.0, 2.0, 5.0) if high < 1e2 * low else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def _finite(values: Sequence[float]) -> np.ndarray:

@@ -1,10 +1,14 @@
-"""The command: cells that are done, begun, failed, refused and stopped, and what it writes."""
+"""The command: cells that are done, failed, refused and stopped, and what it writes."""
 
 import json
+import zlib
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
+import avae_jax as av
 from avae_jax import cli
 from avae_jax.comparison import api, runner
 from avae_jax.comparison.results import is_number
@@ -12,69 +16,107 @@ from avae_jax.training import loop
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
-FIELDS = ["--num-epochs", "1", "--batch-size", "96", "--width", "0.25"]
-METHODS = ["--methods", "ae", "vae", "--reference", "ae", "--quick"]
+COST = {
+    "parameters": 900, "sampling_parameters": 400, "flops": 1e6, "flops_at_least": False,
+    "relative_flops": 1.25, "seconds": 0.1, "seconds_between": 0.0, "relative_seconds": 1.5,
+    "same_start": True, "device": "cpu",
+}  # fmt: skip
 
 
 def command(folder, *more, seeds="01"):
-    return ["compare", "digits", *METHODS, "--seeds", *seeds, *FIELDS, *more,
+    """Return the words of a small comparison."""
+    return ["compare", "digits", "--methods", "ae", "vae", "--reference", "ae", "--quick",
+            "--seeds", *seeds, "--num-epochs", "1", "--batch-size", "96", "--width", "0.25", *more,
             "--output", str(folder)]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A comparison of two methods and two seeds that has ended."""
-    folder = tmp_path_factory.mktemp("compare") / "small"
-    assert cli.run(command(folder)) == 0
-    return folder
 
 
 def results_of(folder):
     return json.loads((folder / "results.json").read_text())
 
 
-def test_every_cell_is_a_run_and_has_its_numbers(folder):
-    results = results_of(folder)
-    assert len(results["cells"]) == 4
+def fake_train(config, run_dir, *, dataset):
+    """Leave a folder."""
+    assert len(dataset.splits.train) == 1259
+    run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def fake_evaluate(run, *, output, **_):
+    """Leave a summary of numbers that the folder's name decides."""
+    x, y = np.random.default_rng(zlib.crc32(run.name.encode())).random(2)
+    summary = {
+        "about": {"sampled_by": "claimed", "versions": {"jax": "1"}, "device": "cpu"},
+        "verdict": {"headline": "It is fine."},
+        "reconstruction": {"mse": x, "mse_null": 2.0},
+        "latent": {"moments": {"moment_kl": y, "moment_kl_null": 0.0}, "density": {}, "holes": {},
+                   "collapse": {"num_collapsed": 1}},
+        "likelihood": "not computed: no posterior",
+        "samples": {
+            "FD-net": {
+                "floor": {"FD-net": 0.25, "precision": 0.9, "recall": 0.8},
+                "claimed": {"FD-net": x, "precision": y, "recall": y, "rms_multiple": 1.25},
+                "gaussian": {"FD-net": y, "rms_multiple": 1.0},
+            },
+            "FID": "not computed: give the Inception weights",
+        },
+        "disentanglement": "not computed: no factors",
+    }  # fmt: skip
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch):
+    """What a comparison calls for, but for the first test, in a moment."""
+    monkeypatch.setattr(loop, "train", fake_train)
+    monkeypatch.setattr(runner, "evaluate_run", fake_evaluate)
+    monkeypatch.setattr(runner.Meter, "measure", lambda *_: COST)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A comparison of two methods and two seeds that has ended."""
+    assert cli.run(command(tmp_path / "small")) == 0
+    return tmp_path / "small"
+
+
+def test_cells_are_runs_that_were_trained_and_measured(tmp_path, monkeypatch):
+    """Nothing of it is a fake."""
+    monkeypatch.undo()
+    results = av.compare(
+        ["digits"], methods=["vae"], seeds=[0], output=tmp_path / "real",
+        evaluation={"quick": True, "num_images": 60}, num_epochs=1, batch_size=96,
+        width=0.25,
+    )  # fmt: skip
     for cell in results["cells"]:
-        assert cell["status"] == "finished"
-        place = folder / cell["folder"]
-        assert cell["folder"] == (
-            f"runs/digits/{cell['label']}/seed{cell['seed']}-{cell['config_hash'][:8]}"
-        )
-        summary = json.loads((place / "summary.json").read_text())
-        numbers = cell["numbers"]
-        assert numbers["mse"]["value"] == summary["reconstruction"]["mse"]
-        assert numbers["mse"]["null"] == summary["reconstruction"]["mse_null"]
-        assert numbers["kde_kl"]["value"] == summary["latent"]["density"]["kde_kl"]
-        assert numbers["fd"] == {
-            "value": None, "null": None, "reason": "not computed: left out by --quick",
-        }  # fmt: skip
+        assert cell["status"] == "finished", cell["reason"]
+        place = tmp_path / "real" / cell["folder"]
+        assert place.name == f"seed0-{cell['config_hash'][:8]}"
+        assert av.load_run(place).step == 13
+        summary = json.loads((place / "evaluation" / "summary.json").read_text())
+        assert cell["numbers"]["mse"]["value"] == summary["reconstruction"]["mse"]
+        assert cell["numbers"]["kde_kl"]["null"] == summary["latent"]["density"]["kde_kl_null"]
+        assert cell["numbers"]["fd"]["reason"] == "not computed: left out by --quick"
         assert cell["seconds"]["training"] > 0
         cost = cell["cost"]
         assert (cost["same_start"], cost["flops_at_least"]) == (True, False)
         assert 1.0 <= cost["relative_flops"] < 1.5
         assert cost["relative_seconds"] > 0.1
         assert cost["parameters"] > cost["sampling_parameters"] > 0
-        assert cell["versions"]["jax"]
-        assert cell["device"]
-    plan = json.loads((folder / "plan.json").read_text())
-    assert plan["hash"] == results["plan_hash"]
 
 
 def test_the_table_is_of_the_cells(folder):
     results = results_of(folder)
-    column = next(one for one in results["table"]["digits"] if one["key"] == "mse")
+    column = next(one for one in results["table"]["digits"] if one["key"] == "FD-net/own")
     for label, row in column["methods"].items():
-        values = [cell["numbers"]["mse"]["value"] for cell in results["cells"]
+        values = [cell["numbers"]["FD-net/own"]["value"] for cell in results["cells"]
                   if cell["label"] == label]  # fmt: skip
-        np.testing.assert_allclose(
-            [row["mean"], row["std"]], [np.mean(values), np.std(values, ddof=1)]
-        )
+        wanted = np.array([np.mean(values), np.std(values, ddof=1), 0.25])
+        np.testing.assert_allclose([row["mean"], row["std"], row["null"]], wanted)
     difference = column["methods"]["vae"]["difference"]
     assert "difference" not in column["methods"]["ae"]
     assert difference["least_p"] == 0.5 <= difference["p"] <= difference["p_holm"]
     assert is_number(difference["low"])
+    assert json.loads((folder / "plan.json").read_text())["hash"] == results["plan_hash"]
 
 
 def test_the_outputs_hold_the_numbers_and_claim_too_much_of_none(folder):
@@ -84,21 +126,21 @@ def test_the_outputs_hold_the_numbers_and_claim_too_much_of_none(folder):
     assert lines[0].startswith("| method | seeds |")
     assert [line.split("|")[1].strip() for line in lines[2:4]] == ["ae", "vae"]
     assert len({len(line) for line in lines[:4]}) == 1
-    assert "FD of samples: not computed (left out by --quick)." in table
+    assert lines[2].count("× 1.25") == lines[2].count("× 1.00") == 1
+    assert "- FID: not computed (give the Inception weights)." in lines
+    assert "- likelihood bound (nats): not computed (no posterior)." in lines
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    assert page.count("data:image/png") == 3
-    assert "0.500 at the least with 2 seeds" in page
+    assert page.count("data:image/png") == 1
+    assert "0.500 at the least with 2 seeds; so few seeds can show no difference" in page
     for text in (table, page):
         assert "significant" not in text
         assert "http" not in text
 
 
 def test_what_is_done_is_not_done_again(folder, monkeypatch, capsys):
-    def refuse(*_, **__):
-        raise AssertionError
-
-    monkeypatch.setattr(loop, "train", refuse)
-    monkeypatch.setattr(runner, "evaluate_run", refuse)
+    monkeypatch.setattr(loop, "train", None)
+    monkeypatch.setattr(runner, "evaluate_run", None)
+    capsys.readouterr()
     assert cli.run(command(folder)) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -107,17 +149,17 @@ def test_what_is_done_is_not_done_again(folder, monkeypatch, capsys):
     assert cli.run(command(folder, seeds="1")) == 0
     assert len(results_of(folder)["cells"]) == 2
     assert "One seed" in (folder / "table.md").read_text()
-    assert cli.run(command(folder, "--only", "ae", "--only-nothing-else")) == 2
 
 
 def test_a_cell_that_fails_takes_no_other_along_and_is_tried_again(folder, monkeypatch, capsys):
-    train, tried = loop.train, []
+    tried = []
 
     def fail(config, run_dir, **_):
         tried.append(f"{config.method.name}{config.optimization.seed}")
         raise loop.TrainingError("no finite gradient: lower it")
 
     monkeypatch.setattr(loop, "train", fail)
+    capsys.readouterr()
     assert cli.run(command(folder, seeds="012")) == 1
     assert tried == ["ae2", "vae2"]
     said = capsys.readouterr().err.splitlines()
@@ -127,47 +169,63 @@ def test_a_cell_that_fails_takes_no_other_along_and_is_tried_again(folder, monke
     assert [cell["reason"] for cell in failed] == ["no finite gradient: lower it"] * 2
     assert "digits/vae/seed2 failed: no finite gradient" in (folder / "table.md").read_text()
     assert "This cell failed." in (folder / "comparison.html").read_text()
-    # The next call tries again, and only what was asked for.
-    monkeypatch.setattr(loop, "train", lambda *a, **k: (tried.append("again"), train(*a, **k)))
+    # The next call tries again, and only what is asked for.
+    monkeypatch.setattr(loop, "train", fake_train)
     assert cli.run(command(folder, "--only", "digits/ae/*", seeds="012")) == 1
-    assert tried[2:] == ["again"]
     statuses = [cell["status"] for cell in results_of(folder)["cells"]]
     assert statuses == ["finished"] * 5 + ["failed"]
+
+
+def test_an_error_of_the_code_is_a_failure_with_its_place(folder, monkeypatch):
+    monkeypatch.setattr(runner, "evaluate_run", lambda *_, **__: {}["no_such_key"])
+    assert cli.run(command(folder, seeds="4")) == 1
+    reasons = {cell["reason"] for cell in results_of(folder)["cells"]}
+    assert len(reasons) == 1
+    assert "KeyError: 'no_such_key'" in reasons.pop()
 
 
 def test_a_comparison_that_is_stopped_says_how_to_go_on(folder, monkeypatch, capsys):
     def stop(*_, **__):
         raise loop.Interrupted(3)
 
-    monkeypatch.setattr(loop, "train", stop)
-    words = command(folder, seeds="03")
-    assert cli.run(words) == 130
-    said = capsys.readouterr().err
-    assert "stopped at digits/ae/seed3" in said
-    assert f"go on with: avae {' '.join(words)}" in said
-    statuses = [cell["status"] for cell in results_of(folder)["cells"]]
-    assert statuses == ["finished", "finished", "begun", "waiting"]
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    for name, replaced, function in (("train", loop, stop), ("evaluate_run", runner, interrupt)):
+        monkeypatch.setattr(replaced, name, function)
+        words = command(folder, seeds="03")
+        assert cli.run(words) == 130
+        said = capsys.readouterr().err
+        assert "stopped at digits/ae/seed3" in said
+        assert f"go on with: avae {' '.join(words)}" in said
+        statuses = [cell["status"] for cell in results_of(folder)["cells"]]
+        begun = "begun" if name == "train" else "trained"
+        assert statuses == ["finished", "finished", begun, "waiting"]
+        monkeypatch.setattr(loop, "train", fake_train)
 
 
 def test_what_is_evaluated_otherwise_is_evaluated_again_and_not_trained(folder, monkeypatch):
     seen = []
+
+    def see(run, *, num_images, **options):
+        seen.append(num_images)
+        fake_evaluate(run, **options)
+
     monkeypatch.setattr(loop, "train", None)
-    monkeypatch.setattr(runner, "evaluate_run", lambda run, **options: seen.append(options))
+    monkeypatch.setattr(runner, "evaluate_run", see)
     assert cli.run(command(folder, "--num-images", "50", "--only", "ae", seeds="0")) == 0
-    assert [options["num_images"] for options in seen] == [50]
-    monkeypatch.undo()
-    assert cli.run(command(folder, seeds="0")) == 0
+    assert seen == [50]
 
 
 def test_all_that_is_refused_is_listed_before_anything_is_trained(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(loop, "train", None)
-    words = ["compare", "digits", "--methods", "ae", "avae", "factor_vae", *FIELDS, "--num-centers",
-             "5000", "--latent-dim", "1", "--output", str(tmp_path / "x")]  # fmt: skip
+    words = ["compare", "digits", "--methods", "ae", "avae", "factor_vae", "--batch-size", "96",
+             "--num-centers", "5000", "--latent-dim", "1", "--output", str(tmp_path)]  # fmt: skip
     assert cli.run(words) == 2
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("avae compare: error: digits/avae: num_centers=5000")
     assert second.startswith("avae compare: error: digits/factor_vae: latent_dim=1")
-    assert not (tmp_path / "x" / "runs").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
@@ -176,16 +234,38 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
     assert "output must be empty or hold a comparison" in capsys.readouterr().err
 
 
-def test_from_python(folder):
-    """The same plan in words of Python is the same comparison."""
-    import avae_jax as av
-
-    results = av.compare(
-        ["digits"], methods=["ae", "vae"], seeds=range(2), reference="ae", output=folder,
-        evaluation=runner.Evaluation(quick=True), num_epochs=1, batch_size=96, width=0.25,
-    )  # fmt: skip
-    assert [cell["status"] for cell in results["cells"]] == ["finished"] * 4
-    with pytest.raises(ValueError, match="seeds must not be given beside plan.toml"):
-        av.compare("plan.toml", seeds=[1])
+def test_a_file_is_a_whole_plan(folder, tmp_path, capsys):
+    path = tmp_path / "plan.toml"
+    path.write_text(
+        'experiments = ["digits"]\nmethods = ["ae", "vae"]\nseeds = [0, 1]\nreference = "ae"\n'
+        "[fields]\nnum_epochs = 1\nbatch_size = 96\nwidth = 0.25\n"
+    )
+    before = results_of(folder)
+    assert cli.run(["compare", str(path), "--quick", "--output", str(folder)]) == 0
+    assert results_of(folder) == before
+    capsys.readouterr()
+    assert cli.run(["compare", str(path), "--num-epochs", "3"]) == 2
+    assert f"num_epochs must not be given beside {path}" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="seeds must not be given beside .*plan.toml"):
+        av.compare(str(path), seeds=[1])
+    with pytest.raises(ValueError, match="'quik' of evaluation; did you mean 'quick'"):
+        av.compare(["digits"], methods=["ae"], evaluation={"quik": True}, output=folder)
     with pytest.raises(ValueError, match="only must fit a cell, got x: name one such as digits/ae"):
         api.compare(["digits"], methods=["ae"], only=["x"], output=folder)
+
+
+def test_programs_are_kept_unless_the_user_keeps_them(tmp_path, monkeypatch):
+    name = "jax_compilation_cache_dir"
+    before = getattr(jax.config, name)
+    with runner.compiled_programs(tmp_path / "own"):
+        assert getattr(jax.config, name) == before
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    jax.config.update(name, None)
+    try:
+        with runner.compiled_programs(tmp_path / "kept"):
+            jax.jit(lambda x: 3 * x + 17)(np.ones(5))
+        assert getattr(jax.config, name) is None
+        assert any((tmp_path / "kept").iterdir())
+    finally:
+        jax.config.update(name, before)
+        compilation_cache.reset_cache()

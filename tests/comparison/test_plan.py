@@ -92,7 +92,7 @@ def test_images_and_steps_are_equal_and_nothing_ends_early(tmp_path):
         ({"seeds": [-1]}, "seeds must be an integer of at least 0, got -1"),
         ({"reference": "avea"}, "reference must be one of the methods compared, got 'avea'"),
         ({"fields": {"latent_dmi": 3}}, "got 'latent_dmi'; did you mean 'latent_dim'"),
-        ({"fields": {"seed": 3}}, "seed must not be a field of a plan: give seeds instead"),
+        ({"fields": {"seed": 3}}, "seed must be given as seeds, got a field: leave it out"),
         ({"methods": ["ae"], "fields": {"tail": "none"}}, "of one of the methods compared, got"),
         ({"methods": {"vae": {"num_epochs": 3}}}, "num_epochs must be the same for all methods"),
     ],

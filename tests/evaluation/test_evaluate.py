@@ -78,7 +78,11 @@ def check_subset(quick, whole, path=""):
         assert name in whole, at
         if at == "/verdict/findings":
             # What the samples say comes to them.
-            assert [finding for finding in whole[name] if finding["name"] != "samples"] == value
+            one, other = (
+                [finding for finding in found if finding["name"] != "samples"]
+                for found in (value, whole[name])
+            )
+            assert one == other
         elif isinstance(value, dict):
             check_subset(value, whole[name], at)
         elif isinstance(value, float):
@@ -94,6 +98,26 @@ def test_the_quick_part_is_a_part_of_the_whole(evaluated, digits_run, tmp_path):
     check_subset(quick, evaluated[0])
     # What the verdict does not read is left to the whole.
     assert "prior_coverage" not in quick["latent"]["holes"]
+
+
+def test_a_brief_evaluation_is_a_part_of_the_whole(evaluated, digits_run, tmp_path):
+    """What methods are compared by; without a page, and with the moments of the codes."""
+    codes = digits_run.path / CODES_FILE
+    codes.unlink(missing_ok=True)
+    brief = evaluate_run(
+        digits_run, brief=True, output=tmp_path,
+        features={"thumbnails": lambda x: x[:, ::2, ::2].reshape(len(x), -1) + 0.1},
+    )  # fmt: skip
+    assert set(brief) == SECTIONS
+    check_subset(brief, evaluated[0])
+    section = brief["samples"]["FD-thumbnails"]
+    assert {"FD-thumbnails", "precision", "recall", "rms_multiple"} <= set(section["claimed"])
+    assert "vendi" not in section["claimed"]
+    assert "pixels" not in brief["samples"]
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "figures"}
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert names == {"samples.png", "reconstructions.png"}
+    assert np.load(codes)["step"] == digits_run.step
 
 
 def test_an_image_is_encoded_once(vae_run, tmp_path, monkeypatch):
