@@ -23,3 +23,9 @@ config = configure(
     learning_rate=1e-3,
     plateau_patience=15,
 )
+
+# A number that beta_vae does not run without, and a capacity near what a VAE uses here by itself.
+presets = {
+    "beta_vae": {"beta": 4.0},
+    "annealed_vae": {"capacity": 15.0},
+}
