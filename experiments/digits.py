@@ -24,8 +24,10 @@ config = configure(
     plateau_patience=15,
 )
 
-# A number that beta_vae does not run without, and a capacity near what a VAE uses here by itself.
+# A number that beta_vae does not run without, a capacity near what a VAE uses here by itself, and a
+# critic of the autoencoder's size.
 presets = {
     "beta_vae": {"beta": 4.0},
     "annealed_vae": {"capacity": 15.0},
+    "factor_vae": {"critic_width": 256, "critic_layers": 4},
 }
