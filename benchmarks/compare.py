@@ -14,7 +14,7 @@ from typing import Any
 from common import RESULTS, describe_machine, write_results
 
 import avae_jax as av
-from avae_jax.comparison.report import FIGURE_FILE, RESULTS_FILE, value_table
+from avae_jax.comparison.report import FIGURE_FILE, RESULTS_FILE
 from avae_jax.text import number
 
 ROOT = RESULTS.parent.parent

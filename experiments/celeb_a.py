@@ -19,11 +19,13 @@ config = configure(
 )
 
 # The baselines as the paper has them, in the units of this library: see README.md beside this file.
+SQUARES = {"noise_scale": 0.5**0.5}
 presets = {
-    "vae": {"noise_scale": 0.5**0.5},
-    "beta_tcvae": {"beta": 2.0, "noise_scale": 0.5**0.5},
+    **dict.fromkeys(("vae", "annealed_vae", "factor_vae", "info_vae", "iwae", "dip_vae"), SQUARES),
+    "beta_vae": {"beta": 4.0, **SQUARES},
+    "beta_tcvae": {"beta": 2.0, **SQUARES},
+    "ard_vae": {"beta": 3.0, **SQUARES},
     "wae": {"weight": 100 / 0.05},
     "aae": {"weight": 1 / 0.05, "critic_width": 2048, "critic_layers": 3},
     "rae": {"code_weight": 4096 * 1e-4 * 2 / 64, "weight": 4096 * 1e-7},
-    "ard_vae": {"beta": 3.0, "noise_scale": 0.5**0.5},
 }

@@ -24,10 +24,11 @@ config = configure(
     plateau_patience=15,
 )
 
-# A number that beta_vae does not run without, a capacity near what a VAE uses here by itself, and a
-# critic of the autoencoder's size.
+# A number that beta_vae does not run without, a capacity near what a VAE uses here by itself, a
+# critic of the autoencoder's size, and the bank of the AVAE above.
 presets = {
     "beta_vae": {"beta": 4.0},
     "annealed_vae": {"capacity": 15.0},
     "factor_vae": {"critic_width": 256, "critic_layers": 4},
+    "gens": {"num_centers": 300, "max_cdf": 1 - 1e-4},
 }

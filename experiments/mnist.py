@@ -19,11 +19,14 @@ config = configure(
 )
 
 # The baselines as the paper has them, in the units of this library: see README.md beside this file.
+SQUARES = {"noise_scale": 0.5**0.5}
 presets = {
-    "vae": {"noise_scale": 0.5**0.5},
-    "beta_tcvae": {"beta": 2.0, "noise_scale": 0.5**0.5},
+    **dict.fromkeys(("vae", "annealed_vae", "factor_vae", "info_vae", "iwae", "dip_vae"), SQUARES),
+    "beta_vae": {"beta": 4.0, **SQUARES},
+    "beta_tcvae": {"beta": 2.0, **SQUARES},
+    "ard_vae": {"beta": 0.5, **SQUARES},
+    "gens": {"num_centers": 10_000, "refresh": "reencode", "max_cdf": 1 - 1e-4},
     "wae": {"weight": 10 / 0.05},
     "aae": {"weight": 1 / 0.05, "critic_width": 100, "critic_layers": 3},
     "rae": {"code_weight": 1024 * 1e-4 * 2 / 16, "weight": 1024 * 1e-7},
-    "ard_vae": {"beta": 0.5, "noise_scale": 0.5**0.5},
 }

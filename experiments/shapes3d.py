@@ -20,12 +20,15 @@ config = configure(
 )
 
 # The baselines as the paper has them, in the units of this library: see README.md beside this file.
+SQUARES = {"noise_scale": 0.5**0.5}
 presets = {
-    "vae": {"noise_scale": 0.5**0.5},
-    "beta_tcvae": {"beta": 5.0, "noise_scale": 0.5**0.5},
+    **dict.fromkeys(("vae", "annealed_vae", "factor_vae", "info_vae", "iwae"), SQUARES),
+    "beta_vae": {"beta": 4.0, **SQUARES},
+    "beta_tcvae": {"beta": 5.0, **SQUARES},
+    "dip_vae": {"variant": "II", "lambda_od": 10.0, "lambda_d": 10.0, **SQUARES},
+    "ard_vae": {"beta": 5.0, **SQUARES},
+    "gens": {"num_centers": 10_000, "refresh": "reencode", "max_cdf": 1 - 1e-6},
     "wae": {"weight": 10 / 0.05},
     "aae": {"weight": 1 / 0.05, "critic_width": 1024, "critic_layers": 3},
     "rae": {"code_weight": 4096 * 1e-4 * 2 / 6, "weight": 4096 * 1e-6},
-    "dip_vae": {"variant": "II", "lambda_od": 10.0, "lambda_d": 10.0, "noise_scale": 0.5**0.5},
-    "ard_vae": {"beta": 5.0, "noise_scale": 0.5**0.5},
 }

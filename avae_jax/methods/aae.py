@@ -98,6 +98,13 @@ class AAE(matching.Matching):
         found = {"model": model, "critic": critic}
         return Output(found, {**terms, **judged}, variables, posterior.mean())
 
+    def criterion(self, terms):
+        """Return the reconstruction error.
+
+        The critic's term is left out: what it is worth changes from epoch to epoch.
+        """
+        return terms["reconstruction"]
+
     def null(self):
         """Return what codes show that no critic can tell from draws of the prior."""
         return {"adversarial": math.log(2), "critic_loss": math.log(2)}

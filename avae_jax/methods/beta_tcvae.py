@@ -111,7 +111,7 @@ class BetaTCVAE(vae.VAE):
     `avae_jax.losses.beta_tcvae` has the terms and where we differ: the KL in closed form, and
     weights that are unbiased. The batch's own posteriors always count as they are now, with their
     gradient; with density exact those of all other images are added as they were when these last
-    passed, which makes the weights 1/N.
+    passed, which makes the weights 1/N. A warm-up is one of all parts of the KL.
     """
 
     terms = {
@@ -149,7 +149,7 @@ class BetaTCVAE(vae.VAE):
             **self._density(memory, batch),
         )  # fmt: skip
         excess = ((self._factors[name] - 1) * part for name, part in parts.items())
-        loss = nll + kl + sum(excess)
+        loss = nll + self.kl_weight(step) * (kl + sum(excess))
         noted = (posterior.loc, posterior.log_var) if self.options.density == "exact" else ()
         return Output({"model": loss}, {**terms, **parts}, variables, posterior.mean(), noted)
 

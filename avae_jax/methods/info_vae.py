@@ -1,7 +1,7 @@
 """The InfoVAE and the MMD-VAE (Zhao, Song and Ermon 2019, arXiv 1706.02262)."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 
@@ -21,6 +21,9 @@ class Options(vae.Options):
     """The paper's lambda: the discrepancy is multiplied by alpha + lambda - 1."""
     kernel: Literal["imq", "rbf"] = "imq"
     """imq: seven inverse multiquadratics; rbf: a Gaussian as wide as the median distance."""
+
+    # With the default there is no KL that could be warmed up.
+    warmup_steps: ClassVar[int] = 0  # pyright: ignore[reportIncompatibleVariableOverride]
 
     name = "info_vae"
 

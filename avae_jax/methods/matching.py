@@ -67,6 +67,11 @@ class AnyPriorOptions(MatchingOptions):
     def check(self):
         """Refuse values that no data could make runnable."""
         super().check()
+        require(
+            self.prior != "gaussian", "prior", self.prior,
+            "nothing here learns its mean and variances, which begin as those of N(0, I); use "
+            "standard_normal or mixture",
+        )  # fmt: skip
         require(self.num_components >= 1, "num_components", self.num_components, "give at least 1")
 
 

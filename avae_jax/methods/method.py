@@ -71,7 +71,8 @@ class Player:
     Attributes:
       parts: names of the networks that it moves, "prior" and "likelihood" among them; no other
         player moves them.
-      learning_rate: Adam's step size.
+      learning_rate: Adam's step size; where the run's is lowered, so is this one, by the same
+        factor.
       adam_betas: Adam's decay rates.
       clip_norm: largest norm of its gradient.
       every: it moves once in so many steps.

@@ -69,8 +69,9 @@ class TwoStageVAE(vae.VAE):
     decoded: the prior that the method claims.
 
     The paper trains one stage after the other, as a joint loss would mix them. Here the codes carry
-    no gradient into the second player's loss, so that the first stage is what it would be alone,
-    and both train from the start: the second follows, and the falling step size lets it settle. A
+    no gradient into the second player's loss, and both train from the start: the second follows,
+    and the falling step size lets it settle. What is left in common is the criterion, which lowers
+    the step size of both and picks a checkpoint that is good for both. A
     popular implementation puts `gamma e` into the reconstruction that the squared error is taken
     of, which drives gamma to 0; here gamma is the scale of a normalized density.
     """
@@ -131,7 +132,7 @@ class TwoStageVAE(vae.VAE):
         nll_2 = variables["params"]["likelihood_2"].nll(codes, z_recon)
         kl_2 = gaussian_kl(second.loc, second.log_var)
         terms = {**terms, "nll_2": nll_2, "kl_2": kl_2}
-        found = {"model": nll + kl, "second": nll_2 + kl_2}
+        found = {"model": nll + self.kl_weight(step) * kl, "second": nll_2 + kl_2}
         return Output(found, terms, variables, posterior.mean())
 
     def reported(self, memory, variables):
@@ -175,8 +176,9 @@ class SecondStage(BasePrior):
         """Bound the log density of codes `[batch, latent_dim]` from below: `[batch]`, nats.
 
         `log 1/K sum_k p(z | u_k) p(u_k) / q(u_k | z)` with 64 draws of the second stage's posterior
-        (Burda, Grosse and Salakhutdinov 2016, eq. 8), of one random key: the same codes have the
-        same value. In expectation it is at most the log density, which has no closed form.
+        (Burda, Grosse and Salakhutdinov 2016, eq. 8), whose noise is the same for all codes and all
+        calls: the same code has the same value. In expectation it is at most the log density, which
+        has no closed form.
 
         Raises:
           ValueError: `z` has another width than `latent_dim`.
@@ -187,13 +189,13 @@ class SecondStage(BasePrior):
     def _importance_weighted(self, z: jax.Array) -> jax.Array:
         posterior = self._encode(z)
 
-        def weight(key):
-            u = posterior.sample(key)
+        def weight(noise):
+            u = posterior.loc + jnp.exp(0.5 * posterior.log_var) * noise
             joint = standard_normal_log_prob(u) - self.likelihood.nll(z, self._decode(u))
             return joint - posterior.log_prob(u)
 
-        keys = jax.random.split(jax.random.key(0), NUM_DRAWS)
-        return logmeanexp(jax.lax.map(weight, keys), axis=0)
+        noise = jax.random.normal(jax.random.key(0), (NUM_DRAWS, 1, self.latent_dim))
+        return logmeanexp(jax.lax.map(weight, noise), axis=0)
 
     def describe(self) -> str:
         """Return what it is called in a caption."""

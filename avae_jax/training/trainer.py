@@ -29,7 +29,7 @@ from avae_jax.training.step import compile_program, make_train_step
 MAX_STEPS_PER_DISPATCH = 32
 
 ENCODE_ROWS = 500
-"""Images encoded or evaluated at a time, before rounding to the number of devices."""
+"""Images encoded at a time, before rounding to the number of devices."""
 
 
 class Trainer:
@@ -156,11 +156,12 @@ class Trainer:
         memory = jax.device_put(
             self.method.for_validation(memory, variables, self), self._state_at.memory
         )
-        # Sums over chunks of one size: one compilation, and the last chunk is filled up.
-        ids = self.setup.dataset.splits.validation
+        # Sums over chunks of one size: one compilation, and the last chunk is filled up. It is that
+        # of a step: the mean of a batch's statistic depends on how many images it is of.
+        ids, num_rows = self.setup.dataset.splits.validation, self.setup.batch_size
         totals: dict[str, float] = {}
-        for start in range(0, len(ids), self.rows):
-            chunk, mask = pad_rows(ids[start : start + self.rows], self.rows)
+        for start in range(0, len(ids), num_rows):
+            chunk, mask = pad_rows(ids[start : start + num_rows], num_rows)
             key = jax.random.fold_in(jax.random.key(0), start)
             sums = self.program.evaluate(
                 variables, memory, key, jnp.int32(step), self.feed.fetch(chunk),
