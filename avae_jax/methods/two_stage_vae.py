@@ -132,7 +132,7 @@ class TwoStageVAE(vae.VAE):
         nll_2 = variables["params"]["likelihood_2"].nll(codes, z_recon)
         kl_2 = gaussian_kl(second.loc, second.log_var)
         terms = {**terms, "nll_2": nll_2, "kl_2": kl_2}
-        found = {"model": nll + self.kl_weight(step) * kl, "second": nll_2 + kl_2}
+        found = {"model": nll + kl, "second": nll_2 + kl_2}
         return Output(found, terms, variables, posterior.mean())
 
     def reported(self, memory, variables):
