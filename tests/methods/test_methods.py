@@ -26,21 +26,30 @@ FIELDS = {
 }
 
 
-@pytest.fixture(params=METHODS)
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module", params=METHODS)
 def method(request, build):
+    """Each method with its variables, once for all that is asked of it."""
     return build(method=request.param, **FIELDS.get(request.param, {}))
 
 
-def losses_of(method, batch, *, train=False):
-    key = jax.random.key(0)
-    variables = method.init(key)
+@pytest.fixture(scope="module")
+def variables(method):
+    return method.init(KEY)
+
+
+@pytest.fixture(scope="module")
+def losses_of(method, variables):
+    """Return the forward pass of a step as a function of the batch, compiled once."""
     memory = method.init_memory()
-    run = jax.jit(lambda v, b: method.losses(v, memory, b, key, step=jnp.int32(0), train=train))
-    return run(variables, batch)
+    run = jax.jit(lambda v, b: method.losses(v, memory, b, KEY, step=jnp.int32(0), train=True))
+    return lambda batch: run(variables, batch)
 
 
-def test_every_part_has_at_most_one_player(method):
-    params = method.init(jax.random.key(0))["params"]
+def test_every_part_has_at_most_one_player(method, variables):
+    params = variables["params"]
     moved = [part for player in method.players.values() for part in player.parts]
     assert len(moved) == len(set(moved))
     assert set(moved) <= set(params)
@@ -48,9 +57,9 @@ def test_every_part_has_at_most_one_player(method):
     assert set(params) - set(moved) <= {"prior", "likelihood"}
 
 
-def test_what_is_reported_is_a_row_or_a_statistic(method, make_batch):
+def test_what_is_reported_is_a_row_or_a_statistic(method, losses_of, make_batch):
     batch = make_batch(method)
-    output = losses_of(method, batch, train=True)
+    output = losses_of(batch)
     assert set(output.losses) == set(method.players)
     for name, values in {**output.losses, **output.terms}.items():
         assert values.shape in ((), (16,)), name
@@ -63,12 +72,12 @@ def test_what_is_reported_is_a_row_or_a_statistic(method, make_batch):
     assert set(method.null()) <= set(shown)
 
 
-def test_rows_that_fill_a_batch_up_enter_nothing(method, make_batch):
+def test_rows_that_fill_a_batch_up_enter_nothing(method, losses_of, make_batch):
     """Whatever they hold: each term's mean over the rows that count stays as it is."""
     mask = np.array([1] * 12 + [0] * 4)
     batch = make_batch(method, mask)
     wild = jax.tree.map(lambda x: x.at[12:].set(0.5), batch.x)
-    one, other = (losses_of(method, batch._replace(x=x)) for x in (batch.x, wild))
+    one, other = (losses_of(batch._replace(x=x)) for x in (batch.x, wild))
     for name, term in {**one.terms, **one.losses}.items():
         got = {**other.terms, **other.losses}[name]
         np.testing.assert_allclose(
@@ -76,12 +85,20 @@ def test_rows_that_fill_a_batch_up_enter_nothing(method, make_batch):
         )
 
 
-def test_weights_are_drawn_by_name(method, build):
+@pytest.fixture(scope="module")
+def plain_params(build):
+    """Weights of a method with nothing beside its encoder and decoder, by whether it draws."""
+    return {
+        draws: build(method=name).init(KEY)["params"] for draws, name in enumerate(("ae", "vae"))
+    }
+
+
+def test_weights_are_drawn_by_name(method, variables, plain_params):
     """Those of the encoder and the decoder are the same whatever stands beside them."""
-    params = method.init(jax.random.key(3))["params"]
+    params = variables["params"]
     if "encoder" not in params:
         return
-    plain = build(method="vae" if method.is_stochastic else "ae").init(jax.random.key(3))["params"]
+    plain = plain_params[method.is_stochastic]
     chex.assert_trees_all_equal(params["encoder"], plain["encoder"])
     chex.assert_trees_all_equal(params["decoder"], plain["decoder"])
     other = method.init(jax.random.key(4))["params"]
@@ -90,8 +107,7 @@ def test_weights_are_drawn_by_name(method, build):
     )
 
 
-def test_codes_and_images_have_their_shapes(method, make_batch):
-    variables = method.init(jax.random.key(0))
+def test_codes_and_images_have_their_shapes(method, variables, make_batch):
     posterior, _ = method.encode(variables, make_batch(method).x, train=False)
     z = posterior.sample(jax.random.key(1))
     assert posterior.mean().shape == z.shape == (16, method.latent_dim)
