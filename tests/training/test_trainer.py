@@ -182,7 +182,7 @@ def test_a_step_of_eight_devices_equals_one_s(method, blobs, small_config):
     config = cfg.replace_fields(small_config, method=method, **NEEDED.get(method, {}))
     found = []
     for num_devices in (1, 8):
-        built = open_on(num_devices, config, blobs, steps_per_dispatch=1)
+        built = open_on(num_devices, config, blobs)
         state = built.init()
         fetched = built.feed.fetch_steps(next(dispatches(built, state)))
         _, metrics = built.advance(state, built.program.empty_metrics, fetched)
