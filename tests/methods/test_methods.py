@@ -10,7 +10,7 @@ import pytest
 
 from avae_jax.methods import METHODS, OptionsError
 from avae_jax.numerics import masked_mean
-from avae_jax.training.step import loss_terms
+from avae_jax.training.step import loss_terms, own_gradients
 
 # What a method does not run without, and what keeps it small.
 FIELDS = {
@@ -41,11 +41,28 @@ def variables(method):
 
 
 @pytest.fixture(scope="module")
-def losses_of(method, variables):
-    """Return the forward pass of a step as a function of the batch, compiled once."""
+def descend(method):
+    """Return what a step computes, `(variables, batch) -> means, gradients, output`, compiled."""
     memory = method.init_memory()
-    run = jax.jit(lambda v, b: method.losses(v, memory, b, KEY, step=jnp.int32(0), train=True))
-    return lambda batch: run(variables, batch)
+
+    @jax.jit
+    def run(variables, batch):
+        def losses(params):
+            given = {**variables, "params": params}
+            output = method.losses(given, memory, batch, KEY, step=jnp.int32(0), train=True)
+            means = {name: masked_mean(loss, batch.mask) for name, loss in output.losses.items()}
+            return means, output
+
+        means, pull_back, output = jax.vjp(losses, variables["params"], has_aux=True)
+        return means, own_gradients(method.players, means, pull_back), output
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def losses_of(descend, variables):
+    """Return the forward pass of a step as a function of the batch."""
+    return lambda batch: descend(variables, batch)[2]
 
 
 def test_every_part_has_at_most_one_player(method, variables):
@@ -70,6 +87,26 @@ def test_what_is_reported_is_a_row_or_a_statistic(method, losses_of, make_batch)
     means = {name: float(masked_mean(term, batch.mask)) for name, term in shown.items()}
     assert np.isfinite(method.criterion(means))
     assert set(method.null()) <= set(shown)
+    known = {"loss", *(f"{name}_loss" for name in method.players)}
+    assert set(shown) - known <= set(method.terms)
+
+
+def test_a_short_way_down_the_gradient_lowers_each_players_loss(
+    method, variables, descend, make_batch
+):
+    batch = make_batch(method)
+    before, gradients, _ = descend(variables, batch)
+    for name, player in method.players.items():
+        own = {part: gradients[part] for part in player.parts if part in gradients}
+        squares = sum(float(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(own))
+        assert 0 < squares < np.inf, name
+        # So far that a straight line falls by a thousandth.
+        rate = 1e-3 * abs(float(before[name])) / squares
+        params = dict(variables["params"])
+        for part, gradient in own.items():
+            params[part] = jax.tree.map(lambda p, g, r=rate: p - r * g, params[part], gradient)
+        after, _, _ = descend({**variables, "params": params}, batch)
+        assert after[name] < before[name], name
 
 
 def test_rows_that_fill_a_batch_up_enter_nothing(method, losses_of, make_batch):
