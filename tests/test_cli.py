@@ -133,7 +133,8 @@ def help_of(capsys, *arguments):
     with pytest.raises(SystemExit):
         cli.main(["train", *arguments, "--help"])
     text = capsys.readouterr().out
-    names = re.findall(r"^\W*--([a-z][\w-]*)", text, re.M)
+    # A description that happens to break before an option is indented farther.
+    names = re.findall(r"^\W{,3}--([a-z][\w-]*)", text, re.M)
     return {name.replace("-", "_") for name in names}, text
 
 
