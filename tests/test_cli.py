@@ -128,24 +128,30 @@ def test_every_command_has_help(command, capsys):
     assert f"avae {command}" in capsys.readouterr().out
 
 
+def help_of(capsys, *arguments):
+    """Return the options that the help of a training shows, and its text."""
+    with pytest.raises(SystemExit):
+        cli.main(["train", *arguments, "--help"])
+    text = capsys.readouterr().out
+    # A description that happens to break before an option is indented farther.
+    names = re.findall(r"^\W{,3}--([a-z][\w-]*)", text, re.M)
+    return {name.replace("-", "_") for name in names}, text
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_help_shows_what_applies_to_the_method(method, capsys):
-    def options(*arguments):
-        with pytest.raises(SystemExit):
-            cli.main(["train", *arguments, "--help"])
-        text = capsys.readouterr().out
-        return {
-            name.replace("-", "_") for name in re.findall(r"^\W*--([a-z][\w-]*)", text, re.M)
-        }, text
-
-    shown, text = options("digits", "--method", method)
+    shown, text = help_of(capsys, "digits", "--method", method)
     config = replace_fields(load_experiment("digits"), method=method)
     assert shown == {*section_of_field(config), "method", "run_dir", "experiment"}
     # That a field may be left out, and how the source breaks its lines, is nothing to look at.
     assert "None" not in text
     for name in (*DATASETS, *ARCHITECTURES):
         assert name in text
-    assert options(f"--method={method}")[0] == shown
+
+
+def test_help_finds_the_method_wherever_it_stands(capsys):
+    shown, _ = help_of(capsys, "digits", "--method", "factor_vae")
+    assert help_of(capsys, "--method=factor_vae")[0] == shown
 
 
 @pytest.mark.parametrize("name", experiment_names())

@@ -1,7 +1,5 @@
 """The beta-TCVAE: what it descends, and which posteriors it remembers."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +7,7 @@ import pytest
 
 from avae_jax import losses
 from avae_jax.mesh import split_rows
-from avae_jax.methods import vae
-from avae_jax.training.config import OptimizationConfig
-from avae_jax.training.state import make_optimizer, make_state
-from avae_jax.training.step import make_train_step
+from avae_jax.methods import Output, vae
 
 TRAIN_IDS = np.random.default_rng(0).permutation(96)[:64].astype(np.int32)
 
@@ -23,32 +18,40 @@ class Host:
     train_ids = TRAIN_IDS
 
 
-@pytest.fixture(scope="module", params=[None, 24], ids=["all", "last"])
-def method(request, build):
-    return build(
-        method="beta_tcvae", beta=5.0, gamma=2.0, density="exact", num_posteriors=request.param,
-        noise_scale=0.7,
-    )  # fmt: skip
+FIELDS = {"method": "beta_tcvae", "beta": 5.0, "gamma": 2.0, "noise_scale": 0.7}
+
+
+@pytest.fixture(scope="module")
+def method(build):
+    return build(**FIELDS, density="exact")
+
+
+@pytest.fixture(scope="module")
+def variables(method):
+    return method.init(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def run(method):
+    """Return the forward pass, compiled once."""
+    return compiled(method)
+
+
+def compiled(method):
+    key = jax.random.key(7)
+    return jax.jit(lambda v, m, b: method.losses(v, m, b, key, step=jnp.int32(0), train=False))
 
 
 def batch_of(method, make_batch, ids, mask=None, seed=0):
     return make_batch(method, mask, seed=seed)._replace(ids=jnp.asarray(ids, jnp.int32))
 
 
-def run_losses(method, variables, memory, batch):
-    run = jax.jit(
-        lambda v, m, b: method.losses(v, m, b, jax.random.key(7), step=jnp.int32(0), train=False)
-    )
-    return run(variables, memory, batch)
-
-
-def test_the_loss_is_that_of_the_library(method, make_batch):
+def test_the_loss_is_that_of_the_library(method, variables, run, make_batch):
     """Against the batch and what is remembered of other images, without their own."""
-    variables = method.init(jax.random.key(0))
     memory = method.start(method.init_memory(), variables, Host()).memory
     for seed, ids in enumerate((TRAIN_IDS[:16], TRAIN_IDS[10:26])):
         batch = batch_of(method, make_batch, ids, seed=seed)
-        output = run_losses(method, variables, memory, batch)
+        output = run(variables, memory, batch)
         if seed == 0:
             memory = method.remember(memory, output, batch, variables, step=0, good=True)
     posterior, _ = method.encode(variables, batch.x, train=False)
@@ -68,9 +71,11 @@ def test_the_loss_is_that_of_the_library(method, make_batch):
     assert method.criterion(means) == pytest.approx(float(want.mean()), rel=1e-5)
 
 
-def test_what_is_remembered(method, make_batch):
+@pytest.mark.parametrize("num_posteriors", [None, 24])
+def test_what_is_remembered(num_posteriors, build, variables, make_batch):
     """The last posterior of each image, or those of the last images."""
-    variables = method.init(jax.random.key(0))
+    method = build(**FIELDS, density="exact", num_posteriors=num_posteriors)
+    rng = np.random.default_rng(1)
     memory = method.start(method.init_memory(), variables, Host()).memory
     num_rows = len(memory.ids)
     remember = jax.jit(
@@ -83,12 +88,12 @@ def test_what_is_remembered(method, make_batch):
         ids = TRAIN_IDS[start : start + 16]
         mask = np.ones(16) if seed != 1 else (np.arange(16) < 12) * 1.0
         batch = batch_of(method, make_batch, ids, mask, seed=seed)
-        output = run_losses(method, variables, memory, batch)
+        loc, log_var = rng.standard_normal((2, 16, 3)).astype(np.float32)
+        output = Output({}, {}, {}, jnp.asarray(loc), (jnp.asarray(loc), jnp.asarray(log_var)))
         unchanged = remember(memory, output, batch, False)
         for one, other in zip(unchanged, memory, strict=True):
             np.testing.assert_array_equal(one, other)
         memory = remember(memory, output, batch, True)
-        loc, log_var = output.noted
         for i in np.flatnonzero(mask):
             last.pop(int(ids[i]), None)
             last[int(ids[i])] = np.concatenate([loc[i], log_var[i]])
@@ -106,33 +111,25 @@ def test_what_is_remembered(method, make_batch):
         np.testing.assert_array_equal(posterior, last[i])
 
 
-def test_a_step_is_the_same_on_many_devices(build, make_batch):
-    metrics = {}
-    for num_devices in (1, 8):
-        method = build(method="beta_tcvae", density="exact", num_devices=num_devices)
-        optimization = OptimizationConfig(learning_rate=1e-3, schedule="constant")
-        optimizer = make_optimizer(method.players, optimization, steps_per_epoch=1)
-        state = make_state(method, optimizer, optimization)
-        batch = batch_of(method, make_batch, TRAIN_IDS[:16])
-        if num_devices > 1:
-            batch = jax.device_put(batch, split_rows(method.setting.mesh))
-        memory = state.memory._replace(
-            ids=state.memory.ids.at[:30].set(TRAIN_IDS[30:60]),
-            loc=jnp.asarray(np.random.default_rng(3).standard_normal((64, 3)), jnp.float32),
-        )
-        step = jax.jit(make_train_step(method, optimizer, ema_decays={}))
-        state = dataclasses.replace(state, memory=memory)
-        _, metrics[num_devices] = step(state, batch)
-    for name in ("loss", "mi", "tc", "dimension_kl", "gradient_norm"):
-        np.testing.assert_allclose(metrics[8][name], metrics[1][name], rtol=1e-4, err_msg=name)
-
-
-def test_a_memory_that_is_empty_leaves_the_batch(build, make_batch):
-    exact, uniform = (
-        build(method="beta_tcvae", density=density) for density in ("exact", "uniform")
+def test_the_loss_is_the_same_on_many_devices(method, variables, run, build, make_batch):
+    """Its gradients are those of the density, which `tests/density/test_mixture.py` splits."""
+    batch, memory = batch_of(method, make_batch, TRAIN_IDS[:16]), method.init_memory()
+    memory = memory._replace(
+        ids=memory.ids.at[:30].set(TRAIN_IDS[30:60]),
+        loc=jnp.asarray(np.random.default_rng(3).standard_normal((64, 3)), jnp.float32),
     )
-    variables, batch = exact.init(jax.random.key(0)), make_batch(exact)
-    one, other = (run_losses(m, variables, m.init_memory(), batch) for m in (exact, uniform))
+    many = build(**FIELDS, density="exact", num_devices=8)
+    split = jax.device_put(batch, split_rows(many.setting.mesh))
+    one, other = run(variables, memory, batch), compiled(many)(variables, memory, split)
+    for name, term in {**one.terms, **one.losses}.items():
+        got = {**other.terms, **other.losses}[name]
+        np.testing.assert_allclose(got, term, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_memory_that_is_empty_leaves_the_batch(method, variables, run, build, make_batch):
+    uniform, batch = build(**FIELDS, density="uniform"), make_batch(method)
+    one = run(variables, method.init_memory(), batch)
+    other = compiled(uniform)(variables, uniform.init_memory(), batch)
     for name, term in other.terms.items():
         np.testing.assert_allclose(one.terms[name], term, rtol=1e-5, atol=1e-6, err_msg=name)
 

@@ -58,7 +58,8 @@ def test_the_critic_moves_by_its_own_loss_alone(gradients):
     assert np.any(jax.tree.leaves(each["model"]["encoder"])[0] != 0)
 
 
-def test_both_players_learn_and_the_critic_at_its_own_rate(method, make_batch):
+def test_both_players_learn_and_the_critic_at_its_own_rate(build, make_batch):
+    method = build(method="aae", **SMALL)
     optimization = OptimizationConfig(learning_rate=1e-3, schedule="constant")
     optimizer = make_optimizer(method.players, optimization, steps_per_epoch=1)
     step = jax.jit(make_train_step(method, optimizer, ema_decays={}))

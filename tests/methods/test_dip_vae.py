@@ -16,9 +16,14 @@ from avae_jax import losses
         ({"variant": "II", "lambda_od": 2.0, "lambda_d": 7.0}, (2.0, 7.0)),
     ],
 )
-def test_the_variant_says_whose_covariance(fields, weights, build, make_batch):
+def test_the_variant_says_what_weights_are_left_out(fields, weights, build):
     method = build(method="dip_vae", **fields)
     assert method.options.weights == weights
+
+
+@pytest.mark.parametrize("variant", ["I", "II"])
+def test_the_loss_is_of_the_variant_s_covariance(variant, build, make_batch):
+    method = build(method="dip_vae", variant=variant, lambda_od=2.0)
     batch, variables = make_batch(method), method.init(jax.random.key(0))
     key = jax.random.key(7)
 
@@ -26,7 +31,7 @@ def test_the_variant_says_whose_covariance(fields, weights, build, make_batch):
     def forward(variables):
         output = method.losses(variables, (), batch, key, step=0, train=False)
         posterior, _ = method.encode(variables, batch.x, train=False)
-        log_var = posterior.log_var if fields["variant"] == "II" else None
+        log_var = posterior.log_var if variant == "II" else None
         return output, losses.covariance_departures(posterior.loc, log_var)
 
     output, want = forward(variables)

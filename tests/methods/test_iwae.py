@@ -37,9 +37,9 @@ def mixture_log_prob(z, log_weights, loc, log_var):
     return logsumexp(log_shares + parts, axis=-1)
 
 
-@pytest.mark.parametrize("num_samples", [1, 4])
 @pytest.mark.parametrize(
-    ("posterior", "prior"), [("gaussian", "standard_normal"), ("mixture", "mixture")]
+    ("posterior", "prior", "num_samples"),
+    [("gaussian", "standard_normal", 1), ("mixture", "mixture", 4)],
 )
 def test_the_loss_is_the_bound(posterior, prior, num_samples, mixtures, build, make_batch):
     """By hand from the draws; one draw is the ELBO of a VAE with the same noise, by its draw."""
@@ -76,7 +76,7 @@ def test_the_loss_is_the_bound(posterior, prior, num_samples, mixtures, build, m
     np.testing.assert_allclose(terms["effective_samples"], 1 / (shares**2).sum(axis=1), rtol=1e-2)
     means = {name: float(np.mean(term)) for name, term in terms.items()}
     assert method.criterion(means) == pytest.approx(float(np.mean(loss)), rel=1e-5)
-    if num_samples == 1 and posterior == "gaussian":
+    if num_samples == 1:
         vae = build(method="vae", noise_scale=0.7)
         same = vae.losses(variables, (), batch, jax.random.key(7), step=0, train=False)
         for name in ("nll", "reconstruction"):

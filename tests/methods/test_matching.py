@@ -23,6 +23,11 @@ FIELDS = {
 KEY = jax.random.key(1)
 
 
+def forward(method, batch):
+    run = jax.jit(lambda v: method.losses(v, (), batch, KEY, step=jnp.int32(0), train=True))
+    return run(method.init(KEY))
+
+
 @pytest.mark.parametrize("name", MATCHING)
 def test_it_descends_what_it_reports(name, build, make_batch):
     """In any prior it takes, which nobody moves."""
@@ -32,9 +37,7 @@ def test_it_descends_what_it_reports(name, build, make_batch):
     for prior in priors:
         own = {} if prior == "standard_normal" else {"prior": prior}
         method = build(method=name, weight=7.0, **own, **FIELDS.get(name, {}))
-        output = method.losses(
-            method.init(KEY), (), make_batch(method), KEY, step=jnp.int32(0), train=True
-        )
+        output = forward(method, make_batch(method))
         error = output.terms["reconstruction"]
         statistic = output.terms[method.statistic]
         assert statistic.shape == ()
@@ -78,9 +81,7 @@ def test_the_wae_may_have_a_noisy_encoder(build):
 @pytest.mark.parametrize(("alpha", "lambda_mmd"), [(1.0, 50.0), (0.25, 2.0), (-1.0, 2.0)])
 def test_the_info_vae_trades_its_kl(alpha, lambda_mmd, build, make_batch):
     method = build(method="info_vae", alpha=alpha, lambda_mmd=lambda_mmd)
-    output = method.losses(
-        method.init(KEY), (), make_batch(method), KEY, step=jnp.int32(0), train=True
-    )
+    output = forward(method, make_batch(method))
     terms = output.terms
     want = terms["nll"] + (1 - alpha) * terms["kl"] + (alpha + lambda_mmd - 1) * terms["mmd"]
     np.testing.assert_allclose(output.losses["model"], want, rtol=1e-5)

@@ -10,7 +10,7 @@ import pytest
 
 from avae_jax.methods import METHODS, OptionsError
 from avae_jax.numerics import masked_mean
-from avae_jax.training.step import loss_terms
+from avae_jax.training.step import loss_terms, own_gradients
 
 # What a method does not run without, and what keeps it small.
 FIELDS = {
@@ -26,21 +26,47 @@ FIELDS = {
 }
 
 
-@pytest.fixture(params=METHODS)
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module", params=METHODS)
 def method(request, build):
+    """Each method with its variables, once for all that is asked of it."""
     return build(method=request.param, **FIELDS.get(request.param, {}))
 
 
-def losses_of(method, batch, *, train=False):
-    key = jax.random.key(0)
-    variables = method.init(key)
+@pytest.fixture(scope="module")
+def variables(method):
+    return method.init(KEY)
+
+
+@pytest.fixture(scope="module")
+def descend(method):
+    """Return what a step computes, `(variables, batch) -> means, gradients, output`, compiled."""
     memory = method.init_memory()
-    run = jax.jit(lambda v, b: method.losses(v, memory, b, key, step=jnp.int32(0), train=train))
-    return run(variables, batch)
+
+    @jax.jit
+    def run(variables, batch):
+        def losses(params):
+            given = {**variables, "params": params}
+            output = method.losses(given, memory, batch, KEY, step=jnp.int32(0), train=True)
+            means = {name: masked_mean(loss, batch.mask) for name, loss in output.losses.items()}
+            return means, output
+
+        means, pull_back, output = jax.vjp(losses, variables["params"], has_aux=True)
+        return means, own_gradients(method.players, means, pull_back), output
+
+    return run
 
 
-def test_every_part_has_at_most_one_player(method):
-    params = method.init(jax.random.key(0))["params"]
+@pytest.fixture(scope="module")
+def losses_of(descend, variables):
+    """Return the forward pass of a step as a function of the batch."""
+    return lambda batch: descend(variables, batch)[2]
+
+
+def test_every_part_has_at_most_one_player(method, variables):
+    params = variables["params"]
     moved = [part for player in method.players.values() for part in player.parts]
     assert len(moved) == len(set(moved))
     assert set(moved) <= set(params)
@@ -48,9 +74,9 @@ def test_every_part_has_at_most_one_player(method):
     assert set(params) - set(moved) <= {"prior", "likelihood"}
 
 
-def test_what_is_reported_is_a_row_or_a_statistic(method, make_batch):
+def test_what_is_reported_is_a_row_or_a_statistic(method, losses_of, make_batch):
     batch = make_batch(method)
-    output = losses_of(method, batch, train=True)
+    output = losses_of(batch)
     assert set(output.losses) == set(method.players)
     for name, values in {**output.losses, **output.terms}.items():
         assert values.shape in ((), (16,)), name
@@ -61,14 +87,34 @@ def test_what_is_reported_is_a_row_or_a_statistic(method, make_batch):
     means = {name: float(masked_mean(term, batch.mask)) for name, term in shown.items()}
     assert np.isfinite(method.criterion(means))
     assert set(method.null()) <= set(shown)
+    known = {"loss", *(f"{name}_loss" for name in method.players)}
+    assert set(shown) - known <= set(method.terms)
 
 
-def test_rows_that_fill_a_batch_up_enter_nothing(method, make_batch):
+def test_a_short_way_down_the_gradient_lowers_each_players_loss(
+    method, variables, descend, make_batch
+):
+    batch = make_batch(method)
+    before, gradients, _ = descend(variables, batch)
+    for name, player in method.players.items():
+        own = {part: gradients[part] for part in player.parts if part in gradients}
+        squares = sum(float(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(own))
+        assert 0 < squares < np.inf, name
+        # So far that a straight line falls by a thousandth.
+        rate = 1e-3 * abs(float(before[name])) / squares
+        params = dict(variables["params"])
+        for part, gradient in own.items():
+            params[part] = jax.tree.map(lambda p, g, r=rate: p - r * g, params[part], gradient)
+        after, _, _ = descend({**variables, "params": params}, batch)
+        assert after[name] < before[name], name
+
+
+def test_rows_that_fill_a_batch_up_enter_nothing(method, losses_of, make_batch):
     """Whatever they hold: each term's mean over the rows that count stays as it is."""
     mask = np.array([1] * 12 + [0] * 4)
     batch = make_batch(method, mask)
     wild = jax.tree.map(lambda x: x.at[12:].set(0.5), batch.x)
-    one, other = (losses_of(method, batch._replace(x=x)) for x in (batch.x, wild))
+    one, other = (losses_of(batch._replace(x=x)) for x in (batch.x, wild))
     for name, term in {**one.terms, **one.losses}.items():
         got = {**other.terms, **other.losses}[name]
         np.testing.assert_allclose(
@@ -76,12 +122,20 @@ def test_rows_that_fill_a_batch_up_enter_nothing(method, make_batch):
         )
 
 
-def test_weights_are_drawn_by_name(method, build):
+@pytest.fixture(scope="module")
+def plain_params(build):
+    """Weights of a method with nothing beside its encoder and decoder, by whether it draws."""
+    return {
+        draws: build(method=name).init(KEY)["params"] for draws, name in enumerate(("ae", "vae"))
+    }
+
+
+def test_weights_are_drawn_by_name(method, variables, plain_params):
     """Those of the encoder and the decoder are the same whatever stands beside them."""
-    params = method.init(jax.random.key(3))["params"]
+    params = variables["params"]
     if "encoder" not in params:
         return
-    plain = build(method="vae" if method.is_stochastic else "ae").init(jax.random.key(3))["params"]
+    plain = plain_params[method.is_stochastic]
     chex.assert_trees_all_equal(params["encoder"], plain["encoder"])
     chex.assert_trees_all_equal(params["decoder"], plain["decoder"])
     other = method.init(jax.random.key(4))["params"]
@@ -90,8 +144,7 @@ def test_weights_are_drawn_by_name(method, build):
     )
 
 
-def test_codes_and_images_have_their_shapes(method, make_batch):
-    variables = method.init(jax.random.key(0))
+def test_codes_and_images_have_their_shapes(method, variables, make_batch):
     posterior, _ = method.encode(variables, make_batch(method).x, train=False)
     z = posterior.sample(jax.random.key(1))
     assert posterior.mean().shape == z.shape == (16, method.latent_dim)
