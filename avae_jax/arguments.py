@@ -195,7 +195,7 @@ def read_with_fields(
     Args:
       kind: a data class whose fields have docstrings.
       others: data classes whose fields may be given too; a field of several takes what any of them
-        takes. The help does not list them.
+        takes, and one of a name that `kind` has itself is not meant. The help does not list them.
       command: as `read` takes it.
       words: as the user wrote them.
       operands: what the positional ones are called, in their order.
@@ -209,7 +209,10 @@ def read_with_fields(
     """
     own = arguments_of(kind, operands=operands)
     fields: dict[str, Argument] = {}
+    names = {argument.field for argument in own}
     for argument in (it for other in others for it in arguments_of(other)):
+        if argument.field in names:
+            continue
         known = fields.setdefault(argument.field, argument)
         if known.hint != argument.hint:
             hint = Union[known.hint, argument.hint]  # noqa: UP007

@@ -29,6 +29,7 @@ from avae_jax.arguments import (
     read_with_fields,
     wants_help,
 )
+from avae_jax.comparison.numbers import JUDGES, Judge
 from avae_jax.files import check_folder, user_path, write_atomically, written_whole
 from avae_jax.methods import DEFAULT, METHODS
 from avae_jax.text import nearest, refusal
@@ -111,7 +112,8 @@ class _Compare:
 
     experiments: Positional[tuple[str, ...]]
     """Experiments, as `avae train` takes them, or one .toml file of a plan: experiments, methods,
-    seeds, fields, reference; [methods.LABEL] and [experiments.NAME] hold fields of their own."""
+    seeds, fields, reference, judge; [methods.LABEL] and [experiments.NAME] hold fields of their
+    own, [tune.LABEL] lists of values to try."""
     methods: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"table": ("avae_jax.methods", "METHODS")}
     )
@@ -121,6 +123,13 @@ class _Compare:
     given."""
     reference: str | None = None
     """The method that others are compared with; the library's own when not given."""
+    tune: tuple[str, ...] = ()
+    """Fields to tune, METHOD.FIELD, each with values to try after it: beta_vae.beta 1 4 16
+    wae.weight 10 100 1000. As many trials for every method named, each a run of the first seed;
+    test images are for the best values alone, which all seeds are trained with."""
+    judge: Judge | None = None
+    """What is best on validation images, the lowest: FD of samples as the method draws them, mse of
+    reconstructions, moment KL or KDE KL of codes; fd when not given."""
     only: tuple[str, ...] = ()
     """Run now only cells that fit a pattern, such as vae or 'digits/*/seed0'; the table is of all
     that are finished."""
@@ -504,12 +513,13 @@ def _compare(arguments: list[str]) -> int:
     wanted, fields = read_with_fields(
         _Compare, _compared_parts(), "compare", arguments, operands=operands
     )
-    from avae_jax.comparison.plan import SUFFIX, make_plan, read_plan
+    from avae_jax.comparison.plan import SUFFIX, make_plan, read_plan, read_tuned
 
     plans = [name for name in wanted.experiments if name.endswith(SUFFIX)]
     if plans:
         given = {"--methods": wanted.methods, "--seeds": wanted.seeds,
-                 "--reference": wanted.reference, **fields}  # fmt: skip
+                 "--reference": wanted.reference, "--tune": wanted.tune, "--judge": wanted.judge,
+                 **fields}  # fmt: skip
         named = [name for name, value in given.items() if value not in ((), None)]
         named += [name for name in wanted.experiments if name not in plans[:1]]
         if named:
@@ -519,7 +529,10 @@ def _compare(arguments: list[str]) -> int:
             )
         plan = read_plan(Path(plans[0]))
     else:
-        plan = make_plan(wanted.experiments, wanted.methods, wanted.seeds, fields, wanted.reference)
+        tune, judge = read_tuned(wanted.tune), wanted.judge or JUDGES[0]
+        plan = make_plan(
+            wanted.experiments, wanted.methods, wanted.seeds, fields, wanted.reference, tune, judge
+        )
     _quiet()
     from avae_jax.comparison.api import default_folder, run_plan
     from avae_jax.comparison.cells import RefusedError
@@ -545,13 +558,24 @@ def _compare(arguments: list[str]) -> int:
     print(terminal_text(results))
     places = f"{folder / PAGE_FILE}, {folder / TABLE_FILE}"
     print(f"{time.monotonic() - _START:.0f} s in all; look at {places}")
-    return int(any(cell["status"] == "failed" for cell in results["cells"]))
+    tuned = [entry for own in results["tuning"].values() for entry in own.values()]
+    return int(any(one["status"] == "failed" for one in (*results["cells"], *tuned)))
 
 
 def _compared_parts() -> list[type]:
     """Return the classes whose fields can be given to a comparison; its seeds are its own."""
     parts = [get_type_hints(Config)[part] for part in SECTIONS if part != "method"]
     return [*parts, *METHODS.values()]
+
+
+def _tunable() -> tuple[str, ...]:
+    """Return the numbers that methods have of their own, as `--tune` takes them."""
+    return tuple(
+        f"{method}.{it.field}"
+        for method, kind in METHODS.items()
+        for it in arguments_of(kind)
+        if float in it.alternatives
+    )
 
 
 def _classifier(wanted: _Classifier) -> int:
@@ -755,7 +779,10 @@ def _completion(wanted: _Completion) -> int:
             parts = [*(get_type_hints(Config)[part] for part in SECTIONS), _Run, *METHODS.values()]
             arguments = [it for part in parts for it in arguments_of(part)]
             operands = (names,)
-        words[name] = Words(command.does, operands, options_of(arguments))
+        options = options_of(arguments)
+        if name == "compare":
+            options["--tune"] = options["--tune"]._replace(values=_tunable())
+        words[name] = Words(command.does, operands, options)
     print(completion_script(wanted.shell, "avae", words), end="")
     return 0
 

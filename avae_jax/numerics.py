@@ -1,9 +1,14 @@
-"""Masked means, log-sum-exp and log-mean-exp, safe where everything is masked; one promotion."""
+"""Masked means, log-sum-exp and log-mean-exp, safe where everything is masked; one promotion.
 
+And functions as arguments of what is compiled.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 
 def promoted(**arrays: Any) -> tuple[Any, ...]:
@@ -35,6 +40,24 @@ def promoted(**arrays: Any) -> tuple[Any, ...]:
         return (None,) * len(arrays)
     dtype = jnp.promote_types(jnp.result_type(*given.values()), jnp.float32)
     return tuple(given[name].astype(dtype) if name in given else None for name in arrays)
+
+
+def as_argument(function: Callable) -> Partial:
+    """Return a function as a pytree, which a compiled function takes as an argument.
+
+    The arrays of a `Partial` are arguments then, and not constants of the program: other weights
+    need no other program.
+
+    Args:
+      function: any, or a `jax.tree_util.Partial` of one, which is returned as it is.
+
+    Example:
+      >>> weights = jnp.array([2.0])
+      >>> apply = jax.jit(lambda f, x: f(x))
+      >>> float(apply(as_argument(Partial(lambda w, x: (w * x).sum(), weights)), jnp.ones(1)))
+      2.0
+    """
+    return function if isinstance(function, Partial) else Partial(function)
 
 
 def with_one_rank(*arrays: jax.Array) -> tuple[jax.Array, ...]:

@@ -75,6 +75,13 @@ compare digits --latent-dim x   | --latent-dim must be a whole number, got 'x': 
 compare digits --methods vae --tail none| fields must be of one of the methods compared, got 'tail'
 compare digits --reference aev  | reference must be one of the methods compared, got 'aev'; did you
 compare digits --methods ae --only vae| only must fit a cell, got vae: name one such as digits/ae/
+compare digits --tune 1 4       | --tune must begin with METHOD.FIELD, got '1': write it, and the
+compare digits --tune vae.beat 1 2| tune must name fields of vae, got 'beat'
+compare digits --tune vea.beta 1 2| tune must name methods compared, got 'vea'; did you mean 'vae'?
+compare digits --tune ard_vae.beta 1| tune must try several values, got 1 for ard_vae: give more
+compare digits --tune avae.weight nats nat| digits/avae/weight=nat: weight must be nats, log10 or
+compare digits --judge fid      | --judge must be one of fd, mse, moment_kl, kde_kl, got 'fid': did
+compare digits --quick --tune ard_vae.beta 1 2| judge must be measured, got fd with quick: choose
 compare EMPTY/plan.toml         | plan must be a file that is there, got
 compare EMPTY/plan.toml --seeds 1| --seeds must not be given beside
 classifier                      | DATASET must be given, got none: write avae classifier DATASET

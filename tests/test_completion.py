@@ -26,8 +26,10 @@ CASES = [
     ("sample runs/x --scale m", {"measured"}),
     ("evaluate train b --prot", {"--protocol"}),
     ("compare dig", {name for name in experiment_names() if name.startswith("dig")}),
-    ("compare digits --methods beta", {"beta_vae"}),
+    ("compare digits --methods beta_v", {"beta_vae"}),
     ("compare digits --latent-d", {"--latent-dim"}),
+    ("compare digits --tune sigreg.", {"sigreg.weight"}),
+    ("compare digits --judge m", {"mse", "moment_kl"}),
     ("completion z", {"zsh"}),
 ]
 

@@ -10,6 +10,7 @@
       |   +-- record.py     what is known of a cell, beside its run folder
       |   +-- progress.py   a line a cell, and the time left over the whole table
       |   +-- cost.py       parameters, FLOP and seconds of a step beside the plain autoencoder's
+      |   +-- tuning.py     values of fields, chosen on validation images by trials
       |
     numbers.py       which numbers of an evaluation are compared, with their nulls
       |

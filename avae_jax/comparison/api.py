@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from avae_jax.comparison import report
-from avae_jax.comparison.cells import Cell, make_cells
-from avae_jax.comparison.plan import SUFFIX, Fields, Plan, make_plan, read_plan
+from avae_jax.comparison.cells import Cell, make_cells, make_trials
+from avae_jax.comparison.numbers import JUDGES
+from avae_jax.comparison.plan import SUFFIX, Fields, Plan, Tuned, make_plan, read_plan
 from avae_jax.comparison.progress import TableProgress
 from avae_jax.comparison.results import collect
 from avae_jax.comparison.runner import Evaluation, Runner
+from avae_jax.comparison.tuning import choices_of, describe_tuning
 from avae_jax.files import check_folder, locked, user_path, write_atomically
 from avae_jax.text import nearest
 from avae_jax.training.config import ConfigError
@@ -31,6 +33,8 @@ def compare(
     methods: Iterable[str] | Mapping[str, Fields] = (),
     seeds: Iterable[int] = (),
     reference: str | None = None,
+    tune: Tuned | None = None,
+    judge: str | None = None,
     only: Sequence[str] = (),
     output: str | os.PathLike | None = None,
     evaluation: Mapping[str, Any] | None = None,
@@ -51,6 +55,12 @@ def compare(
         is none); none are all methods.
       seeds: of splits, batches, initial weights and noise; none are 0, 1 and 2.
       reference: the label that others are compared with; None is the library's own method.
+      tune: values to try, by label and field: `{"beta_vae": {"beta": [1.0, 4.0, 16.0]}}`. Those of
+        several fields are tried in all combinations, as many for every label here; other methods
+        have their one trial. Trials are runs of the first seed, evaluated on validation images; the
+        best values are those of all seeds, and test images are for them alone.
+      judge: what is best: "fd" (FD of samples as the method draws them, in the features of a
+        classifier of the data where there is one), "mse", "moment_kl" or "kde_kl"; None is "fd".
       only: patterns such as "vae" or "digits/*/seed0": cells that are run now. The table is of all.
       output: the comparison's folder; None is `comparisons/` and the experiments' names.
       evaluation: how cells are evaluated, by the names of `Evaluation`, such as
@@ -75,7 +85,14 @@ def compare(
     if isinstance(experiments, os.PathLike) or (
         isinstance(experiments, str) and experiments.endswith(SUFFIX)
     ):
-        given = {"methods": methods, "seeds": seeds, "reference": reference, **fields}
+        given = {
+            "methods": methods,
+            "seeds": seeds,
+            "reference": reference,
+            "tune": tune,
+            "judge": judge,
+            **fields,
+        }
         named = next((name for name, value in given.items() if value not in ((), None)), None)
         if named is not None:
             raise ConfigError(f"{named} must not be given beside {experiments}, got it: leave it "
@@ -83,7 +100,7 @@ def compare(
         plan = read_plan(Path(experiments))
     else:
         experiments = [experiments] if isinstance(experiments, str) else experiments
-        plan = make_plan(experiments, methods, seeds, fields, reference)
+        plan = make_plan(experiments, methods, seeds, fields, reference, tune, judge or JUDGES[0])
     known = [field.name for field in dataclasses.fields(Evaluation)]
     for name in evaluation or {}:
         if name not in known:
@@ -101,15 +118,24 @@ def run_plan(
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Run a plan; see `compare`."""
+    evaluation = evaluation or Evaluation()
+    if plan.tune and evaluation.quick and plan.judge == "fd":
+        raise ConfigError(
+            f"judge must be measured, got fd with quick: choose {' or '.join(JUDGES[1:])}, or "
+            "leave quick out"
+        )
     folder = default_folder(plan) if output is None else user_path(output)
     check_folder(folder, name="output")
     notes: list[str] = []
     cells = make_cells(plan, notes.append if say is None else say)
+    trials = make_trials(plan)
     chosen = [cell for cell in cells if not only or cell.fits(only)]
     if not chosen:
         raise ConfigError(
             f"only must fit a cell, got {' '.join(only)}: name one such as {cells[0].name}"
         )
+    wanted = {(cell.experiment, cell.label) for cell in chosen}
+    tried = [trial for trial in trials if (trial.experiment, trial.label) in wanted]
     _check_is_comparison(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / LOCK_FILE, name="output"):
@@ -117,35 +143,42 @@ def run_plan(
             folder / PLAN_FILE,
             strict_json({"hash": plan.hash, **plan.to_dict(), "cells": [it.name for it in cells]}),
         )
-        progress = TableProgress(chosen)
+        progress = TableProgress([*tried, *chosen])
         for note in notes:
             progress.note(note)
-        return _run(plan, cells, chosen, folder, evaluation or Evaluation(), progress)
+        results: dict[str, Any] = {}
+        runner = _make_runner(plan, trials, folder, evaluation, progress, results)
+        runner.run(tried, chosen)
+        return results
 
 
-def _run(
+def _make_runner(
     plan: Plan,
-    cells: Sequence[Cell],
-    chosen: Sequence[Cell],
+    trials: Sequence[Cell],
     folder: Path,
     evaluation: Evaluation,
     progress: TableProgress,
-) -> dict[str, Any]:
-    results: dict[str, Any] = {}
+    results: dict[str, Any],
+) -> Runner:
+    """Return what runs a plan's cells and keeps their results, in `results` and in the folder."""
     drawn = time.monotonic()
+
+    def settle() -> list[Cell]:
+        """Return the cells whose values are known by now."""
+        return make_cells(plan, choices=choices_of(describe_tuning(plan, trials, folder)))
 
     def write(is_last: bool) -> None:
         nonlocal drawn
-        results.update(collect(plan, cells, folder, runner.costs))
+        tuning = describe_tuning(plan, trials, folder)
+        results.update(collect(plan, runner.cells, folder, runner.costs, tuning))
         write_atomically(folder / report.RESULTS_FILE, strict_json(results))
         report.write_tables(results, folder)
         if is_last or time.monotonic() - drawn > PAGE_EVERY:
             report.write_page(results, folder)
             drawn = time.monotonic()
 
-    runner = Runner(folder, evaluation, progress, write)
-    runner.run(chosen)
-    return results
+    runner = Runner(folder, evaluation, progress, settle, write)
+    return runner
 
 
 def default_folder(plan: Plan) -> Path:

@@ -2,12 +2,12 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from avae_jax.comparison.plan import Plan, stable_hash
+from avae_jax.comparison.plan import Fields, Plan, stable_hash
 from avae_jax.data import ImageData
 from avae_jax.mesh import make_mesh
 from avae_jax.training.api import fit_config
@@ -46,12 +46,17 @@ class Cell:
       label: of the method, as the plan has it.
       seed: of the run.
       config: the whole configuration.
+      values: of the fields that are tuned.
+      is_trial: whether it is run to choose them: it is evaluated on validation images. The trial
+        that is chosen and the first seed's cell are one run.
     """
 
     experiment: str
     label: str
     seed: int
     config: Config
+    values: Fields = dataclasses.field(default_factory=dict)
+    is_trial: bool = False
 
     @property
     def hash(self) -> str:
@@ -65,8 +70,9 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For a person: experiment, method and seed."""
-        return f"{self.experiment}/{self.label}/seed{self.seed}"
+        """For a person: experiment, method and seed, and the values of a trial."""
+        name = f"{self.experiment}/{self.label}/seed{self.seed}"
+        return f"{name}/{shown_values(self.values)}" if self.is_trial else name
 
     @property
     def folder(self) -> Path:
@@ -74,10 +80,32 @@ class Cell:
         label = re.sub(r"[^\w.-]+", "-", self.label)
         return Path("runs", self.experiment, label, f"seed{self.seed}-{self.hash[:8]}")
 
+    @property
+    def evaluation_folder(self) -> Path:
+        """Where its evaluation lies, within the folder of the comparison."""
+        return self.folder / ("validation" if self.is_trial else "evaluation")
+
     def fits(self, patterns: Sequence[str]) -> bool:
         """Return whether one of several patterns, of a name or of a part of one, is meant."""
         parts = (self.name, *self.name.split("/"))
         return any(fnmatchcase(part, pattern) for part in parts for pattern in patterns)
+
+
+def shown_values(values: Fields) -> str:
+    """Return values of fields as a person reads them.
+
+    Example:
+      >>> shown_values({"beta": 4.0, "weight": "nats"})
+      'beta=4, weight=nats'
+    """
+    return ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values.items()
+    )
+
+
+Choices = Mapping[tuple[str, str], Fields]
+"""Values of the tuned fields by experiment and label, for those that have been chosen."""
 
 
 def _deciding(config: Config) -> dict[str, Any]:
@@ -102,7 +130,12 @@ class Data:
         return self._dataset
 
 
-def make_cells(plan: Plan, say: Callable[[str], None] = lambda line: None) -> list[Cell]:
+def make_cells(
+    plan: Plan,
+    say: Callable[[str], None] = lambda line: None,
+    *,
+    choices: Choices | None = None,
+) -> list[Cell]:
     """Return a plan's cells: experiment by experiment, in it seed by seed.
 
     A table that is stopped is then whole for its first seeds.
@@ -110,36 +143,87 @@ def make_cells(plan: Plan, say: Callable[[str], None] = lambda line: None) -> li
     Args:
       plan: what is compared.
       say: receives a line about each field that was made equal.
+      choices: values of tuned fields, where trials have been judged; cells whose values are not
+        among them are left out. None stands for the first trial of each.
 
     Raises:
       RefusedError: a line per cell that no data could make runnable.
     """
-    refused: list[str] = []
-    notes: dict[str, None] = {}
+    found, notes = _configured(plan, trials=False)
     cells = []
-    for name in plan.experiments:
-        configs = {}
-        for label in plan.methods:
-            try:
-                configs[label] = _configure(plan, name, label, notes)
-            except ValueError as error:
-                refused.append(f"{Path(name).stem}/{label}: {error}")
+    for configs in found:
         for seed in plan.seeds:
-            for label, config in configs.items():
+            for label, values, config in configs:
+                if choices is not None and label in plan.tune:
+                    if (config.experiment, label) not in choices:
+                        continue
+                    values = choices[config.experiment, label]
+                    config = replace_fields(config, **values)
                 own = replace_fields(config, seed=seed)
-                cells.append(Cell(config.experiment, label, seed, own))
-    if refused:
-        raise RefusedError(refused)
+                cells.append(Cell(config.experiment, label, seed, own, values))
     for note in notes:
         say(note)
     return cells
 
 
-def _configure(plan: Plan, experiment: str, label: str, notes: dict[str, None]) -> Config:
+def make_trials(plan: Plan) -> list[Cell]:
+    """Return the runs by which a plan's values are chosen, of its first seed.
+
+    One seed: N trials cost N trainings per method, however many seeds are compared, and that of
+    the chosen values is the first seed's cell, which is not trained again. The choice is made
+    before other seeds are drawn and holds for all of them.
+
+    Raises:
+      RefusedError: a line per trial that no data could make runnable.
+    """
+    found, _ = _configured(plan, trials=True)
+    seed = plan.seeds[0]
+    return [
+        Cell(config.experiment, label, seed, replace_fields(config, seed=seed), values, True)
+        for configs in found
+        for label, values, config in configs
+    ]
+
+
+def _configured(
+    plan: Plan, *, trials: bool
+) -> tuple[list[list[tuple[str, Fields, Config]]], dict[str, None]]:
+    """Return, for each experiment, labels, tuned values and configurations without their seed.
+
+    Args:
+      plan: what is compared.
+      trials: whether all trials of what is tuned are meant, or one configuration of each method.
+
+    Returns:
+      They, and a line about each field that was made equal.
+    """
+    refused: list[str] = []
+    notes: dict[str, None] = {}
+    found = []
+    for name in plan.experiments:
+        configs = []
+        for label in plan.tune if trials else plan.methods:
+            tried = plan.trials_of(label)
+            for values in tried if trials else tried[:1]:
+                try:
+                    configs.append((label, values, _configure(plan, name, label, values, notes)))
+                except ValueError as error:
+                    place = "/".join([Path(name).stem, label, *([shown_values(values)] * trials)])
+                    refused.append(f"{place}: {error}")
+        found.append(configs)
+    if refused:
+        raise RefusedError(refused)
+    return found, notes
+
+
+def _configure(
+    plan: Plan, experiment: str, label: str, values: Fields, notes: dict[str, None]
+) -> Config:
     """Return the configuration of a method on an experiment, without its seed."""
     base, presets = read_experiment(experiment)
     shared = {**plan.fields, **plan.experiments[experiment]}
     own = {name: value for name, value in plan.methods[label].items() if name != "method"}
+    own |= values
     config = choose_method(base, presets, plan.method_of(label))
     known = section_of_field(config)
     config = replace_fields(config, **{name: it for name, it in shared.items() if name in known})
@@ -176,22 +260,23 @@ def check_cells(cells: Sequence[Cell], data: Data) -> None:
       data: where their images come from.
 
     Raises:
-      RefusedError: a line per method and experiment that is refused.
+      RefusedError: a line per method and experiment, or trial, that is refused.
     """
     refused: list[str] = []
     for cell in first_seeds(cells):
         try:
             make_setup(cell.config, dataset=data.of(cell.config))
         except (ValueError, TypeError, OSError, ImportError) as error:
-            refused.append(f"{cell.experiment}/{cell.label}: {' '.join(str(error).split())}")
+            name = cell.name if cell.is_trial else f"{cell.experiment}/{cell.label}"
+            refused.append(f"{name}: {' '.join(str(error).split())}")
     if refused:
         raise RefusedError(refused)
 
 
 def first_seeds(cells: Sequence[Cell]) -> Iterator[Cell]:
-    """Yield the first cell of each experiment and method."""
+    """Yield the first cell of each experiment, method and values of its fields."""
     seen = set()
     for cell in cells:
-        if (cell.experiment, cell.label) not in seen:
-            seen.add((cell.experiment, cell.label))
+        if cell.seedless_hash not in seen:
+            seen.add(cell.seedless_hash)
             yield cell

@@ -2,10 +2,18 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 NOT_COMPUTED = "not computed"
 NOT_COMPUTED_QUICKLY = "not computed: left out by --quick"
+
+Judge = Literal["fd", "mse", "moment_kl", "kde_kl"]
+"""What values of fields can be chosen by: numbers that mean the same for all methods, all better
+when lower. fd is the FD of samples as the method draws them, in the features of the data set's
+classifier where there is one, else in the first space there is. mse alone favors the weights that
+constrain codes least."""
+
+JUDGES: tuple[str, ...] = get_args(Judge)
 
 CODES_GAUSSIAN = "gaussian"
 """What an evaluation calls the Gaussian with the mean and covariance of the training codes."""
@@ -89,6 +97,22 @@ def numbers_of(summary: Mapping[str, Any]) -> dict[Column, Number]:
             found |= _samples(summary)
         found[column] = _at(summary, place)
     return found | _scores(summary)
+
+
+def judged(summary: Mapping[str, Any], judge: str) -> tuple[str, Number]:
+    """Return what a judge is called in full, and what it has of a run.
+
+    Args:
+      summary: as `evaluate_run` returns it.
+      judge: one of `JUDGES`.
+    """
+    found = numbers_of(summary)
+    keys = [column.key for column in found]
+    # A classifier's space is the first where there is one.
+    own = [key for key in keys if key.endswith("/own")] if judge == "fd" else [judge]
+    key = next(iter(own), judge)
+    column = next(column for column in found if column.key == key)
+    return column.heading, found[column]
 
 
 def _at(summary: Mapping[str, Any], place: str) -> Number:

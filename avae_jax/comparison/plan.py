@@ -1,17 +1,22 @@
 """What is compared: experiments x methods x seeds x fields, and the file it is read from."""
 
+import ast
 import dataclasses
 import hashlib
+import itertools
 import json
+import math
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from avae_jax.checks import check_count
+from avae_jax.comparison.numbers import JUDGES
 from avae_jax.files import user_path
 from avae_jax.methods import DEFAULT, METHODS
-from avae_jax.text import nearest
+from avae_jax.text import nearest, refusal
 from avae_jax.training.config import (
     ConfigError,
     DataConfig,
@@ -37,6 +42,8 @@ SHARED = (
 """Fields that must be the same for all methods of an experiment."""
 
 Fields = Mapping[str, Any]
+Tuned = Mapping[str, Mapping[str, Sequence[Any]]]
+"""Values to try, by label and field."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Plan:
       seeds: of splits, batches and initial weights.
       fields: of every cell whose method has them.
       reference: the label that others are compared with.
+      tune: label -> field -> values, of which the best by validation images is chosen.
+      judge: what is best, one of `JUDGES`.
     """
 
     experiments: Mapping[str, Fields]
@@ -57,10 +66,14 @@ class Plan:
     seeds: tuple[int, ...]
     fields: Fields
     reference: str
+    tune: Tuned
+    judge: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values from which `make_plan` makes the same plan."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        values = json.loads(json.dumps(dataclasses.asdict(self)))
+        # What decides nothing is no part of a plan, nor of its hash.
+        return values if self.tune else {k: values[k] for k in values if k not in _OF_TUNING}
 
     @property
     def hash(self) -> str:
@@ -70,6 +83,19 @@ class Plan:
     def method_of(self, label: str) -> str:
         """Return the name of the method that a label stands for."""
         return self.methods[label].get("method", label)
+
+    def trials_of(self, label: str) -> list[Fields]:
+        """Return the fields of each trial: all combinations of the values of a label's fields.
+
+        A label that nothing is tuned of has one trial, without fields.
+        """
+        own = self.tune.get(label, {})
+        return [dict(zip(own, them, strict=True)) for them in itertools.product(*own.values())]
+
+    @property
+    def num_trials(self) -> int:
+        """The budget: the trials of each method of which anything is tuned."""
+        return max((len(self.trials_of(label)) for label in self.tune), default=1)
 
 
 def stable_hash(values: Any) -> str:
@@ -89,6 +115,8 @@ def make_plan(
     seeds: Iterable[int] = (),
     fields: Fields | None = None,
     reference: str | None = None,
+    tune: Tuned | None = None,
+    judge: str = JUDGES[0],
 ) -> Plan:
     """Return a plan, checked as far as it can be without data.
 
@@ -98,6 +126,8 @@ def make_plan(
       seeds: at least 0, each once; none are `SEEDS`.
       fields: of every cell whose method has them.
       reference: a label; None is the library's own method, or else the first.
+      tune: label -> field -> values to try; as many combinations for every label here.
+      judge: what they are chosen by, one of `JUDGES`.
 
     Raises:
       ConfigError: a name or a field that is none, or that must not be set where it is.
@@ -125,8 +155,9 @@ def make_plan(
             f"reference must be one of the methods compared, got {reference!r}"
             f"{nearest(reference, entries)}"
         )
-    plan = Plan(own, entries, seeds, dict(fields or {}), reference)
+    plan = Plan(own, entries, seeds, dict(fields or {}), reference, _lists(tune or {}), judge)
     _check_fields(plan)
+    _check_tuned(plan)
     return plan
 
 
@@ -134,7 +165,8 @@ def read_plan(path: Path) -> Plan:
     """Read a plan from a TOML file.
 
     Its entries are those of `make_plan`: `experiments` and `methods` as lists of names or as
-    tables of fields, `seeds`, `fields`, `reference`.
+    tables of fields, `seeds`, `fields`, `reference`, `tune`, `judge`. Values to try are lists:
+    under `[tune.beta_vae]` a line `beta = [1.0, 4.0, 16.0]`.
 
     Raises:
       ConfigError: no such file, no TOML, or an entry that is none.
@@ -150,7 +182,8 @@ def read_plan(path: Path) -> Plan:
     for name in values:
         if name not in known:
             raise ConfigError(f"unknown entry {name!r} in {path}{nearest(name, known)}")
-    for name, kinds in (("seeds", list), ("fields", dict), ("reference", str)):
+    kinds_of = {"seeds": list, "fields": dict, "tune": dict, "reference": str, "judge": str}
+    for name, kinds in kinds_of.items():
         if not isinstance(values.get(name, kinds()), kinds):
             raise ConfigError(
                 f"{name} must be a {_KINDS[kinds]}, got {values[name]!r} in {path}: write one"
@@ -159,6 +192,48 @@ def read_plan(path: Path) -> Plan:
 
 
 _KINDS = {list: "list of whole numbers", dict: "table", str: "text"}
+_OF_TUNING = ("tune", "judge")
+
+_TUNED = re.compile(r"([^\W\d][\w-]*)\.([^\W\d]\w*)")
+"""A label and a field, in words."""
+
+
+def read_tuned(words: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
+    """Return values to try from the words of a command.
+
+    Args:
+      words: "METHOD.FIELD", the values to try, and so on.
+
+    Raises:
+      ConfigError: a value that belongs to no field.
+
+    Example:
+      >>> read_tuned("beta_vae.beta 1 4.0 avae.weight nats 2".split())
+      {'beta_vae': {'beta': [1, 4.0]}, 'avae': {'weight': ['nats', 2]}}
+    """
+    tuned: dict[str, dict[str, list[Any]]] = {}
+    values: list[Any] | None = None
+    for word in words:
+        named = _TUNED.fullmatch(word)
+        if named is not None:
+            label, field = named.groups()
+            values = tuned.setdefault(label, {}).setdefault(field, [])
+        elif values is None:
+            raise ConfigError(
+                f"--tune must begin with METHOD.FIELD, got {word!r}: write it, and the values to "
+                "try after it, such as beta_vae.beta 1 4 16"
+            )
+        else:
+            values.append(_value(word))
+    return tuned
+
+
+def _value(word: str) -> Any:
+    """Return a number, true, false or none as Python writes them, else the word."""
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
 
 
 def _named(entries: Mapping[str, Fields] | Iterable[str], name: str) -> dict[str, Fields]:
@@ -198,10 +273,63 @@ def _check_fields(plan: Plan) -> None:
                     f"fields must be of one of the methods compared, got {field!r}"
                     f"{nearest(field, known)}"
                 )
-    for label, own in plan.methods.items():
+    for label, own in (*plan.methods.items(), *plan.tune.items()):
         for field in own:
             if field in (*SHARED, "seed"):
                 raise ConfigError(
                     f"{field} must be the same for all methods, got it for {label}: give it as a "
                     "field of the plan or of an experiment"
                 )
+
+
+def _lists(tune: Tuned) -> dict[str, dict[str, list[Any]]]:
+    """Return values to try as lists, refused where they are none."""
+    return {
+        label: {field: _several(f"{label}.{field}", values) for field, values in own.items()}
+        for label, own in _named(tune, "tune").items()
+    }
+
+
+def _several(name: str, values: Any) -> list[Any]:
+    tried = [] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    if not tried or any(tried.count(value) > 1 for value in tried):
+        raise ConfigError(
+            f"{name} must be a list of values to try, each once, got {values!r}: write one"
+        )
+    return tried
+
+
+def _check_tuned(plan: Plan) -> None:
+    """Refuse values that are tried of no field, for some methods alone, or by an unknown judge."""
+    if plan.judge not in JUDGES:
+        raise ConfigError(refusal("judge", plan.judge, choices=JUDGES))
+    numbers = {label: math.prod(map(len, own.values())) for label, own in plan.tune.items()}
+    for label, own in plan.tune.items():
+        if label not in plan.methods:
+            raise ConfigError(
+                f"tune must name methods compared, got {label!r}{nearest(label, plan.methods)}"
+            )
+        for name, fields in plan.experiments.items():
+            config = choose_method(*read_experiment(name), plan.method_of(label))
+            known = section_of_field(config)
+            given = {**plan.fields, **fields, **plan.methods[label]}
+            for field in own:
+                if field not in known:
+                    raise ConfigError(
+                        f"tune must name fields of {label}, got {field!r}{nearest(field, known)}"
+                    )
+                if field in given:
+                    raise ConfigError(
+                        f"{field} of {label} must be given or tuned, got both: leave one out"
+                    )
+        first = next(iter(numbers))
+        if numbers[label] < 2:
+            raise ConfigError(
+                f"tune must try several values, got {numbers[label]} for {label}: give more, or "
+                "give it as a field"
+            )
+        if numbers[label] != numbers[first]:
+            raise ConfigError(
+                f"tune must try as many values for every method, got {numbers[first]} for {first} "
+                f"and {numbers[label]} for {label}: give as many"
+            )

@@ -24,6 +24,8 @@ class Record:
       training_seconds: over all calls.
       evaluation_seconds: of the evaluation.
       evaluation: what was asked of it.
+      validation_seconds: of the evaluation on validation images, of a trial.
+      validation: what was asked of that.
     """
 
     status: Status = "waiting"
@@ -31,6 +33,8 @@ class Record:
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    validation_seconds: float = 0.0
+    validation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def record_path(folder: Path, cell: Cell) -> Path:
@@ -55,10 +59,13 @@ def write_record(folder: Path, cell: Cell, record: Record) -> None:
 
 
 def read_summary(folder: Path, cell: Cell, record: Record) -> dict[str, Any] | None:
-    """Return the summary of a finished cell; None of another, or where it cannot be read."""
-    if record.status != "finished":
+    """Return the summary of a finished cell; None of another, or where it cannot be read.
+
+    That of a trial is of validation images, whatever else came of its run.
+    """
+    if not (record.validation if cell.is_trial else record.status == "finished"):
         return None
     try:
-        return json.loads((folder / cell.folder / "evaluation" / SUMMARY_FILE).read_text())
+        return json.loads((folder / cell.evaluation_folder / SUMMARY_FILE).read_text())
     except (OSError, ValueError):
         return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from avae_jax import figures, text
+from avae_jax.comparison.cells import shown_values
 from avae_jax.comparison.numbers import COSTS
 from avae_jax.comparison.results import is_number
 from avae_jax.comparison.statistics import CONFIDENCE
@@ -37,6 +38,10 @@ def value_table(results: Mapping[str, Any], experiment: str) -> Table:
     labels = list(results["plan"]["methods"])
     rows = [[label, str(_num_seeds(results, experiment, label))] for label in labels]
     heads = ["method", "seeds"]
+    if results["tuning"]:
+        heads.append("chosen by trials")
+        for label, row in zip(labels, rows, strict=True):
+            row.append(_chosen(results, experiment, label))
     scales = {column["key"]: column for column in columns}
     of_others = {column["scale"] for column in columns}
     before: list[str] = []
@@ -84,6 +89,38 @@ def difference_table(results: Mapping[str, Any], experiment: str) -> Table:
     return heads, rows
 
 
+def trial_table(results: Mapping[str, Any], experiment: str) -> Table:
+    """Return what the trials of an experiment's methods were judged by, a row per trial."""
+    tuning = results["tuning"].get(experiment, {})
+    heads = ["method", "values", _judges(results, experiment), ""]
+    rows = []
+    for label, entry in tuning.items():
+        for trial in entry["trials"]:
+            is_known = is_number(trial["judged"])
+            value = _number(trial["judged"]) if is_known else trial["reason"] or trial["status"]
+            is_chosen = entry["chosen"] == trial["values"]
+            rows.append([label, shown_values(trial["values"]), value, "chosen" * is_chosen])
+    return heads, rows
+
+
+def _chosen(results: Mapping[str, Any], experiment: str, label: str) -> str:
+    """Return the values that a method has from how many trials."""
+    tuning = results["tuning"][experiment]
+    budget = max(len(entry["trials"]) for entry in tuning.values())
+    if label not in tuning:
+        return f"1 of {budget} trials"
+    entry = tuning[label]
+    failed = sum(trial["status"] == "failed" for trial in entry["trials"])
+    of = f"of {budget} trials" + (f", {failed} failed" if failed else "")
+    return f"{'none' if entry['chosen'] is None else shown_values(entry['chosen'])} {of}"
+
+
+def _judges(results: Mapping[str, Any], experiment: str) -> str:
+    """Return in full what chose the values of an experiment's methods."""
+    entries = results["tuning"][experiment].values()
+    return ", ".join(dict.fromkeys(entry["judged_by"] for entry in entries))
+
+
 def notes_of(results: Mapping[str, Any], experiment: str) -> list[str]:
     """Return what must be said beside a table."""
     plan = results["plan"]
@@ -92,6 +129,20 @@ def notes_of(results: Mapping[str, Any], experiment: str) -> list[str]:
         "A cell holds the mean over seeds ± their standard deviation (n − 1)."
         if seeds > 1
         else "One seed: no spread, no interval and no test."
+    ]
+    tuning = results["tuning"].get(experiment, {})
+    if tuning:
+        seed = next(iter(tuning.values()))["seed"]
+        notes.append(
+            f"Values were chosen by {_judges(results, experiment)} on the validation images of "
+            f"seed {seed}, for all seeds; a method with 1 trial had nothing tuned. Test images "
+            "were for what was chosen alone."
+        )
+    notes += [
+        f"{experiment}/{label}/{shown_values(trial['values'])}, a trial, failed: {trial['reason']}."
+        for label, entry in tuning.items()
+        for trial in entry["trials"]
+        if trial["status"] == "failed"
     ]
     columns = results["table"][experiment]
     if any(column["scale"] and _is_anywhere(column) for column in columns):
@@ -237,6 +288,10 @@ def page(results: Mapping[str, Any], folder: Path, figure: bytes | None) -> str:
         heads, rows = value_table(results, experiment)
         note = " ".join(notes_of(results, experiment))
         tables.append(html.Table(f"{experiment}: values", note, heads[1:], _pairs(rows)))
+        if results["tuning"]:
+            heads, rows = trial_table(results, experiment)
+            note = "On validation images; the lowest is chosen."
+            tables.append(html.Table(f"{experiment}: trials", note, heads[1:], _pairs(rows)))
         heads, rows = difference_table(results, experiment)
         if rows:
             tables.append(

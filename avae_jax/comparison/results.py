@@ -21,19 +21,24 @@ from avae_jax.version import __version__
 
 
 def collect(
-    plan: Plan, cells: Sequence[Cell], folder: Path, costs: Mapping[str, Any]
+    plan: Plan,
+    cells: Sequence[Cell],
+    folder: Path,
+    costs: Mapping[str, Any],
+    tuning: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return all that is known of a comparison.
 
     Args:
       plan: what is compared.
-      cells: of it.
+      cells: of it; those that wait for trials are left out.
       folder: of the comparison.
       costs: by `cost_key`.
+      tuning: as `describe_tuning` returns it.
 
     Returns:
       "plan", "plan_hash", "versions", "device", "cells" (each with its configuration, status,
-      seconds, cost and numbers with nulls), "columns" and "table": by experiment and column, mean
+      seconds, cost and numbers with nulls), "tuning" and "table": by experiment and column, mean
       and spread of each method and its paired difference to the reference.
     """
     known = []
@@ -55,10 +60,11 @@ def collect(
         },
         "device": jax.devices()[0].device_kind,
         "cells": known,
+        "tuning": tuning,
         "table": {
             experiment: _table(plan, [cell for cell in cells if cell.experiment == experiment],
                                numbers)
-            for experiment in dict.fromkeys(cell.experiment for cell in cells)
+            for experiment in dict.fromkeys([*(cell.experiment for cell in cells), *tuning])
         },
     }  # fmt: skip
 

@@ -71,12 +71,14 @@ class Runner:
       folder: of the comparison.
       evaluation: how cells are evaluated.
       progress: where a person looks.
+      settle: returns the cells whose values are known by now: all once trials have ended.
       report: called after every cell, with whether it was the last.
     """
 
     folder: Path
     evaluation: Evaluation
     progress: TableProgress
+    settle: Callable[[], Sequence[Cell]]
     report: Callable[[bool], None]
 
     def __post_init__(self):
@@ -84,45 +86,58 @@ class Runner:
         self._meter = Meter(lambda config: make_setup(config, dataset=self._data.of(config)))
         self._classifiers: dict[str, Path | None] = {}
         self.costs = read_costs(self.folder)
+        self.cells = self.settle()
 
     def is_done(self, cell: Cell) -> bool:
         """Return whether a cell is trained, and evaluated as it is asked for now."""
         record = read_record(self.folder, cell)
-        asked = record.evaluation == self.evaluation.to_dict()
-        return asked and read_summary(self.folder, cell, record) is not None
+        asked = record.validation if cell.is_trial else record.evaluation
+        return asked == self.evaluation.to_dict() and (
+            read_summary(self.folder, cell, record) is not None
+        )
 
-    def run(self, cells: Sequence[Cell]) -> int:
-        """Train and evaluate cells, and return how many failed.
+    def run(self, trials: Sequence[Cell], cells: Sequence[Cell]) -> None:
+        """Train and evaluate trials, and the cells with what they chose.
+
+        Args:
+          trials: of what is tuned.
+          cells: as `make_cells` returns them without choices.
 
         Raises:
-          RefusedError: cells that cannot be run; none is trained.
+          RefusedError: trials or cells that cannot be run; none is trained.
           Stopped: after SIGINT, or SIGTERM while a cell is trained.
         """
         try:
-            return self._run(cells)
+            self._run(trials, cells)
         except KeyboardInterrupt:
             raise Stopped("the check of its cells") from None
 
-    def _run(self, cells: Sequence[Cell]) -> int:
+    def _run(self, trials: Sequence[Cell], cells: Sequence[Cell]) -> None:
+        with compiled_programs(self.folder / "compiled"):
+            check_cells([it for it in (*trials, *cells) if not self.is_done(it)], self._data)
+            self._all(trials)
+            self.cells, names = self.settle(), {cell.name for cell in cells}
+            self._all([cell for cell in self.cells if cell.name in names])
+        self.report(True)
+
+    def _all(self, cells: Sequence[Cell]) -> None:
+        """Run those cells that are not done."""
         waiting = []
         for cell in cells:
             if self.is_done(cell):
-                record = read_record(self.folder, cell)
-                self.progress.known(cell, record.training_seconds + record.evaluation_seconds)
+                self.progress.known(cell, _seconds(cell, read_record(self.folder, cell)))
             else:
                 waiting.append(cell)
-        with compiled_programs(self.folder / "compiled"):
-            check_cells(waiting, self._data)
-            failed = sum(not self._cell(cell) for cell in waiting)
-        self.report(True)
-        return failed
+        for cell in waiting:
+            self._cell(cell)
 
-    def _cell(self, cell: Cell) -> bool:
-        """Run a cell; return whether it ended well."""
+    def _cell(self, cell: Cell) -> None:
+        """Run a cell, or record why it failed."""
         record = read_record(self.folder, cell)
-        spent, ended = record.training_seconds + record.evaluation_seconds, False
+        spent, ended = _seconds(cell, record), False
         try:
-            self._measure_cost(cell)
+            if not cell.is_trial:
+                self._measure_cost(cell)
             if record.status not in ("trained", "finished"):
                 self._train(cell, record)
             self._evaluate(cell, record)
@@ -134,13 +149,13 @@ class Runner:
         except Exception as error:  # noqa: BLE001
             record.status, record.reason = "failed", _reason(error)
             write_record(self.folder, cell, record)
-        seconds = record.training_seconds + record.evaluation_seconds
+        seconds = _seconds(cell, record)
         outcome = f"failed: {record.reason}"
         if ended:
-            outcome = f"{seconds:.0f} s, {record.evaluation_seconds:.0f} of them evaluation"
+            measured = seconds - record.training_seconds
+            outcome = f"{seconds:.0f} s, {measured:.0f} of them evaluation"
         self.progress.end(cell, seconds if ended else max(0.0, seconds - spent), outcome)
         self.report(False)
-        return ended
 
     def _train(self, cell: Cell, record: Record) -> None:
         """Train a cell, or go on with its training, with what it says in a log of its own."""
@@ -171,19 +186,30 @@ class Runner:
                 "classifier": self._classifier(cell),
                 "inception_weights": asked.inception_weights,
             }
+        if cell.is_trial:
+            options["split"] = "validation"
+            if not asked.quick:
+                # No judge reads them.
+                options |= {"iwae_samples": 1, "factors": "none"}
         # What is done once for all cells, as training a classifier, is no part of one's time.
         start = time.monotonic()
         evaluate_run(
             run_dir,
-            output=run_dir / "evaluation",
+            output=self.folder / cell.evaluation_folder,
             dataset=self._data.of(cell.config),
             num_images=asked.num_images,
             say=lambda line: self.progress.begin(cell, line),
             **options,
         )
-        record.evaluation_seconds = time.monotonic() - start
-        record.status, record.reason = "finished", ""
-        record.evaluation = asked.to_dict()
+        seconds = time.monotonic() - start
+        if cell.is_trial:
+            record.validation_seconds, record.validation = seconds, asked.to_dict()
+            # The test images of an earlier plan's cell are none of a trial's business.
+            record.status = "finished" if record.status == "finished" else "trained"
+        else:
+            record.evaluation_seconds, record.evaluation = seconds, asked.to_dict()
+            record.status = "finished"
+        record.reason = ""
         write_record(self.folder, cell, record)
 
     def _classifier(self, cell: Cell) -> Path | None:
@@ -222,6 +248,12 @@ class Runner:
             return
         whole = {name: cost for name, cost in self.costs.items() if "reason" not in cost}
         write_atomically(self.folder / COSTS_FILE, strict_json(whole))
+
+
+def _seconds(cell: Cell, record: Record) -> float:
+    """Return what training and evaluation of a cell took."""
+    measured = record.validation_seconds if cell.is_trial else record.evaluation_seconds
+    return record.training_seconds + measured
 
 
 def cost_key(cell: Cell) -> str:

@@ -16,7 +16,7 @@ from avae_jax.evaluation.disentangled import Factors, describe_disentanglement
 from avae_jax.evaluation.fit import USELESS, judge_fit
 from avae_jax.evaluation.latent import LatentArrays, describe_codes
 from avae_jax.evaluation.likelihood import describe_likelihood
-from avae_jax.evaluation.material import Material, Protocol, describe, gather
+from avae_jax.evaluation.material import Material, Protocol, Split, describe, gather
 from avae_jax.evaluation.parts import Part, Parts, forget_parts
 from avae_jax.evaluation.record import (
     SUMMARY_FILE,
@@ -61,6 +61,7 @@ def evaluate_run(
     brief: bool = False,
     dataset: ImageData | None = None,
     protocol: Protocol = "standard",
+    split: Split | None = None,
     num_images: int = NUM_IMAGES,
     num_samples: int = 10_000,
     seed: int = 0,
@@ -89,6 +90,8 @@ def evaluate_run(
         page. The moments of the training codes are left in the run folder as by `quick`.
       dataset: the images of the run where its configuration does not name them.
       protocol: "standard" or "paper" (the authors' choices).
+      split: "validation" for what models are chosen by, so that test images are not; None is the
+        protocol's, "test" of the standard one.
       num_images: the most images of a split to use.
       num_samples: the most decoded draws of a prior to use.
       seed: of every draw.
@@ -123,7 +126,7 @@ def evaluate_run(
         run = load_run(run)
     # What the run's folder keeps is of its best model and of as many images as there are.
     whole = run.which == "best" and num_images == NUM_IMAGES
-    own = output is None and quick and whole
+    own = output is None and quick and whole and split is None
     if output is None:
         output = run.path if own else run.path / "evaluation"
     folder = user_path(output)
@@ -139,7 +142,9 @@ def evaluate_run(
         about = {"features": f"{name}, the caller's"}
         spaces.append(FeatureSpace(f"FD-{name}", extract, about, has_directions=True))
     say(f"encoding {run.path}")
-    material = gather(run, dataset, protocol=protocol, num_images=num_images, seed=seed)
+    material = gather(
+        run, dataset, protocol=protocol, split=split, num_images=num_images, seed=seed
+    )
     kinds = _check_fit(spaces, material)
 
     about = describe(material)

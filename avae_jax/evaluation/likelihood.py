@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.tree_util import Partial
 
 from avae_jax import metrics
 from avae_jax.evaluation.material import Material, thinned
@@ -38,23 +39,30 @@ def describe_likelihood(
         return NOT_COMPUTED
     if not isinstance(posterior, DiagonalGaussian):
         return NOT_GAUSSIAN
-    prior = method.prior(run.variables)
-    log_prior = None if is_standard(prior) else prior.log_prob
 
-    def encode(x):
+    # Of the weights too, with which other runs of the configuration need no other program.
+    def encode(variables, x):
         found: Any
-        found, _ = method.encode(run.variables, method.prepare(x), train=False)
+        found, _ = method.encode(variables, method.prepare(x), train=False)
         return found.loc, found.log_var
 
-    def log_likelihood(x, z):
-        outputs, _ = method.decode(run.variables, z, train=False)
-        return -method.likelihood(run.variables).nll(x, outputs)
+    @jax.jit
+    def log_likelihood(variables, x, z):
+        outputs, _ = method.decode(variables, z, train=False)
+        return -method.likelihood(variables).nll(x, outputs)
+
+    def log_prob(variables, z):
+        return method.prior(variables).log_prob(z)
+
+    recon_log_prob = Partial(log_likelihood, run.variables)
+    is_normal = is_standard(method.prior(run.variables))
+    log_prior = None if is_normal else Partial(log_prob, run.variables)
 
     say("ELBO surgery")
     surgery = metrics.elbo_surgery(
         posterior.loc,
         posterior.log_var,
-        recon_log_prob=run.map_rows(jax.jit(log_likelihood), material.x, material.z),
+        recon_log_prob=run.map_rows(recon_log_prob, material.x, material.z),
         log_prior=log_prior,
         seed=material.seed,
     )
@@ -62,8 +70,8 @@ def describe_likelihood(
     images = thinned(material.x, _BOUND_IMAGES)
     bound = metrics.iwae_bound(
         images,
-        encode=encode,
-        log_likelihood=log_likelihood,
+        encode=Partial(encode, run.variables),
+        log_likelihood=recon_log_prob,
         log_prior=log_prior,
         num_samples=num_samples,
         seed=material.seed,

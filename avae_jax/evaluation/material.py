@@ -22,6 +22,9 @@ Protocol = Literal["standard", "paper"]
 validation split, samples cut to 8 bits, base-10 logarithms in the KL, MIG with 10 bins."""
 
 
+Split = Literal["test", "validation"]
+
+
 class LeakError(ValueError):
     """Images that were trained on are about to be evaluated."""
 
@@ -51,7 +54,7 @@ class Material:
     run: Run
     dataset: ImageData
     protocol: Protocol
-    split: str
+    split: Split
     seed: int
     index: np.ndarray
     train_index: np.ndarray
@@ -92,6 +95,7 @@ def gather(
     dataset: ImageData | None = None,
     *,
     protocol: Protocol = "standard",
+    split: Split | None = None,
     num_images: int = 10_000,
     seed: int = 0,
 ) -> Material:
@@ -100,7 +104,8 @@ def gather(
     Args:
       run: the trained model.
       dataset: its images, where its configuration does not name them.
-      protocol: decides the split.
+      protocol: decides the split where it is not given.
+      split: "test" or "validation"; None is the protocol's.
       num_images: the most images of the split, and of the training split, to use.
       seed: of the draws from the posterior.
 
@@ -109,7 +114,8 @@ def gather(
       ValueError: codes that are not finite.
     """
     dataset = run_data(run, dataset)
-    split = "validation" if protocol == "paper" else "test"
+    if split is None:
+        split = "validation" if protocol == "paper" else "test"
     check_no_leak(dataset, split)
     index = thinned(getattr(dataset.splits, split), num_images)
     train_index = thinned(dataset.splits.train, num_images)

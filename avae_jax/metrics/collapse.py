@@ -11,6 +11,7 @@ from scipy import special
 
 from avae_jax.checks import check_between, check_count, check_positive
 from avae_jax.metrics.checks import check_codes
+from avae_jax.numerics import as_argument
 
 # Tangent directions pushed through the decoder at a time.
 _DIRECTIONS = 32
@@ -227,14 +228,14 @@ def _sensitivity(decode: Callable, z: np.ndarray) -> np.ndarray:
         raise ValueError(f"decode maps codes of shape (1, {d}) to {shape}: it must keep the rows")
 
     @jax.jit
-    def gram(code):
+    def gram(decode, code):
         _, push = jax.linearize(lambda row: decode(row[None])[0].ravel(), code)
         jacobian = jax.lax.map(push, jnp.eye(d, dtype=code.dtype), batch_size=_DIRECTIONS)
         return jnp.matmul(jacobian, jacobian.T, precision=jax.lax.Precision.HIGHEST)
 
-    total = np.zeros((d, d))
+    total, decode = np.zeros((d, d)), as_argument(decode)
     for row in z:
-        total += np.asarray(gram(row), dtype=np.float64)
+        total += np.asarray(gram(decode, row), dtype=np.float64)
     if not np.all(np.isfinite(total)):
         raise ValueError("decode has derivatives that are not finite at some codes: check it there")
     return total / n

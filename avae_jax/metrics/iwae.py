@@ -10,7 +10,7 @@ import numpy as np
 
 from avae_jax.checks import check_count
 from avae_jax.gaussians import standard_normal_log_prob
-from avae_jax.numerics import logsumexp, promoted
+from avae_jax.numerics import as_argument, logsumexp, promoted
 
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -66,7 +66,8 @@ def iwae_bound(
       log w of -10^4 that resolves 10^-3 nats. Memory O(batch_size * chunk_size) times what
       `log_likelihood` needs for one example. Compiled once for all batches and numbers of samples,
       and again only when a function object, a size or a shape changes: pass the same functions, not
-      new lambdas. A NaN from a function makes the result NaN.
+      new lambdas. The arrays of a `jax.tree_util.Partial` are arguments of what is compiled. A NaN
+      from a function makes the result NaN.
 
     Example:
       >>> import jax.numpy as jnp
@@ -103,9 +104,9 @@ def iwae_bound(
             rows[index],
             jax.random.fold_in(jax.random.key(seed), start),
             jnp.int32(num_samples),
-            encode=encode,
-            log_likelihood=log_likelihood,
-            log_prior=log_prior,
+            encode=as_argument(encode),
+            log_likelihood=as_argument(log_likelihood),
+            log_prior=as_argument(log_prior),
             chunk_size=int(chunk_size),
         )
         parts.append(np.asarray(found, np.float64)[:, : len(rows)])
@@ -120,7 +121,7 @@ def iwae_bound(
     }
 
 
-@functools.partial(jax.jit, static_argnames=("encode", "log_likelihood", "log_prior", "chunk_size"))
+@functools.partial(jax.jit, static_argnames="chunk_size")
 def _batch_bound(x, key, num_samples, *, encode, log_likelihood, log_prior, chunk_size):
     """Return log-mean-weight, mean log-weight and log effective sample size, `[3, batch]`."""
     loc, log_var = encode(x)

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from avae_jax import data as datasets
 from avae_jax.files import user_path
@@ -256,21 +257,25 @@ class Run:
                 f"{self.path} has no measured codes yet: finish the run, or use scale 'claimed'"
             ) from None
 
-    @functools.cached_property
-    def _encode(self):
-        return jax.jit(
-            lambda x: self.method.encode(self.variables, self.method.prepare(x), train=False)[0]
-        )
+    # Weights are arguments of what is compiled: runs of one configuration share the programs that
+    # JAX's compilation cache keeps.
 
     @functools.cached_property
-    def decode_batch(self) -> Callable[[jax.Array], jax.Array]:
+    def _encode(self) -> Partial:
+        def encode(variables, x):
+            return self.method.encode(variables, self.method.prepare(x), train=False)[0]
+
+        return Partial(jax.jit(encode), self.variables)
+
+    @functools.cached_property
+    def decode_batch(self) -> Partial:
         """Maps codes `[k, latent_dim]` to images `[k, ...]` in JAX, differentiable, not chunked."""
 
-        def decode(z):
-            outputs, _ = self.method.decode(self.variables, z, train=False)
-            return self.method.likelihood(self.variables).mean(outputs)
+        def decode(variables, z):
+            outputs, _ = self.method.decode(variables, z, train=False)
+            return self.method.likelihood(variables).mean(outputs)
 
-        return jax.jit(decode)
+        return Partial(jax.jit(decode), self.variables)
 
     def map_rows(self, function: Callable[..., Any], *arrays: Any) -> Any:
         """Apply a compiled function to the rows of arrays, 256 at a time, on the host's memory.

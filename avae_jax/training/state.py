@@ -139,13 +139,16 @@ def make_state(
     method: Method,
     optimizer: optax.GradientTransformation,
     optimization: OptimizationConfig,
+    key: jax.Array | None = None,
 ) -> TrainState:
     """Draw the initial state; what a method starts its memory with is still to come.
 
-    It is a pure function of its arguments, so that `jax.eval_shape` gives a restore target.
+    It is a pure function of its arguments, so that `jax.eval_shape` gives a restore target. As an
+    argument the key, `jax.random.key(optimization.seed)`, is no constant of what is compiled.
     """
+    whole = jax.random.key(optimization.seed) if key is None else key
     # One key for what is drawn now, one that the steps fold their number into.
-    key, key_init = jax.random.split(jax.random.key(optimization.seed))
+    key_steps, key_init = jax.random.split(whole)
     variables = method.init(key_init)
     averaged = bool(ema_decays(method.players, optimization))
     return TrainState(
@@ -155,7 +158,7 @@ def make_state(
         plateau=make_plateau(optimization).init(variables["params"]),
         average=jax.tree.map(jnp.copy, variables) if averaged else None,
         memory=method.init_memory(),
-        key=key,
+        key=key_steps,
         num_skipped=jnp.zeros((), jnp.int32),
         num_skipped_in_a_row=jnp.zeros((), jnp.int32),
     )

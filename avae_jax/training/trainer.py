@@ -89,7 +89,8 @@ class Trainer:
 
     def init(self) -> TrainState:
         """Draw the state before the first step."""
-        state = jax.jit(self._initial, out_shardings=self._state_at)()
+        key = jax.random.key(self.setup.config.optimization.seed)
+        state = jax.jit(self._initial, out_shardings=self._state_at)(key)
         return self.with_measured(state, self.method.start(state.memory, state.variables, self))
 
     def with_measured(self, state: TrainState, measured: Measured) -> TrainState:

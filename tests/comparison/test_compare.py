@@ -176,6 +176,95 @@ def test_a_cell_that_fails_takes_no_other_along_and_is_tried_again(folder, monke
     assert statuses == ["finished"] * 5 + ["failed"]
 
 
+TUNED = ("--tune", "beta_vae.beta", "1", "4", "16", "--judge", "mse")
+
+
+def tuned(folder, *more):
+    """Return the words of a small comparison in which a method is tuned."""
+    words = command(folder, *TUNED, *more)
+    words[words.index("vae")] = "beta_vae"
+    return words
+
+
+def test_values_are_chosen_on_validation_images_and_test_images_seen_once(
+    tmp_path, monkeypatch, capsys
+):
+    trained, evaluated = [], []
+
+    def train(config, run_dir, *, dataset):
+        trained.append(run_dir.name)
+        fake_train(config, run_dir, dataset=dataset)
+
+    def evaluate(run, *, split=None, **options):
+        evaluated.append((run.name, split))
+        fake_evaluate(run, **options)
+
+    monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(runner, "evaluate_run", evaluate)
+    assert cli.run(tuned(tmp_path)) == 0
+    results = results_of(tmp_path)
+    entry = results["tuning"]["digits"]["beta_vae"]
+    trials = entry["trials"]
+    assert [trial["values"] for trial in trials] == [{"beta": beta} for beta in (1, 4, 16)]
+    for trial in trials:
+        summary = json.loads((tmp_path / trial["folder"] / "validation/summary.json").read_text())
+        assert trial["judged"] == summary["reconstruction"]["mse"]
+    best = min(trials, key=lambda trial: trial["judged"])
+    assert (entry["status"], entry["seed"], entry["chosen"]) == ("chosen", 0, best["values"])
+    cells = [cell for cell in results["cells"] if cell["label"] == "beta_vae"]
+    assert [cell["config"]["method"]["beta"] for cell in cells] == [best["values"]["beta"]] * 2
+    # The trial that was chosen is the first seed's run; no run is made twice.
+    assert cells[0]["folder"] == best["folder"]
+    assert len(trained) == len(set(trained)) == 3 + 1 + 2
+    tested = [name for name, split in evaluated if split is None]
+    places = [cell["folder"].rpartition("/")[2] for cell in results["cells"]]
+    assert sorted(tested) == sorted(places)
+    assert len([split for _, split in evaluated if split == "validation"]) == 3
+    table, page = ((tmp_path / name).read_text() for name in ("table.md", "comparison.html"))
+    chosen = [line.split("|")[3].strip() for line in table.splitlines()[2:4]]
+    assert chosen == ["1 of 3 trials", f"beta={best['values']['beta']} of 3 trials"]
+    assert "reconstruction error (per pixel) on the validation images of seed 0" in table
+    assert "digits: trials" in page
+    # Nothing of it is done again.
+    monkeypatch.setattr(loop, "train", None)
+    monkeypatch.setattr(runner, "evaluate_run", None)
+    capsys.readouterr()
+    assert cli.run(tuned(tmp_path)) == 0
+    assert capsys.readouterr().err == ""
+    assert results_of(tmp_path) == results
+
+
+def test_a_trial_that_fails_is_none_to_choose(tmp_path, monkeypatch, capsys):
+    def fail(config, run_dir, *, dataset):
+        if config.method.name == "beta_vae" and config.method.beta in failing:
+            raise loop.TrainingError("no finite gradient")
+        fake_train(config, run_dir, dataset=dataset)
+
+    failing = [1, 4, 16]
+    monkeypatch.setattr(loop, "train", fail)
+    assert cli.run(tuned(tmp_path)) == 1
+    results = results_of(tmp_path)
+    assert results["tuning"]["digits"]["beta_vae"]["status"] == "failed"
+    assert [cell["label"] for cell in results["cells"]] == ["ae", "ae"]
+    assert "| none of 3 trials, 3 failed |" in (tmp_path / "table.md").read_text()
+    # What failed is tried again, here until someone stops it.
+    failing.remove(16)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "evaluate_run", stop)
+    assert cli.run(tuned(tmp_path)) == 130
+    assert "stopped at digits/beta_vae/seed0/beta=16, saved" in capsys.readouterr().err
+    monkeypatch.setattr(runner, "evaluate_run", fake_evaluate)
+    assert cli.run(tuned(tmp_path, "--only", "beta_vae")) == 0
+    results = results_of(tmp_path)
+    assert results["tuning"]["digits"]["beta_vae"]["chosen"] == {"beta": 16}
+    assert {cell["status"] for cell in results["cells"]} == {"finished"}
+    table = (tmp_path / "table.md").read_text()
+    assert "digits/beta_vae/beta=4, a trial, failed: no finite gradient." in table
+
+
 def test_an_error_of_the_code_is_a_failure_with_its_place(folder, monkeypatch):
     monkeypatch.setattr(runner, "evaluate_run", lambda *_, **__: {}["no_such_key"])
     assert cli.run(command(folder, seeds="4")) == 1
@@ -213,7 +302,9 @@ def test_what_is_evaluated_otherwise_is_evaluated_again_and_not_trained(folder, 
 
     monkeypatch.setattr(loop, "train", None)
     monkeypatch.setattr(runner, "evaluate_run", see)
-    assert cli.run(command(folder, "--num-images", "50", "--only", "ae", seeds="0")) == 0
+    # A method has a field of this name too.
+    words = command(folder, "--num-images", "50", "--num-samples", "40", "--only", "ae", seeds="0")
+    assert cli.run(words) == 0
     assert seen == [50]
 
 

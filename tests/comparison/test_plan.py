@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from avae_jax.comparison.cells import RefusedError, make_cells
+from avae_jax.comparison.cells import RefusedError, make_cells, make_trials
 from avae_jax.comparison.plan import make_plan, read_plan
 from avae_jax.methods import METHODS
 from avae_jax.training.config import ConfigError
@@ -95,6 +95,22 @@ def test_images_and_steps_are_equal_and_nothing_ends_early(tmp_path):
         ({"fields": {"seed": 3}}, "seed must be given as seeds, got a field: leave it out"),
         ({"methods": ["ae"], "fields": {"tail": "none"}}, "of one of the methods compared, got"),
         ({"methods": {"vae": {"num_epochs": 3}}}, "num_epochs must be the same for all methods"),
+        ({"tune": {"avea": {"beta": [1, 2]}}}, "tune must name methods compared, got 'avea'"),
+        ({"tune": {"vae": {"beta": [1, 2]}}}, "tune must name fields of vae, got 'beta'"),
+        ({"tune": {"vae": {"batch_size": [8, 9]}}}, "batch_size must be the same for all methods"),
+        ({"tune": {"vae": [1, 2]}}, "tune must hold fields by name, got .1, 2. for vae"),
+        ({"tune": {"vae": {"noise_scale": 1.0}}}, "vae.noise_scale must be a list of values"),
+        ({"tune": {"vae": {"noise_scale": [1, 1]}}}, "each once, got .1, 1.: write one"),
+        ({"tune": {"vae": {"noise_scale": [1]}}}, "must try several values, got 1 for vae"),
+        (
+            {"tune": {"vae": {"noise_scale": [1, 2]}, "wae": {"weight": [1, 2, 3]}}},
+            "as many values for every method, got 2 for vae and 3 for wae: give as many",
+        ),
+        (
+            {"tune": {"vae": {"noise_scale": [1, 2]}}, "fields": {"noise_scale": 1}},
+            "noise_scale of vae must be given or tuned, got both: leave one out",
+        ),
+        ({"judge": "fid"}, "judge must be one of fd, mse, moment_kl, kde_kl, got 'fid'"),
     ],
 )
 def test_plans_that_are_refused(arguments, message):
@@ -103,12 +119,52 @@ def test_plans_that_are_refused(arguments, message):
 
 
 def test_every_cell_that_cannot_be_run_has_its_line():
-    methods = {"ae": {}, "beta_vae": {}, "vae": {"noise_scale": -1.0}}
+    methods = {"ae": {}, "beta_vae": {"beta": -1.0}, "vae": {"noise_scale": -1.0}}
     with pytest.raises(RefusedError) as refused:
         make_cells(make_plan(["digits"], methods))
     first, second = refused.value.lines
-    assert first.startswith("digits/beta_vae: beta=None")
+    assert first.startswith("digits/beta_vae: beta=-1.0")
     assert second.startswith("digits/vae: noise_scale=-1.0")
+
+
+def test_trials_are_all_combinations_as_many_for_every_method(tmp_path):
+    tune = {
+        "beta_vae": {"beta": [1.0, 8.0], "noise_scale": [0.5, 1.0]},
+        "wae": {"weight": [*"abcd"]},
+    }
+    plan = make_plan(["digits"], ["ae", "beta_vae", "wae"], [3, 1], tune=tune)
+    assert plan.num_trials == 4
+    assert plan.trials_of("ae") == [{}]
+    assert plan.trials_of("beta_vae")[1] == {"beta": 1.0, "noise_scale": 1.0}
+    with pytest.raises(RefusedError) as refused:
+        make_trials(plan)
+    assert len(refused.value.lines) == 4
+    assert refused.value.lines[0].startswith("digits/wae/weight=a: weight must be")
+    tune["wae"] = {"weight": [1, 2, 3, 4]}
+    plan = make_plan(["digits"], ["ae", "beta_vae", "wae"], [3, 1], tune=tune, judge="mse")
+    trials = make_trials(plan)
+    assert [trial.name for trial in trials][3:5] == [
+        "digits/beta_vae/seed3/beta=8, noise_scale=1", "digits/wae/seed3/weight=1",
+    ]  # fmt: skip
+    assert trials[2].config.method.beta == 8.0
+    # Values are known of the methods that are done; the first trial stands for others in a check.
+    cells = make_cells(plan, choices={("digits", "wae"): {"weight": 3}})
+    assert [cell.name for cell in cells] == [
+        f"digits/{label}/seed{seed}" for seed in (3, 1) for label in ("ae", "wae")
+    ]
+    assert cells[1].folder == trials[6].folder
+    assert cells[1].evaluation_folder != trials[6].evaluation_folder
+    assert len(make_cells(plan)) == 6
+    # In a file too; and what decides nothing is not in the hash.
+    path = tmp_path / "plan.toml"
+    path.write_text(
+        'experiments = ["digits"]\nmethods = ["ae", "beta_vae", "wae"]\nseeds = [3, 1]\n'
+        'judge = "mse"\n[tune.beta_vae]\nbeta = [1.0, 8.0]\nnoise_scale = [0.5, 1.0]\n'
+        "[tune.wae]\nweight = [1, 2, 3, 4]\n"
+    )
+    assert read_plan(path) == plan == make_plan(**plan.to_dict())
+    untuned = [make_plan(["digits"], judge=judge).hash for judge in ("fd", "mse")]
+    assert untuned[0] == untuned[1] != plan.hash
 
 
 @pytest.mark.parametrize(

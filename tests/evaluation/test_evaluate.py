@@ -388,6 +388,13 @@ def test_the_papers_protocol(digits_run, tmp_path):
     assert "mixture_10" not in summary["samples"]["FD-pca50"]
 
 
+def test_models_can_be_chosen_by_validation_images(digits_run):
+    material = gather(digits_run, split="validation", num_images=40)
+    assert np.isin(material.index, material.dataset.splits.validation).all()
+    assert (describe(material)["split"], material.protocol) == ("validation", "standard")
+    assert gather(digits_run, num_images=40).split == "test"
+
+
 def test_samples_are_truncated_to_8_bits_by_the_papers_protocol(digits_run):
     from avae_jax.evaluation.samples import _as_shown
 

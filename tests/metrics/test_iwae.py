@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 from scipy import special, stats
 
 from avae_jax.gaussians import standard_normal_log_prob
@@ -179,10 +180,30 @@ def test_batches_and_calls_share_one_program():
     assert len(traces) - traced <= 2
 
 
+def test_other_weights_need_no_other_program():
+    def weighted(scale, x, z):
+        return scale * log_likelihood(x, z)
+
+    x, _ = data(4)
+
+    def bound(scale):
+        apply = Partial(weighted, jnp.float32(scale))
+        return iwae_bound(x, encode=encode, log_likelihood=apply, num_samples=3)["iwae"]
+
+    bounds = [bound(1.0)]
+    compiled = _batch_bound._cache_size()
+    bounds.append(bound(0.5))
+    assert _batch_bound._cache_size() == compiled
+    alone = iwae_bound(x, encode=encode, log_likelihood=log_likelihood, num_samples=3)["iwae"]
+    np.testing.assert_allclose(bounds[0], alone, rtol=1e-6)
+    assert bounds[1] > bounds[0]
+
+
 def test_memory_holds_one_chunk_of_samples():
     lowered = _batch_bound.lower(
-        jnp.zeros((50, 3)), jax.random.key(0), jnp.int32(5000), encode=encode,
-        log_likelihood=log_likelihood, log_prior=standard_normal_log_prob, chunk_size=20,
+        jnp.zeros((50, 3)), jax.random.key(0), jnp.int32(5000), encode=Partial(encode),
+        log_likelihood=Partial(log_likelihood), log_prior=Partial(standard_normal_log_prob),
+        chunk_size=20,
     )  # fmt: skip
     temporary = lowered.compile().memory_analysis().temp_size_in_bytes
     assert temporary < 10 * (50 * 20 * 3 * 4) < 5000 * 50 * 4
