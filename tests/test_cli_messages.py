@@ -37,12 +37,12 @@ train digits --weight nat       | --weight must be nats, log10 or a number, got 
 train digits --prior gausian    | got 'gausian': did you mean 'gaussian'?
 train digits --max-cdf 2        | max_cdf=2.0
 train digits --no-width         | --no-width is no field: --width has a value
-train digits --method           | --method must be one of avae, vae, beta_vae
-train digits --method gan       | unknown method 'gan'; known: avae, vae, beta_vae
+train digits --method           | --method must be one of avae, gens, wae
+train digits --method gan       | unknown method 'gan'; known: avae, gens, wae
 train digits --method=vea       | unknown method 'vea'; did you mean 'vae'?
 train digits --method=vae --x 3 | unknown field --x; avae train digits --method vae --help lists
 train digits --method vae --tail none| --tail has no effect with this method: leave it out, or use
-train digits --method beta_vae  | method beta_vae needs a number > 0
+train digits --method beta_vae --beta 0| beta=0.0: give a number > 0
 train digits --labeled          | use --method vae or beta_vae
 train digits --no-labeled       | no effect with this method: leave it out, or use --method
 train digits --method vae --labeled=yes| --labeled must have no value, got 'yes': leave it out
