@@ -119,6 +119,7 @@ def run_plan(
 ) -> dict[str, Any]:
     """Run a plan; see `compare`."""
     evaluation = evaluation or Evaluation()
+    evaluation.check()
     if plan.tune and evaluation.quick and plan.judge == "fd":
         raise ConfigError(
             f"judge must be measured, got fd with quick: choose {' or '.join(JUDGES[1:])}, or "
@@ -170,7 +171,11 @@ def _make_runner(
     def write(is_last: bool) -> None:
         nonlocal drawn
         tuning = describe_tuning(plan, trials, folder)
-        results.update(collect(plan, runner.cells, folder, runner.costs, tuning))
+        results.update(
+            collect(
+                plan, runner.cells, folder, runner.costs, tuning, evaluation=evaluation.to_dict()
+            )
+        )
         write_atomically(folder / report.RESULTS_FILE, strict_json(results))
         report.write_tables(results, folder)
         if is_last or time.monotonic() - drawn > PAGE_EVERY:

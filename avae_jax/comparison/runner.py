@@ -20,7 +20,7 @@ from avae_jax.data import ImageData
 from avae_jax.evaluation import evaluate_run
 from avae_jax.evaluation.classify import train_on
 from avae_jax.evaluation.disentangled import Factors
-from avae_jax.evaluation.evaluate import NUM_IMAGES
+from avae_jax.evaluation.evaluate import NUM_IMAGES, check_options, file_spaces
 from avae_jax.files import describe_error, write_atomically
 from avae_jax.training import loop
 from avae_jax.training.setup import make_setup
@@ -57,6 +57,21 @@ class Evaluation:
     factors: Factors = "scores"
     classifier: Path | None = None
     inception_weights: Path | None = None
+
+    def check(self) -> None:
+        """Refuse what no cell could be evaluated by, before any is trained.
+
+        Raises:
+          ValueError: too few of something, or a file that is none.
+          OSError: a file that is not there.
+        """
+        check_options(
+            num_images=self.num_images,
+            num_samples=self.num_samples,
+            iwae_samples=self.iwae_samples,
+            factors=self.factors,
+        )
+        file_spaces(self.inception_weights, self.classifier)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""

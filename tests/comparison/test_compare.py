@@ -131,10 +131,31 @@ def test_the_outputs_hold_the_numbers_and_claim_too_much_of_none(folder):
     assert "- likelihood bound (nats): not computed (no posterior)." in lines
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert page.count("data:image/png") == 1
-    assert "0.500 at the least with 2 seeds; so few seeds can show no difference" in page
+    assert "0.500 at the least with 2 seeds. Holm's p: over the methods, number by number" in page
+    assert "0.500 at the least of 1; so few seeds can show no difference" in page
     for text in (table, page):
         assert "significant" not in text
         assert "http" not in text
+
+
+def test_a_seed_without_a_number_is_counted_and_its_reason_said(tmp_path, monkeypatch):
+    def evaluate(run, *, output, **options):
+        fake_evaluate(run, output=output, **options)
+        if run.parts[-2] == "vae" and run.name.startswith("seed1"):
+            path = output / "summary.json"
+            summary = json.loads(path.read_text())
+            summary["reconstruction"]["mse"] = None
+            path.write_text(json.dumps(summary))
+
+    monkeypatch.setattr(runner, "evaluate_run", evaluate)
+    assert cli.run(command(tmp_path, seeds="012")) == 0
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert "(2 of 3)" in table[3]
+    assert "(2 of 3)" not in table[2]
+    note = (
+        "- reconstruction error (per pixel): not computed for vae of seed 1 (not a finite number)."
+    )
+    assert note in table
 
 
 def test_what_is_done_is_not_done_again(folder, monkeypatch, capsys):
@@ -306,6 +327,29 @@ def test_what_is_evaluated_otherwise_is_evaluated_again_and_not_trained(folder, 
     words = command(folder, "--num-images", "50", "--num-samples", "40", "--only", "ae", seeds="0")
     assert cli.run(words) == 0
     assert seen == [50]
+    evaluated = [cell["evaluation"]["num_images"] for cell in results_of(folder)["cells"]]
+    assert evaluated == [50, 10_000]
+    note = "Evaluated with num_images=10000 and not 50, num_samples=10000 and not 40: vae/seed0."
+    assert note in (folder / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"num_images": 5}, "num_images must be an integer of at least 20, got 5"),
+        ({"iwae_samples": 0}, "iwae_samples must be an integer of at least 1, got 0"),
+        ({"factors": "nope"}, "factors must be one of .*, got 'nope'"),
+        ({"classifier": "none.npz"}, "none.npz"),
+        ({"inception_weights": "none.npz"}, "none.npz"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused_before_anything_is_trained(
+    evaluation, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "train", None)
+    with pytest.raises((ValueError, OSError), match=message):
+        av.compare(["digits"], methods=["ae"], evaluation=evaluation, output=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_all_that_is_refused_is_listed_before_anything_is_trained(tmp_path, capsys, monkeypatch):
