@@ -35,7 +35,8 @@ def value_table(results: Mapping[str, Any], experiment: str) -> Table:
     samples were drawn.
     """
     columns = results["table"][experiment]
-    labels = list(results["plan"]["methods"])
+    labels = [label for label in results["plan"]["methods"]
+              if label not in results["left_out"].get(experiment, {})]  # fmt: skip
     rows = [[label, str(_num_seeds(results, experiment, label))] for label in labels]
     heads = ["method", "seeds"]
     if results["tuning"]:
@@ -172,6 +173,7 @@ def notes_of(results: Mapping[str, Any], experiment: str) -> list[str]:
             "medians beside the plain autoencoder's, taken in turns in one process, what is done "
             "between steps included."
         )
+    notes += [f"{note}." for note in results["notes"].get(experiment, [])]
     notes += _evaluated_otherwise(results, experiment)
     failed = [cell for cell in results["cells"]
               if cell["experiment"] == experiment and cell["status"] == "failed"]  # fmt: skip
@@ -336,11 +338,11 @@ def page(results: Mapping[str, Any], folder: Path, figure: bytes | None) -> str:
         for cell in cells
         if cell["status"] == "failed"
     ]
-    versions = results["versions"]
+    versions, devices = results["versions"], ", ".join(results["devices"])
     return html.make_comparison(
         title=f"{len(plan['methods'])} methods on {', '.join(results['table'])}",
         about=f"{done} of {len(cells)} cells are done; seeds {', '.join(map(str, plan['seeds']))}; "
-        f"avae_jax {versions['avae_jax']}, jax {versions['jax']}, {results['device']}; plan "
+        f"avae_jax {versions['avae_jax']}, jax {versions['jax']}, {devices}; plan "
         f"{results['plan_hash'][:16]}",
         pictures=pictures,
         tables=tables,
@@ -419,19 +421,34 @@ def _partly_missing(column: Mapping[str, Any]) -> list[str]:
 
 
 def _evaluated_otherwise(results: Mapping[str, Any], experiment: str) -> list[str]:
-    """Return which cells were evaluated with other options than those asked for now."""
+    """Return which cells were evaluated otherwise than asked for now, or than others."""
     asked = results["evaluation"]
-    found: dict[str, list[str]] = {}
-    for cell in results["cells"]:
-        if cell["experiment"] == experiment and cell["status"] == "finished":
-            own = cell["evaluation"]
-            others = [f"{name}={own.get(name)} and not {value}" for name, value in asked.items()
-                      if own.get(name) != value]  # fmt: skip
-            if others:
-                found.setdefault(", ".join(others), []).append(
-                    f"{cell['label']}/seed{cell['seed']}"
-                )
-    return [f"Evaluated with {how}: {', '.join(names)}." for how, names in found.items()]
+
+    def differences(cell):
+        own = cell["evaluation"]
+        return ", ".join(
+            f"with {name}={own.get(name)} and not {value}"
+            for name, value in asked.items()
+            if own.get(name) != value
+        )
+
+    def device(cell):
+        return f"on {cell['device']}"
+
+    def version(cell):
+        return f"by avae_jax {(cell['versions'] or {}).get('avae_jax')}"
+
+    notes = []
+    for value_of in (differences, device, version):
+        groups: dict[str, list[str]] = {}
+        for cell in results["cells"]:
+            if cell["experiment"] == experiment and cell["status"] == "finished":
+                name = f"{cell['label']}/seed{cell['seed']}"
+                groups.setdefault(value_of(cell), []).append(name)
+        if len(groups) > 1 or value_of is differences:
+            notes += [f"Evaluated {how}: {', '.join(names)}."
+                      for how, names in groups.items() if how]  # fmt: skip
+    return notes
 
 
 def _is_anywhere(column: Mapping[str, Any]) -> bool:

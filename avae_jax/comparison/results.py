@@ -14,7 +14,7 @@ from avae_jax.comparison.cells import Cell
 from avae_jax.comparison.numbers import NOT_FINITE, Column, Number, columns_of, numbers_of
 from avae_jax.comparison.plan import Plan
 from avae_jax.comparison.record import read_record, read_summary
-from avae_jax.comparison.runner import cost_key
+from avae_jax.comparison.runner import cost_of
 from avae_jax.comparison.statistics import holm, least_holm, paired_difference, spread
 from avae_jax.training.config import to_dict
 from avae_jax.version import __version__
@@ -40,10 +40,10 @@ def collect(
       evaluation: what is asked of each cell's evaluation.
 
     Returns:
-      "plan", "plan_hash", "versions", "device", "evaluation", "cells" (each with its configuration,
-      status, seconds, cost, how it was evaluated, and numbers with nulls), "tuning" and "table": by
-      experiment and column, mean and spread of each method and its paired difference to the
-      reference.
+      "plan", "plan_hash", "versions", "devices" of the cells, "evaluation", "cells" (each with its
+      configuration, status, seconds, cost, how it was evaluated, and numbers with nulls), "tuning"
+      and "table": by experiment and column, mean and spread of each method and its paired
+      difference to the reference.
     """
     known = []
     numbers: dict[str, dict[Column, Number]] = {}
@@ -53,6 +53,7 @@ def collect(
         if summary is not None:
             numbers[cell.name] = numbers_of(summary)
         known.append(_describe(cell, record, summary, numbers.get(cell.name), costs))
+    devices = [*dict.fromkeys(cell["device"] for cell in known if cell["device"])]
     packages = ("jax", "flax", "optax", "numpy", "scipy", "scikit-learn")
     return {
         "plan": plan.to_dict(),
@@ -62,7 +63,7 @@ def collect(
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in packages},
         },
-        "device": jax.devices()[0].device_kind,
+        "devices": devices or [jax.devices()[0].device_kind],
         "evaluation": evaluation,
         "cells": known,
         "tuning": tuning,
@@ -87,7 +88,7 @@ def _describe(cell: Cell, record, summary, numbers, costs) -> dict[str, Any]:
         "status": record.status,
         "reason": record.reason,
         "seconds": {"training": record.training_seconds, "evaluation": record.evaluation_seconds},
-        "cost": costs.get(cost_key(cell)),
+        "cost": cost_of(cell, costs, about.get("device")),
         "evaluation": record.evaluation,
         "versions": about.get("versions"),
         "device": about.get("device"),
