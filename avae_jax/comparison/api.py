@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from avae_jax.comparison import report
-from avae_jax.comparison.cells import Cell, Data, LeftOut, find_refused, make_cells, make_trials
+from avae_jax.comparison.cells import Cell, Data, find_refused, make_cells, make_trials
 from avae_jax.comparison.numbers import JUDGES
 from avae_jax.comparison.plan import SUFFIX, Fields, Plan, Tuned, make_plan, plain_value, read_plan
 from avae_jax.comparison.progress import TableProgress
@@ -158,8 +158,12 @@ def run_plan(
         for experiment, lines in notes.items():
             for line in lines:
                 (say or progress.note)(f"{experiment}: {line}")
-        results: dict[str, Any] = {"left_out": left_out, "notes": notes}
-        runner = _make_runner(plan, trials, folder, evaluation, progress, data, left_out, results)
+        results: dict[str, Any] = {
+            "evaluation": evaluation.to_dict(),
+            "left_out": left_out,
+            "notes": notes,
+        }
+        runner = _make_runner(plan, trials, folder, evaluation, progress, data, results)
         runner.run(tried, chosen)
         return results
 
@@ -171,25 +175,23 @@ def _make_runner(
     evaluation: Evaluation,
     progress: TableProgress,
     data: Data,
-    left_out: LeftOut,
     results: dict[str, Any],
 ) -> Runner:
-    """Return what runs a plan's cells and keeps their results, in `results` and in the folder."""
-    drawn = time.monotonic()
+    """Return what runs a plan's cells and keeps their results, in `results` and in the folder.
+
+    What `results` holds at first is kept with them.
+    """
+    drawn, given = time.monotonic(), dict(results)
 
     def settle() -> list[Cell]:
         """Return the cells whose values are known by now."""
         choices = choices_of(describe_tuning(plan, trials, folder))
-        return make_cells(plan, choices=choices, left_out=left_out)
+        return make_cells(plan, choices=choices, left_out=given["left_out"])
 
     def write(is_last: bool) -> None:
         nonlocal drawn
         tuning = describe_tuning(plan, trials, folder)
-        results.update(
-            collect(
-                plan, runner.cells, folder, runner.costs, tuning, evaluation=evaluation.to_dict()
-            )
-        )
+        results.update(collect(plan, runner.cells, folder, runner.costs, tuning, given=given))
         write_atomically(folder / report.RESULTS_FILE, strict_json(results))
         report.write_tables(results, folder)
         if is_last or time.monotonic() - drawn > PAGE_EVERY:

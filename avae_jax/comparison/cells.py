@@ -211,7 +211,7 @@ def find_refused(plan: Plan, data: "Data") -> dict[str, dict[str, str]]:
     """Return the methods that an experiment cannot train, where a plan names none.
 
     Some need what an experiment does not have: a number without default, a likelihood, a bandwidth
-    below 1. The reference and what is tuned are not among them: without them there is no such plan.
+    below 1. Without its reference, or what is tuned, there is no such plan.
 
     Args:
       plan: what is compared.
@@ -219,20 +219,26 @@ def find_refused(plan: Plan, data: "Data") -> dict[str, dict[str, str]]:
 
     Returns:
       By experiment and label, why.
+
+    Raises:
+      RefusedError: it is the reference, as where there are no such images.
     """
     refused: dict[str, dict[str, str]] = {}
     if not plan.is_every:
         return refused
     for name in plan.experiments:
-        for label in plan.methods:
-            if label in (plan.reference, *plan.tune):
+        for label in (plan.reference, *plan.methods):
+            if label in plan.tune:
                 continue
             try:
                 config = _configure(plan, name, label, {}, {})
                 config = replace_fields(config, seed=plan.seeds[0])
                 make_setup(config, dataset=data.of(config))
             except (ValueError, TypeError, OSError, ImportError) as error:
-                refused.setdefault(Path(name).stem, {})[label] = " ".join(str(error).split())
+                experiment, why = Path(name).stem, " ".join(str(error).split())
+                if label == plan.reference:
+                    raise RefusedError([f"{experiment}/{label}: {why}"]) from error
+                refused.setdefault(experiment, {})[label] = why
     return refused
 
 

@@ -192,8 +192,11 @@ def statistics_note(results: Mapping[str, Any], experiment: str) -> str:
         f"Interval: Student's, {n - 1} degrees of freedom.",
     ]
     columns = results["table"][experiment]
-    least = {column["family_size"]: column["least_p_holm"] for column in columns
-             if is_number(column["least_p_holm"])}  # fmt: skip
+    least: dict[int, float] = {}
+    for column in columns:
+        if is_number(column["least_p_holm"]):
+            p, size = column["least_p_holm"], column["family_size"]
+            least[size] = min(p, least.get(size, p))
     if n > MOST_EXACT:
         said.append(f"p: none is computed of more than {MOST_EXACT} seeds.")
     else:

@@ -27,7 +27,7 @@ def collect(
     costs: Mapping[str, Any],
     tuning: Mapping[str, Any],
     *,
-    evaluation: Mapping[str, Any],
+    given: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return all that is known of a comparison.
 
@@ -37,12 +37,13 @@ def collect(
       folder: of the comparison.
       costs: by `cost_key`.
       tuning: as `describe_tuning` returns it.
-      evaluation: what is asked of each cell's evaluation.
+      given: what is known before: "evaluation", what is asked of each cell's; "left_out", as
+        `find_refused` returns it; "notes", by experiment.
 
     Returns:
-      "plan", "plan_hash", "versions", "devices" of the cells, "evaluation", "cells" (each with its
-      configuration, status, seconds, cost, how it was evaluated, and numbers with nulls), "tuning"
-      and "table": by experiment and column, mean and spread of each method and its paired
+      "plan", "plan_hash", "versions", "devices" of the cells, what was given, "cells" (each with
+      its configuration, status, seconds, cost, how it was evaluated, and numbers with nulls),
+      "tuning" and "table": by experiment and column, mean and spread of each method and its paired
       difference to the reference.
     """
     known = []
@@ -64,7 +65,7 @@ def collect(
             **{name: metadata.version(name) for name in packages},
         },
         "devices": devices or [jax.devices()[0].device_kind],
-        "evaluation": evaluation,
+        **given,
         "cells": known,
         "tuning": tuning,
         "table": {

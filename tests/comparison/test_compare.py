@@ -10,8 +10,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import avae_jax as av
 from avae_jax import cli
-from avae_jax.comparison import api, runner
+from avae_jax.comparison import api, report, runner
 from avae_jax.comparison.results import is_number
+from avae_jax.methods import METHODS
 from avae_jax.training import loop
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -157,6 +158,42 @@ def test_a_seed_without_a_number_is_counted_and_its_reason_said(tmp_path, monkey
         "- reconstruction error (per pixel): not computed for vae of seed 1 (not a finite number)."
     )
     assert note in table
+
+
+def test_a_method_that_is_left_out_has_a_note_and_no_row(tmp_path, monkeypatch):
+    some = {name: METHODS[name] for name in ("ae", "vae", "sigma_vae")}
+    monkeypatch.setattr("avae_jax.comparison.plan.METHODS", some)
+    words = command(tmp_path, "--likelihood", "bernoulli", seeds="0")
+    del words[words.index("--methods") : words.index("--reference")]
+    assert cli.run(words) == 0
+    assert [*results_of(tmp_path)["left_out"]["digits"]] == ["sigma_vae"]
+    table = (tmp_path / "table.md").read_text()
+    assert "- sigma_vae is left out: likelihood=bernoulli" in table
+    assert "| sigma_vae" not in table
+    assert "sigma_vae is left out" in (tmp_path / "comparison.html").read_text()
+
+
+def test_the_statistics_claim_what_there_is():
+    """A reference without a number has no differences, and many seeds no exact p."""
+
+    def note(num_seeds, least):
+        columns = [
+            {"caption": f"number {m}", "family_size": m, "least_p_holm": p,
+             "methods": {"ae": {"n": n}, "vae": {"n": 3, "difference": {}}}}
+            for m, p, n in [*((m, p, 3) for m, p in least.items()), (0, None, 0)]
+        ]  # fmt: skip
+        plan = {"seeds": [*range(num_seeds)], "reference": "ae"}
+        return report.statistics_note({"plan": plan, "table": {"digits": columns}}, "digits")
+
+    said = note(5, {22: 1.0, 1: 0.0625})
+    assert "all 32 flips of the signs, 0.0625 at the least with 5 seeds." in said
+    assert "0.0625 at the least of 1, 1.00 at the least of 22; so few seeds can show no" in said
+    assert "beyond chance where it is above a tenth." in said
+    assert "No differences: ae has no number 0; another reference has." in said
+    assert "so few" not in note(12, {22: 0.01})
+    said = note(21, {})
+    assert "p: none is computed of more than 20 seeds" in said
+    assert "flips" not in said
 
 
 def test_what_is_done_is_not_done_again(folder, monkeypatch, capsys):

@@ -97,21 +97,27 @@ def test_what_is_not_equal_is_said():
     ]
 
 
-def test_methods_that_nobody_named_may_be_refused(tmp_path):
+def test_methods_that_nobody_named_may_be_refused(tmp_path, monkeypatch):
     """They are left out with the reason, the reference is not."""
+    some = {name: METHODS[name] for name in ("avae", "vae", "beta_vae")}
+    monkeypatch.setattr("avae_jax.comparison.plan.METHODS", some)
     (tmp_path / "mine.py").write_text(
         "from avae_jax.training.config import configure\n"
-        "config = configure(dataset='digits', architecture='digits', method='vae', width=0.25)\n"
+        "config = configure(dataset='digits', architecture='digits', method='vae', batch_size=96)\n"
     )
     path = str(tmp_path / "mine.py")
     plan = make_plan([path], (), [0])
     left_out = find_refused(plan, Data())
-    assert "beta" in left_out["mine"]["beta_vae"]
-    assert "avae" not in left_out["mine"]
+    assert [*left_out["mine"]] == ["beta_vae"]
     notes = []
     cells = make_cells(plan, lambda *note: notes.append(note), left_out=left_out)
-    assert {cell.label for cell in cells} == {*METHODS} - {*left_out["mine"]}
-    assert ("mine", f"beta_vae is left out: {left_out['mine']['beta_vae']}") in notes
+    assert [cell.label for cell in cells] == ["avae", "vae"]
+    assert notes[0][1].startswith("beta_vae is left out: beta=None: method beta_vae needs")
+    # Images that are not there would be missing for all: one line says it.
+    with pytest.raises(RefusedError) as refused:
+        find_refused(make_plan([path], (), [0], {"num_centers": 5000}), Data())
+    assert len(refused.value.lines) == 1
+    assert refused.value.lines[0].startswith("mine/avae: num_centers=5000")
     named = make_plan([path], ["vae", "beta_vae"], [0])
     assert find_refused(named, Data()) == {}
     with pytest.raises(RefusedError, match="mine/beta_vae"):
