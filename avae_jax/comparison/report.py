@@ -278,7 +278,9 @@ def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def make_figure(results: Mapping[str, Any]) -> bytes | None:
     """Return the figure as PNG: a panel per number; None where there is none to draw."""
-    labels = list(results["plan"]["methods"])
+    without = [results["left_out"].get(experiment, {}) for experiment in results["table"]]
+    labels = [label for label in results["plan"]["methods"]
+              if not all(label in own for own in without)]  # fmt: skip
     panels = []
     for experiment, columns in results["table"].items():
         for column in columns:

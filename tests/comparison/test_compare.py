@@ -165,7 +165,11 @@ def test_a_method_that_is_left_out_has_a_note_and_no_row(tmp_path, monkeypatch):
     monkeypatch.setattr("avae_jax.comparison.plan.METHODS", some)
     words = command(tmp_path, "--likelihood", "bernoulli", seeds="0")
     del words[words.index("--methods") : words.index("--reference")]
+    drawn = []
+    monkeypatch.setattr(report.figures, "make_comparison", drawn.extend)
+    monkeypatch.setattr(report.figures, "to_png", lambda figure: b"")
     assert cli.run(words) == 0
+    assert {label for panel in drawn for label in panel.values} == {"ae", "vae"}
     assert [*results_of(tmp_path)["left_out"]["digits"]] == ["sigma_vae"]
     table = (tmp_path / "table.md").read_text()
     assert "- sigma_vae is left out: likelihood=bernoulli" in table
