@@ -117,7 +117,7 @@ class _Compare:
     methods: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"table": ("avae_jax.methods", "METHODS")}
     )
-    """Methods to compare; all of them when not given."""
+    """Methods to compare; all that the experiment can train when not given."""
     seeds: tuple[int, ...] = ()
     """Seeds of splits, batches, initial weights and noise, the same for all methods; 0 1 2 when not
     given."""

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from avae_jax.comparison import report
-from avae_jax.comparison.cells import Cell, make_cells, make_trials
+from avae_jax.comparison.cells import Cell, Data, find_refused, make_cells, make_trials
 from avae_jax.comparison.numbers import JUDGES
-from avae_jax.comparison.plan import SUFFIX, Fields, Plan, Tuned, make_plan, read_plan
+from avae_jax.comparison.plan import SUFFIX, Fields, Plan, Tuned, make_plan, plain_value, read_plan
 from avae_jax.comparison.progress import TableProgress
 from avae_jax.comparison.results import collect
-from avae_jax.comparison.runner import Evaluation, Runner
+from avae_jax.comparison.runner import Evaluation, Runner, Stopped
 from avae_jax.comparison.tuning import choices_of, describe_tuning
 from avae_jax.files import check_folder, locked, user_path, write_atomically
 from avae_jax.text import nearest
@@ -52,7 +52,8 @@ def compare(
       experiments: names or paths as `load_experiment` takes them, or a mapping from them to fields
         of their cells; the path of a .toml file is a whole plan.
       methods: names, or a mapping from labels to fields ("method" names the method of a label that
-        is none); none are all methods.
+        is none); none are all methods, but for those that an experiment cannot train, which a note
+        names.
       seeds: of splits, batches, initial weights and noise; none are 0, 1 and 2.
       reference: the label that others are compared with; None is the library's own method.
       tune: values to try, by label and field: `{"beta_vae": {"beta": [1.0, 4.0, 16.0]}}`. Those of
@@ -82,9 +83,9 @@ def compare(
       ...     ["digits"], methods=["ae", "vae", "avae"], seeds=range(3), num_epochs=20
       ... )
     """
-    if isinstance(experiments, os.PathLike) or (
-        isinstance(experiments, str) and experiments.endswith(SUFFIX)
-    ):
+    if isinstance(experiments, str | os.PathLike):
+        experiments = os.fspath(experiments)
+    if isinstance(experiments, str) and experiments.endswith(SUFFIX):
         given = {
             "methods": methods,
             "seeds": seeds,
@@ -105,7 +106,7 @@ def compare(
     for name in evaluation or {}:
         if name not in known:
             raise ConfigError(f"unknown field {name!r} of evaluation{nearest(name, known)}")
-    asked = Evaluation(**(evaluation or {}))
+    asked = Evaluation(**{name: plain_value(value) for name, value in (evaluation or {}).items()})
     return run_plan(plan, only=only, output=output, evaluation=asked, say=say)
 
 
@@ -119,6 +120,7 @@ def run_plan(
 ) -> dict[str, Any]:
     """Run a plan; see `compare`."""
     evaluation = evaluation or Evaluation()
+    evaluation.check()
     if plan.tune and evaluation.quick and plan.judge == "fd":
         raise ConfigError(
             f"judge must be measured, got fd with quick: choose {' or '.join(JUDGES[1:])}, or "
@@ -126,8 +128,17 @@ def run_plan(
         )
     folder = default_folder(plan) if output is None else user_path(output)
     check_folder(folder, name="output")
-    notes: list[str] = []
-    cells = make_cells(plan, notes.append if say is None else say)
+    data = Data()
+    try:
+        left_out = find_refused(plan, data)
+    except KeyboardInterrupt:
+        raise Stopped("the check of its cells") from None
+    notes: dict[str, list[str]] = {}
+    cells = make_cells(
+        plan,
+        lambda experiment, line: notes.setdefault(experiment, []).append(line),
+        left_out=left_out,
+    )
     trials = make_trials(plan)
     chosen = [cell for cell in cells if not only or cell.fits(only)]
     if not chosen:
@@ -144,10 +155,15 @@ def run_plan(
             strict_json({"hash": plan.hash, **plan.to_dict(), "cells": [it.name for it in cells]}),
         )
         progress = TableProgress([*tried, *chosen])
-        for note in notes:
-            progress.note(note)
-        results: dict[str, Any] = {}
-        runner = _make_runner(plan, trials, folder, evaluation, progress, results)
+        for experiment, lines in notes.items():
+            for line in lines:
+                (say or progress.note)(f"{experiment}: {line}")
+        results: dict[str, Any] = {
+            "evaluation": evaluation.to_dict(),
+            "left_out": left_out,
+            "notes": notes,
+        }
+        runner = _make_runner(plan, trials, folder, evaluation, progress, data, results)
         runner.run(tried, chosen)
         return results
 
@@ -158,26 +174,31 @@ def _make_runner(
     folder: Path,
     evaluation: Evaluation,
     progress: TableProgress,
+    data: Data,
     results: dict[str, Any],
 ) -> Runner:
-    """Return what runs a plan's cells and keeps their results, in `results` and in the folder."""
-    drawn = time.monotonic()
+    """Return what runs a plan's cells and keeps their results, in `results` and in the folder.
+
+    What `results` holds at first is kept with them.
+    """
+    drawn, given = time.monotonic(), dict(results)
 
     def settle() -> list[Cell]:
         """Return the cells whose values are known by now."""
-        return make_cells(plan, choices=choices_of(describe_tuning(plan, trials, folder)))
+        choices = choices_of(describe_tuning(plan, trials, folder))
+        return make_cells(plan, choices=choices, left_out=given["left_out"])
 
     def write(is_last: bool) -> None:
         nonlocal drawn
         tuning = describe_tuning(plan, trials, folder)
-        results.update(collect(plan, runner.cells, folder, runner.costs, tuning))
+        results.update(collect(plan, runner.cells, folder, runner.costs, tuning, given=given))
         write_atomically(folder / report.RESULTS_FILE, strict_json(results))
         report.write_tables(results, folder)
         if is_last or time.monotonic() - drawn > PAGE_EVERY:
             report.write_page(results, folder)
             drawn = time.monotonic()
 
-    runner = Runner(folder, evaluation, progress, settle, write)
+    runner = Runner(folder, evaluation, progress, data, settle, write)
     return runner
 
 

@@ -1,19 +1,21 @@
 """The cells of a plan: each a whole configuration, refused before any is trained."""
 
 import dataclasses
-import re
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from avae_jax.comparison.plan import Fields, Plan, stable_hash
+from avae_jax.comparison.plan import SHARED, Fields, Plan, stable_hash
 from avae_jax.data import ImageData
 from avae_jax.mesh import make_mesh
+from avae_jax.methods.method import Options
 from avae_jax.training.api import fit_config
 from avae_jax.training.config import (
     Config,
     ConfigError,
+    ModelConfig,
     check_config,
     choose_method,
     own_images,
@@ -49,6 +51,9 @@ class Cell:
       values: of the fields that are tuned.
       is_trial: whether it is run to choose them: it is evaluated on validation images. The trial
         that is chosen and the first seed's cell are one run.
+      hash: of all that decides the result, the user's own files among it, as they are when the cell
+        is made.
+      seedless_hash: the same for all seeds of a method.
     """
 
     experiment: str
@@ -57,16 +62,13 @@ class Cell:
     config: Config
     values: Fields = dataclasses.field(default_factory=dict)
     is_trial: bool = False
+    hash: str = dataclasses.field(init=False)
+    seedless_hash: str = dataclasses.field(init=False)
 
-    @property
-    def hash(self) -> str:
-        """A hash of all that decides the result."""
-        return stable_hash(_deciding(self.config))
-
-    @property
-    def seedless_hash(self) -> str:
-        """The same for all seeds of a method."""
-        return stable_hash(_deciding(replace_fields(self.config, seed=0)))
+    def __post_init__(self):
+        seedless = replace_fields(self.config, seed=0)
+        object.__setattr__(self, "hash", stable_hash(_deciding(self.config)))
+        object.__setattr__(self, "seedless_hash", stable_hash(_deciding(seedless)))
 
     @property
     def name(self) -> str:
@@ -77,8 +79,7 @@ class Cell:
     @property
     def folder(self) -> Path:
         """The run folder, within that of the comparison."""
-        label = re.sub(r"[^\w.-]+", "-", self.label)
-        return Path("runs", self.experiment, label, f"seed{self.seed}-{self.hash[:8]}")
+        return Path("runs", self.experiment, self.label, f"seed{self.seed}-{self.hash[:8]}")
 
     @property
     def evaluation_folder(self) -> Path:
@@ -113,7 +114,22 @@ def _deciding(config: Config) -> dict[str, Any]:
     for section, names in _FREE.items():
         for name in names:
             del values[section][name]
+    files = [path for path in (config.source, _file_of(config.model.encoder),
+                               _file_of(config.model.decoder)) if path]  # fmt: skip
+    if files:
+        values["files"] = [_hash_of(Path(path)) for path in files]
     return values
+
+
+def _file_of(module: str | None) -> str:
+    """Return the file of a user's module, file.py:Class; empty where it is in a package."""
+    file = (module or "").rpartition(":")[0]
+    return file if file.endswith(".py") else ""
+
+
+def _hash_of(path: Path) -> str:
+    """Return a hash of a file; one that is not there is refused where it is used."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 class Data:
@@ -130,11 +146,16 @@ class Data:
         return self._dataset
 
 
+LeftOut = Mapping[str, Mapping[str, str]]
+"""Why a method is no part of an experiment, by experiment and label."""
+
+
 def make_cells(
     plan: Plan,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str, str], None] = lambda experiment, line: None,
     *,
     choices: Choices | None = None,
+    left_out: LeftOut | None = None,
 ) -> list[Cell]:
     """Return a plan's cells: experiment by experiment, in it seed by seed.
 
@@ -142,14 +163,15 @@ def make_cells(
 
     Args:
       plan: what is compared.
-      say: receives a line about each field that was made equal.
+      say: receives an experiment and a line about what was made equal there, or is not equal.
       choices: values of tuned fields, where trials have been judged; cells whose values are not
         among them are left out. None stands for the first trial of each.
+      left_out: methods without cells, as `find_refused` returns them.
 
     Raises:
       RefusedError: a line per cell that no data could make runnable.
     """
-    found, notes = _configured(plan, trials=False)
+    found, notes = _configured(plan, trials=False, left_out=left_out or {})
     cells = []
     for configs in found:
         for seed in plan.seeds:
@@ -161,8 +183,8 @@ def make_cells(
                     config = replace_fields(config, **values)
                 own = replace_fields(config, seed=seed)
                 cells.append(Cell(config.experiment, label, seed, own, values))
-    for note in notes:
-        say(note)
+    for experiment, line in notes:
+        say(experiment, line)
     return cells
 
 
@@ -176,7 +198,7 @@ def make_trials(plan: Plan) -> list[Cell]:
     Raises:
       RefusedError: a line per trial that no data could make runnable.
     """
-    found, _ = _configured(plan, trials=True)
+    found, _ = _configured(plan, trials=True, left_out={})
     seed = plan.seeds[0]
     return [
         Cell(config.experiment, label, seed, replace_fields(config, seed=seed), values, True)
@@ -185,39 +207,131 @@ def make_trials(plan: Plan) -> list[Cell]:
     ]
 
 
+def find_refused(plan: Plan, data: "Data") -> dict[str, dict[str, str]]:
+    """Return the methods that an experiment cannot train, where a plan names none.
+
+    Some need what an experiment does not have: a number without default, a likelihood, a bandwidth
+    below 1. Without its reference, or what is tuned, there is no such plan.
+
+    Args:
+      plan: what is compared.
+      data: where images come from.
+
+    Returns:
+      By experiment and label, why.
+
+    Raises:
+      RefusedError: it is the reference, as where there are no such images.
+    """
+    refused: dict[str, dict[str, str]] = {}
+    if not plan.is_every:
+        return refused
+    for name in plan.experiments:
+        for label in (plan.reference, *plan.methods):
+            if label in plan.tune:
+                continue
+            try:
+                config = _configure(plan, name, label, {}, {})
+                config = replace_fields(config, seed=plan.seeds[0])
+                make_setup(config, dataset=data.of(config))
+            except (ValueError, TypeError, OSError, ImportError) as error:
+                experiment, why = Path(name).stem, " ".join(str(error).split())
+                if label == plan.reference:
+                    raise RefusedError([f"{experiment}/{label}: {why}"]) from error
+                refused.setdefault(experiment, {})[label] = why
+    return refused
+
+
+Note = tuple[str, str]
+"""An experiment, and what must be said of it."""
+
+
 def _configured(
-    plan: Plan, *, trials: bool
-) -> tuple[list[list[tuple[str, Fields, Config]]], dict[str, None]]:
+    plan: Plan, *, trials: bool, left_out: LeftOut
+) -> tuple[list[list[tuple[str, Fields, Config]]], list[Note]]:
     """Return, for each experiment, labels, tuned values and configurations without their seed.
 
     Args:
       plan: what is compared.
       trials: whether all trials of what is tuned are meant, or one configuration of each method.
+      left_out: methods without cells.
 
     Returns:
-      They, and a line about each field that was made equal.
+      They, and a line about each field that was made equal or is not equal.
     """
     refused: list[str] = []
-    notes: dict[str, None] = {}
+    notes: dict[Note, None] = {}
     found = []
     for name in plan.experiments:
-        configs = []
+        configs, experiment = [], Path(name).stem
+        without = left_out.get(experiment, {})
+        for label, why in without.items():
+            notes[experiment, f"{label} is left out: {why}"] = None
         for label in plan.tune if trials else plan.methods:
+            if label in without:
+                continue
             tried = plan.trials_of(label)
             for values in tried if trials else tried[:1]:
                 try:
                     configs.append((label, values, _configure(plan, name, label, values, notes)))
                 except ValueError as error:
-                    place = "/".join([Path(name).stem, label, *([shown_values(values)] * trials)])
+                    place = "/".join([experiment, label, *([shown_values(values)] * trials)])
                     refused.append(f"{place}: {error}")
         found.append(configs)
+        lines = [*_given_to_several(plan, name, configs), *_unequal(plan, configs)]
+        notes |= {(experiment, line): None for line in lines}
     if refused:
         raise RefusedError(refused)
-    return found, notes
+    return found, [*notes]
+
+
+def _given_to_several(plan: Plan, experiment: str, configs) -> Iterator[str]:
+    """Yield a line per field that several methods have, each as it understands it."""
+    of_all = {field.name for field in dataclasses.fields(Options)} | {_NOISE}
+    for name, value in {**plan.fields, **plan.experiments[experiment]}.items():
+        labels = [
+            label
+            for label, _, config in configs
+            if section_of_field(config).get(name) == "method" and name not in plan.methods[label]
+        ]
+        if name not in of_all and len(labels) > 1:
+            yield (
+                f"{shown_values({name: value})} is set for {', '.join(labels)}, which may mean "
+                f"different things by it; for one alone, a plan's file has [methods.LABEL] {name}"
+            )
+
+
+def _unequal(plan: Plan, configs) -> Iterator[str]:
+    """Yield a line per field of the networks, and of the noise, in which methods differ."""
+    for name in (*(field.name for field in dataclasses.fields(ModelConfig)), _NOISE):
+        groups: dict[str, list[str]] = {}
+        for label, _, config in configs:
+            value = _noise_of(config) if name == _NOISE else str(getattr(config.model, name))
+            if value and name not in plan.tune.get(label, {}):
+                groups.setdefault(value, []).append(label)
+        if len(groups) > 1:
+            *few, (most, labels) = sorted(groups.items(), key=lambda group: len(group[1]))
+            others = ", ".join(labels) if len(labels) < 4 else "the others"
+            shown = [f"{value} for {', '.join(own)}" for value, own in few]
+            yield f"{name} differs: {'; '.join([*shown, f'{most} for {others}'])}"
+
+
+_NOISE = "noise_scale"
+"""The one field of several methods that means the same for all."""
+
+
+def _noise_of(config: Config) -> str:
+    """Return where a method's noise scale comes from, empty where it has none."""
+    options: Any = config.method
+    if not getattr(options, "has_noise", False):
+        return ""
+    if options.measures_noise:
+        return "measured"
+    return f"{options.noise_scale:g}" if options.likelihood == "gaussian" else "learned"
 
 
 def _configure(
-    plan: Plan, experiment: str, label: str, values: Fields, notes: dict[str, None]
+    plan: Plan, experiment: str, label: str, values: Fields, notes: dict[Note, None]
 ) -> Config:
     """Return the configuration of a method on an experiment, without its seed."""
     base, presets = read_experiment(experiment)
@@ -236,17 +350,16 @@ def _configure(
         )
     else:
         # The same images and steps for all, whatever a method's preset says.
-        for name in ("batch_size", "num_epochs"):
-            wanted = shared.get(name, getattr(base.optimization, name))
-            if getattr(config.optimization, name) != wanted:
-                notes[f"{base.experiment}: {name}={wanted} for {label} too, not its preset's"] = (
-                    None
-                )
+        for name in SHARED:
+            section = known[name]
+            wanted = shared.get(name, getattr(getattr(base, section), name))
+            if getattr(getattr(config, section), name) != wanted:
+                line = f"{name}={wanted} for {label} too, not its preset's"
+                notes[base.experiment, line] = None
                 config = replace_fields(config, **{name: wanted})
     if config.optimization.patience is not None:
-        notes[f"{base.experiment}: patience is left out, so that all methods take equal steps"] = (
-            None
-        )
+        line = "patience is left out, so that all methods take equal steps"
+        notes[base.experiment, line] = None
         config = replace_fields(config, patience=None)
     check_config(config)
     return with_absolute_paths(config)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 NOT_COMPUTED = "not computed"
 NOT_COMPUTED_QUICKLY = "not computed: left out by --quick"
+NOT_FINITE = "not computed: not a finite number"
 
 Judge = Literal["fd", "mse", "moment_kl", "kde_kl"]
 """What values of fields can be chosen by: numbers that mean the same for all methods, all better
@@ -27,7 +28,7 @@ class Column:
       key: of it, unique.
       caption: what a table calls it.
       unit: empty for none.
-      family: those whose p-values are corrected together.
+      is_tested: whether methods have differences to the reference, with their p.
       better: which way is good; empty where neither is.
       beside: what its null is: "null" or "floor" (of real images) or "ceiling".
       scale: key of the number that stands beside it in the same cell: the multiple of the codes'
@@ -38,7 +39,7 @@ class Column:
     key: str
     caption: str
     unit: str = ""
-    family: str = ""
+    is_tested: bool = False
     better: Literal["lower", "higher", ""] = ""
     beside: Literal["null", "floor", "ceiling", ""] = ""
     scale: str = ""
@@ -67,16 +68,17 @@ class Number(NamedTuple):
 # Of every summary: key, where it lies, and the column.
 _PLACES: tuple[tuple[str, Column], ...] = (
     ("reconstruction/mse",
-     Column("mse", "reconstruction error", "per pixel", "reconstruction", "lower", "null")),
+     Column("mse", "reconstruction error", "per pixel", True, "lower", "null")),
     ("latent/moments/moment_kl",
-     Column("moment_kl", "moment KL of held-out codes", "nats", "codes", "lower", "null")),
+     Column("moment_kl", "moment KL of held-out codes", "nats", True, "lower", "null")),
+    # Below its null it is no better.
     ("latent/density/kde_kl",
-     Column("kde_kl", "KDE KL of held-out codes", "nats", "codes", "lower", "null")),
+     Column("kde_kl", "KDE KL of held-out codes", "nats", True, "", "null")),
     ("latent/holes/prior_coverage",
-     Column("prior_coverage", "prior covered", "share", "codes", "higher", "null")),
+     Column("prior_coverage", "prior covered", "share", True, "higher", "null")),
     ("latent/collapse/num_collapsed",
-     Column("num_collapsed", "collapsed dimensions", "", "", "lower", in_figure=False)),
-    ("likelihood/bound/iwae", Column("iwae", "likelihood bound", "nats", "likelihood", "higher")),
+     Column("num_collapsed", "collapsed dimensions", "", False, "lower", in_figure=False)),
+    ("likelihood/bound/iwae", Column("iwae", "likelihood bound", "nats", True, "higher")),
 )  # fmt: skip
 
 
@@ -125,14 +127,13 @@ def _at(summary: Mapping[str, Any], place: str) -> Number:
         return Number(None, reason=section)
     if section is None:
         return Number(None, reason=NOT_COMPUTED_QUICKLY)
-    value = section.get(name)
-    return Number(value, section.get(f"{name}_null"), "" if value is not None else NOT_COMPUTED)
+    return _of(section, name, {name: section.get(f"{name}_null")})
 
 
 def _samples(summary: Mapping[str, Any]) -> dict[Column, Number]:
     samples = summary.get("samples")
     if not isinstance(samples, Mapping):
-        return {Column("fd", "FD of samples", family="samples", better="lower"): Number(
+        return {Column("fd", "FD of samples", is_tested=True, better="lower"): Number(
             None, reason=samples or NOT_COMPUTED_QUICKLY)}  # fmt: skip
     # Until an evaluation says what a method samples by, it is the prior that it claims.
     own = summary["about"].get("sampled_by", "claimed")
@@ -140,7 +141,7 @@ def _samples(summary: Mapping[str, Any]) -> dict[Column, Number]:
     spaces = {name: section for name, section in samples.items() if name != "pixels"}
     for space, section in spaces.items():
         if isinstance(section, str):
-            column = Column(space, space, family="samples", better="lower", in_figure=False)
+            column = Column(space, space, is_tested=True, better="lower", in_figure=False)
             found[column] = Number(None, reason=section)
             continue
         floor = section.get("floor", {})
@@ -153,13 +154,13 @@ def _samples(summary: Mapping[str, Any]) -> dict[Column, Number]:
                 f"{space}/{kind}/rms_multiple", f"{space}, {caption}: rms", in_figure=False
             )
             column = Column(
-                f"{space}/{kind}", f"{space}, {caption}", "", "samples", "lower", "floor", scale.key
+                f"{space}/{kind}", f"{space}, {caption}", "", True, "lower", "floor", scale.key
             )
             found[column] = _of(entry, space, floor)
             found[scale] = _of(entry, "rms_multiple", {})
         for name in ("precision", "recall"):
             column = Column(
-                f"{space}/{name}", f"{name}, {space.removeprefix('FD-')}", "", "samples", "higher",
+                f"{space}/{name}", f"{name}, {space.removeprefix('FD-')}", "", True, "higher",
                 "floor",
             )  # fmt: skip
             found[column] = _of(section.get(own, {}), name, floor)
@@ -167,8 +168,10 @@ def _samples(summary: Mapping[str, Any]) -> dict[Column, Number]:
 
 
 def _of(entry: Mapping[str, Any], name: str, floor: Mapping[str, Any]) -> Number:
+    """Return a number of a section; a file has null where one is not finite."""
     value = entry.get(name)
-    return Number(value, floor.get(name), "" if value is not None else NOT_COMPUTED)
+    why = "" if value is not None else NOT_FINITE if name in entry else NOT_COMPUTED
+    return Number(value, floor.get(name), why)
 
 
 def _scores(summary: Mapping[str, Any]) -> dict[Column, Number]:
@@ -178,7 +181,7 @@ def _scores(summary: Mapping[str, Any]) -> dict[Column, Number]:
         return {column: Number(None, reason=scores or NOT_COMPUTED_QUICKLY)}
     names = [name.removesuffix("_ceiling") for name in scores if name.endswith("_ceiling")]
     return {
-        Column(f"disentanglement/{name}", name.replace("_", " "), "", "disentanglement", "higher",
+        Column(f"disentanglement/{name}", name.replace("_", " "), "", True, "higher",
                "null"): _of(scores, name, {name: scores.get(f"{name}_null")})
         for name in names
     }  # fmt: skip

@@ -6,11 +6,14 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from avae_jax.checks import check_count
 from avae_jax.comparison.numbers import JUDGES
@@ -59,6 +62,8 @@ class Plan:
       reference: the label that others are compared with.
       tune: label -> field -> values, of which the best by validation images is chosen.
       judge: what is best, one of `JUDGES`.
+      is_every: whether none of the methods was named: those that an experiment cannot train are
+        then left out of it.
     """
 
     experiments: Mapping[str, Fields]
@@ -68,12 +73,14 @@ class Plan:
     reference: str
     tune: Tuned
     judge: str
+    is_every: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values from which `make_plan` makes the same plan."""
         values = json.loads(json.dumps(dataclasses.asdict(self)))
         # What decides nothing is no part of a plan, nor of its hash.
-        return values if self.tune else {k: values[k] for k in values if k not in _OF_TUNING}
+        without = {*(() if self.tune else _OF_TUNING), *(() if self.is_every else ("is_every",))}
+        return {name: value for name, value in values.items() if name not in without}
 
     @property
     def hash(self) -> str:
@@ -117,17 +124,20 @@ def make_plan(
     reference: str | None = None,
     tune: Tuned | None = None,
     judge: str = JUDGES[0],
+    is_every: bool = False,
 ) -> Plan:
     """Return a plan, checked as far as it can be without data.
 
     Args:
       experiments: names or paths, or a mapping from them to fields of their cells.
-      methods: names, or a mapping from labels to fields; none are all methods.
+      methods: names, or a mapping from labels to fields; none are all methods that an experiment
+        can train.
       seeds: at least 0, each once; none are `SEEDS`.
       fields: of every cell whose method has them.
       reference: a label; None is the library's own method, or else the first.
       tune: label -> field -> values to try; as many combinations for every label here.
       judge: what they are chosen by, one of `JUDGES`.
+      is_every: whether an experiment may leave out methods; so it is where none are given.
 
     Raises:
       ConfigError: a name or a field that is none, or that must not be set where it is.
@@ -138,7 +148,9 @@ def make_plan(
       ((0, 1, 2), 'ae')
     """
     own, entries = _named(experiments, "experiments"), _named(methods, "methods")
+    is_every = is_every or not entries
     entries = entries or {name: {} for name in METHODS}
+    _check_labels(entries)
     seeds = tuple(check_count("seeds", seed, minimum=0) for seed in seeds) or SEEDS
     if not own:
         raise ConfigError("experiments must name at least one, got none: give one, such as digits")
@@ -155,7 +167,8 @@ def make_plan(
             f"reference must be one of the methods compared, got {reference!r}"
             f"{nearest(reference, entries)}"
         )
-    plan = Plan(own, entries, seeds, dict(fields or {}), reference, _lists(tune or {}), judge)
+    fields = {name: plain_value(value) for name, value in (fields or {}).items()}
+    plan = Plan(own, entries, seeds, fields, reference, _lists(tune or {}), judge, is_every)
     _check_fields(plan)
     _check_tuned(plan)
     return plan
@@ -178,7 +191,7 @@ def read_plan(path: Path) -> Plan:
         raise ConfigError(f"plan must be a file that is there, got {path}: give another") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"plan must be a TOML file, got {path} ({error}): correct it") from None
-    known = [field.name for field in dataclasses.fields(Plan)]
+    known = [field.name for field in dataclasses.fields(Plan) if field.name != "is_every"]
     for name in values:
         if name not in known:
             raise ConfigError(f"unknown entry {name!r} in {path}{nearest(name, known)}")
@@ -239,18 +252,44 @@ def _value(word: str) -> Any:
 def _named(entries: Mapping[str, Fields] | Iterable[str], name: str) -> dict[str, Fields]:
     """Return fields by name, of names alone too."""
     if isinstance(entries, Mapping):
+        entries = {os.fspath(key): fields for key, fields in entries.items()}
         wrong = next((it for it in entries.items() if not isinstance(it[1], Mapping)), None)
         if wrong is not None:
             raise ConfigError(f"{name} must hold fields by name, got {wrong[1]!r} for {wrong[0]}: "
                               "write a table")  # fmt: skip
-        return {key: dict(fields) for key, fields in entries.items()}
+        return {
+            key: {field: plain_value(value) for field, value in fields.items()}
+            for key, fields in entries.items()
+        }
     if isinstance(entries, str):
         raise ConfigError(f"{name} must be a list of names, got {entries!r}: write a list")
-    names = list(entries)
+    names = [os.fspath(entry) for entry in entries]
     twice = next((it for it in names if names.count(it) > 1), None)
     if twice is not None:
         raise ConfigError(f"{name} must each be given once, got {twice} twice: leave one out")
     return {it: {} for it in names}
+
+
+def plain_value(value: Any) -> Any:
+    """Return a path as text and a NumPy number as Python's, as a file of a plan would hold them.
+
+    Example:
+      >>> plain_value(Path("a", "b")), plain_value(np.int64(3)), plain_value("nats")
+      ('a/b', 3, 'nats')
+    """
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _check_labels(labels: Iterable[str]) -> None:
+    """Refuse labels that could not name a folder of their own."""
+    for label in labels:
+        if not re.fullmatch(r"[\w.-]+", label) or label in (".", ".."):
+            raise ConfigError(
+                f"methods must have labels of letters, digits, '_', '-' and '.', got {label!r}: "
+                "write another, with the method's name as its field method"
+            )
 
 
 def _listed(values: Iterable[Any]) -> str:
@@ -291,7 +330,8 @@ def _lists(tune: Tuned) -> dict[str, dict[str, list[Any]]]:
 
 
 def _several(name: str, values: Any) -> list[Any]:
-    tried = [] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    is_list = isinstance(values, Iterable) and not isinstance(values, str)
+    tried = [plain_value(value) for value in values] if is_list else []
     if not tried or any(tried.count(value) > 1 for value in tried):
         raise ConfigError(
             f"{name} must be a list of values to try, each once, got {values!r}: write one"

@@ -10,7 +10,7 @@ from avae_jax import figures, text
 from avae_jax.comparison.cells import shown_values
 from avae_jax.comparison.numbers import COSTS
 from avae_jax.comparison.results import is_number
-from avae_jax.comparison.statistics import CONFIDENCE
+from avae_jax.comparison.statistics import CONFIDENCE, MOST_EXACT
 from avae_jax.evaluation import html
 from avae_jax.evaluation.record import FIGURES
 from avae_jax.evaluation.verdict import Finding
@@ -21,8 +21,8 @@ FIGURE_FILE, PAGE_FILE = "comparison.png", "comparison.html"
 
 _number = functools.partial(text.number, typographic=True)
 _MISSING = "not computed"
-_FEW = 5
-"""Seeds from which an exact p can fall below a tenth."""
+_LARGE = 0.1
+"""A least possible p from which a test can show nothing."""
 
 Table = tuple[list[str], list[list[str]]]
 """Headings, and rows of cells."""
@@ -35,7 +35,8 @@ def value_table(results: Mapping[str, Any], experiment: str) -> Table:
     samples were drawn.
     """
     columns = results["table"][experiment]
-    labels = list(results["plan"]["methods"])
+    labels = [label for label in results["plan"]["methods"]
+              if label not in results["left_out"].get(experiment, {})]  # fmt: skip
     rows = [[label, str(_num_seeds(results, experiment, label))] for label in labels]
     heads = ["method", "seeds"]
     if results["tuning"]:
@@ -153,10 +154,10 @@ def notes_of(results: Mapping[str, Any], experiment: str) -> list[str]:
     of_others = {column["scale"] for column in columns}
     for column in columns:
         if not _is_anywhere(column) and column["key"] not in of_others:
-            reasons = {row.get("reason") for row in column["methods"].values()} - {None}
-            why = next(iter(reasons), _MISSING).removeprefix(f"{_MISSING}: ")
-            notes.append(f"{column['caption']}: {_MISSING}" + (f" ({why})." if why != _MISSING
-                                                               else "."))  # fmt: skip
+            reasons = [row["reason"] for row in column["methods"].values() if row.get("reason")]
+            notes.append(f"{column['caption']}: {_MISSING}{_why(next(iter(reasons), ''))}.")
+        elif _is_anywhere(column):
+            notes += _partly_missing(column)
     costs = {label: _cost(results, experiment, label) for label in plan["methods"]}
     own = [label for label, cost in costs.items() if cost.get("same_start") is False]
     if own:
@@ -168,29 +169,63 @@ def notes_of(results: Mapping[str, Any], experiment: str) -> list[str]:
         notes.append("≥: a loop of unknown length is counted once.")
     if any(is_number(cost.get("flops")) for cost in costs.values()):
         notes.append(
-            "FLOP as the compiler counts them, loops in full; times are medians beside the plain "
-            "autoencoder's, taken in turns in one process, what is done between steps included."
+            "FLOP are of the step alone, as the compiler counts them, loops in full; times are "
+            "medians beside the plain autoencoder's, taken in turns in one process, what is done "
+            "between steps included."
         )
+    notes += [f"{note}." for note in results["notes"].get(experiment, [])]
+    notes += _evaluated_otherwise(results, experiment)
     failed = [cell for cell in results["cells"]
               if cell["experiment"] == experiment and cell["status"] == "failed"]  # fmt: skip
     notes += [f"{_name(cell)} failed: {cell['reason']}." for cell in failed]
     return notes
 
 
-def statistics_note(results: Mapping[str, Any]) -> str:
+def statistics_note(results: Mapping[str, Any], experiment: str) -> str:
     """Return how the paired differences are to be read."""
     plan = results["plan"]
     n = len(plan["seeds"])
     if n < 2:
         return "One seed: no interval and no test."
-    least = 2.0 / 2**n
-    few = "; so few seeds can show no difference to be beyond chance" if n < _FEW else ""
-    return (
-        f"Method minus {plan['reference']}, seed by seed. Interval: Student's, {n - 1} degrees of "
-        f"freedom. p: all {2**n:,} flips of the signs, {_number(least)} at the least with {n} "
-        f"seeds{few}. Holm's p: over all methods and numbers of one family "
-        "(reconstruction, codes, samples, likelihood, disentanglement)."
-    )
+    said = [
+        f"Method minus {plan['reference']}, seed by seed.",
+        f"Interval: Student's, {n - 1} degrees of freedom.",
+    ]
+    columns = results["table"][experiment]
+    least: dict[int, float] = {}
+    for column in columns:
+        if is_number(column["least_p_holm"]):
+            p, size = column["least_p_holm"], column["family_size"]
+            least[size] = min(p, least.get(size, p))
+    if n > MOST_EXACT:
+        said.append(f"p: none is computed of more than {MOST_EXACT} seeds.")
+    else:
+        said.append(
+            f"p: all {2**n:,} flips of the signs, {_number(2.0 / 2**n)} at the least with {n} "
+            "seeds."
+        )
+    if least:
+        shown = ", ".join(f"{_number(p)} at the least of {m}" for m, p in sorted(least.items()))
+        few = ""
+        if max(least.values()) >= _LARGE:
+            few = "; so few seeds can show no difference to be beyond chance"
+            few += " where it is above a tenth" * (min(least.values()) < _LARGE)
+        said.append(
+            f"Holm's p: over the methods, number by number: {shown}{few}. Numbers are not "
+            "corrected for each other."
+        )
+    without = [
+        column["caption"]
+        for column in columns
+        if any("difference" in row and row["n"] for row in column["methods"].values())
+        and not column["methods"][plan["reference"]]["n"]
+    ]
+    if without:
+        said.append(
+            f"No differences: {plan['reference']} has no {', '.join(without)}; another reference "
+            "has."
+        )
+    return " ".join(said)
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -243,7 +278,9 @@ def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def make_figure(results: Mapping[str, Any]) -> bytes | None:
     """Return the figure as PNG: a panel per number; None where there is none to draw."""
-    labels = list(results["plan"]["methods"])
+    without = [results["left_out"].get(experiment, {}) for experiment in results["table"]]
+    labels = [label for label in results["plan"]["methods"]
+              if not all(label in own for own in without)]  # fmt: skip
     panels = []
     for experiment, columns in results["table"].items():
         for column in columns:
@@ -296,7 +333,8 @@ def page(results: Mapping[str, Any], folder: Path, figure: bytes | None) -> str:
         if rows:
             tables.append(
                 html.Table(
-                    f"{experiment}: differences to {plan['reference']}", statistics_note(results),
+                    f"{experiment}: differences to {plan['reference']}",
+                    statistics_note(results, experiment),
                     heads[1:], _pairs(rows),
                 )
             )  # fmt: skip
@@ -305,11 +343,11 @@ def page(results: Mapping[str, Any], folder: Path, figure: bytes | None) -> str:
         for cell in cells
         if cell["status"] == "failed"
     ]
-    versions = results["versions"]
+    versions, devices = results["versions"], ", ".join(results["devices"])
     return html.make_comparison(
         title=f"{len(plan['methods'])} methods on {', '.join(results['table'])}",
         about=f"{done} of {len(cells)} cells are done; seeds {', '.join(map(str, plan['seeds']))}; "
-        f"avae_jax {versions['avae_jax']}, jax {versions['jax']}, {results['device']}; plan "
+        f"avae_jax {versions['avae_jax']}, jax {versions['jax']}, {devices}; plan "
         f"{results['plan_hash'][:16]}",
         pictures=pictures,
         tables=tables,
@@ -367,6 +405,57 @@ def _cost(results: Mapping[str, Any], experiment: str, label: str) -> Mapping[st
     )
 
 
+def _why(reason: str) -> str:
+    """Return the reason of what is missing in brackets, empty for none."""
+    why = reason.removeprefix(_MISSING).removeprefix(": ")
+    return f" ({why})" if why else ""
+
+
+def _partly_missing(column: Mapping[str, Any]) -> list[str]:
+    """Return why a number that others have is missing of a method, or of some of its seeds."""
+    missing: dict[str, list[str]] = {}
+    for label, row in column["methods"].items():
+        if "seeds_without" in row and row["reason"]:
+            seeds = ", ".join(map(str, row["seeds_without"]))
+            of = f"{label} of seed {seeds}" if row["n"] else label
+            missing.setdefault(row["reason"], []).append(of)
+    return [
+        f"{column['caption']}: {_MISSING} for {', '.join(of)}{_why(reason)}."
+        for reason, of in missing.items()
+    ]
+
+
+def _evaluated_otherwise(results: Mapping[str, Any], experiment: str) -> list[str]:
+    """Return which cells were evaluated otherwise than asked for now, or than others."""
+    asked = results["evaluation"]
+
+    def differences(cell):
+        own = cell["evaluation"]
+        return ", ".join(
+            f"with {name}={own.get(name)} and not {value}"
+            for name, value in asked.items()
+            if own.get(name) != value
+        )
+
+    def device(cell):
+        return f"on {cell['device']}"
+
+    def version(cell):
+        return f"by avae_jax {(cell['versions'] or {}).get('avae_jax')}"
+
+    notes = []
+    for value_of in (differences, device, version):
+        groups: dict[str, list[str]] = {}
+        for cell in results["cells"]:
+            if cell["experiment"] == experiment and cell["status"] == "finished":
+                name = f"{cell['label']}/seed{cell['seed']}"
+                groups.setdefault(value_of(cell), []).append(name)
+        if len(groups) > 1 or value_of is differences:
+            notes += [f"Evaluated {how}: {', '.join(names)}."
+                      for how, names in groups.items() if how]  # fmt: skip
+    return notes
+
+
 def _is_anywhere(column: Mapping[str, Any]) -> bool:
     return any(is_number(row["mean"]) for row in column["methods"].values())
 
@@ -377,6 +466,8 @@ def _cell(row: Mapping[str, Any], scale: Mapping[str, Any] | None) -> str:
     shown = _number(row["mean"])
     if is_number(row["std"]):
         shown += f" ± {_number(row['std'])}"
+    if "seeds_without" in row:
+        shown += f" ({row['n']} of {row['n'] + len(row['seeds_without'])})"
     if scale is not None:
         shown += f" × {_number(scale['mean'])}" if is_number(scale["mean"]) else " × ?"
     return shown

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 
 from avae_jax.comparison.cells import Cell
-from avae_jax.comparison.numbers import Column, Number, columns_of, numbers_of
+from avae_jax.comparison.numbers import NOT_FINITE, Column, Number, columns_of, numbers_of
 from avae_jax.comparison.plan import Plan
 from avae_jax.comparison.record import read_record, read_summary
-from avae_jax.comparison.runner import cost_key
-from avae_jax.comparison.statistics import holm, paired_difference, spread
+from avae_jax.comparison.runner import cost_of
+from avae_jax.comparison.statistics import holm, least_holm, paired_difference, spread
 from avae_jax.training.config import to_dict
 from avae_jax.version import __version__
 
@@ -26,6 +26,8 @@ def collect(
     folder: Path,
     costs: Mapping[str, Any],
     tuning: Mapping[str, Any],
+    *,
+    given: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return all that is known of a comparison.
 
@@ -35,11 +37,14 @@ def collect(
       folder: of the comparison.
       costs: by `cost_key`.
       tuning: as `describe_tuning` returns it.
+      given: what is known before: "evaluation", what is asked of each cell's; "left_out", as
+        `find_refused` returns it; "notes", by experiment.
 
     Returns:
-      "plan", "plan_hash", "versions", "device", "cells" (each with its configuration, status,
-      seconds, cost and numbers with nulls), "tuning" and "table": by experiment and column, mean
-      and spread of each method and its paired difference to the reference.
+      "plan", "plan_hash", "versions", "devices" of the cells, what was given, "cells" (each with
+      its configuration, status, seconds, cost, how it was evaluated, and numbers with nulls),
+      "tuning" and "table": by experiment and column, mean and spread of each method and its paired
+      difference to the reference.
     """
     known = []
     numbers: dict[str, dict[Column, Number]] = {}
@@ -49,6 +54,7 @@ def collect(
         if summary is not None:
             numbers[cell.name] = numbers_of(summary)
         known.append(_describe(cell, record, summary, numbers.get(cell.name), costs))
+    devices = [*dict.fromkeys(cell["device"] for cell in known if cell["device"])]
     packages = ("jax", "flax", "optax", "numpy", "scipy", "scikit-learn")
     return {
         "plan": plan.to_dict(),
@@ -58,7 +64,8 @@ def collect(
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in packages},
         },
-        "device": jax.devices()[0].device_kind,
+        "devices": devices or [jax.devices()[0].device_kind],
+        **given,
         "cells": known,
         "tuning": tuning,
         "table": {
@@ -82,7 +89,8 @@ def _describe(cell: Cell, record, summary, numbers, costs) -> dict[str, Any]:
         "status": record.status,
         "reason": record.reason,
         "seconds": {"training": record.training_seconds, "evaluation": record.evaluation_seconds},
-        "cost": costs.get(cost_key(cell)),
+        "cost": cost_of(cell, costs, about.get("device")),
+        "evaluation": record.evaluation,
         "versions": about.get("versions"),
         "device": about.get("device"),
         "sampled_by": about.get("sampled_by"),
@@ -107,7 +115,6 @@ def _table(
             {
                 "key": column.key,
                 "caption": column.heading,
-                "family": column.family,
                 "better": column.better,
                 "beside": column.beside,
                 "scale": column.scale,
@@ -127,39 +134,43 @@ def _values(column, label, cells, numbers) -> dict[int, float]:
     found = {}
     for cell in cells:
         one = numbers.get(cell.name, {}).get(column)
-        if cell.label == label and one is not None and one.value is not None:
+        if cell.label == label and one is not None and is_number(one.value):
             found[cell.seed] = float(one.value)
     return found
 
 
 def _row(column, label, reference, values, cells, numbers) -> dict[str, Any]:
-    entries = [
-        numbers[cell.name].get(column)
+    entries = {
+        cell.seed: numbers[cell.name].get(column)
         for cell in cells
         if cell.label == label and cell.name in numbers
-    ]
-    nulls = [float(one.null) for one in entries if one is not None and one.null is not None]
-    reasons = [one.reason for one in entries if one is not None and one.reason]
+    }
+    nulls = [float(one.null) for one in entries.values() if one and is_number(one.null)]
+    without = [seed for seed in entries if seed not in values[label]]
+    reasons = [one.reason for seed, one in entries.items() if one and seed in without]
     row: dict[str, Any] = spread([*values[label].values()])._asdict()
     row["null"] = spread(nulls).mean
     row["values"] = {str(seed): value for seed, value in values[label].items()}
-    if reasons:
-        row["reason"] = reasons[0]
-    if label != reference and column.family:
+    if without:
+        row["seeds_without"] = without
+        row["reason"] = next(filter(None, reasons), NOT_FINITE if reasons else "")
+    if label != reference and column.is_tested:
         row["difference"] = paired_difference(values[label], values[reference])._asdict()
     return row
 
 
 def _correct(table: list[dict[str, Any]]) -> None:
-    """Add Holm's p to each difference: of all methods and columns of a family."""
-    families: dict[str, list[dict[str, Any]]] = {}
+    """Add Holm's p to each difference: one number of all methods is a family.
+
+    The question is which methods differ in a number. All numbers together, a hundred and more
+    differences, would need ten seeds before any p could fall below one.
+    """
     for column in table:
-        for row in column["methods"].values():
-            if "difference" in row:
-                families.setdefault(column["family"], []).append(row["difference"])
-    for family in families.values():
+        rows = column["methods"].values()
+        family = [row["difference"] for row in rows if "difference" in row]
         for difference, p in zip(family, holm([one["p"] for one in family]), strict=True):
             difference["p_holm"] = p
+        column["family_size"], column["least_p_holm"] = least_holm(family)
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from avae_jax.data import ImageData
 from avae_jax.evaluation import evaluate_run
 from avae_jax.evaluation.classify import train_on
 from avae_jax.evaluation.disentangled import Factors
-from avae_jax.evaluation.evaluate import NUM_IMAGES
+from avae_jax.evaluation.evaluate import NUM_IMAGES, check_options, file_spaces
 from avae_jax.files import describe_error, write_atomically
 from avae_jax.training import loop
 from avae_jax.training.setup import make_setup
@@ -58,6 +58,21 @@ class Evaluation:
     classifier: Path | None = None
     inception_weights: Path | None = None
 
+    def check(self) -> None:
+        """Refuse what no cell could be evaluated by, before any is trained.
+
+        Raises:
+          ValueError: too few of something, or a file that is none.
+          OSError: a file that is not there.
+        """
+        check_options(
+            num_images=self.num_images,
+            num_samples=self.num_samples,
+            iwae_samples=self.iwae_samples,
+            factors=self.factors,
+        )
+        file_spaces(self.inception_weights, self.classifier)
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         return json.loads(json.dumps(dataclasses.asdict(self), default=str))
@@ -71,6 +86,7 @@ class Runner:
       folder: of the comparison.
       evaluation: how cells are evaluated.
       progress: where a person looks.
+      data: where images come from.
       settle: returns the cells whose values are known by now: all once trials have ended.
       report: called after every cell, with whether it was the last.
     """
@@ -78,12 +94,12 @@ class Runner:
     folder: Path
     evaluation: Evaluation
     progress: TableProgress
+    data: Data
     settle: Callable[[], Sequence[Cell]]
     report: Callable[[bool], None]
 
     def __post_init__(self):
-        self._data = Data()
-        self._meter = Meter(lambda config: make_setup(config, dataset=self._data.of(config)))
+        self._meter = Meter(lambda config: make_setup(config, dataset=self.data.of(config)))
         self._classifiers: dict[str, Path | None] = {}
         self.costs = read_costs(self.folder)
         self.cells = self.settle()
@@ -114,7 +130,7 @@ class Runner:
 
     def _run(self, trials: Sequence[Cell], cells: Sequence[Cell]) -> None:
         with compiled_programs(self.folder / "compiled"):
-            check_cells([it for it in (*trials, *cells) if not self.is_done(it)], self._data)
+            check_cells([it for it in (*trials, *cells) if not self.is_done(it)], self.data)
             self._all(trials)
             self.cells, names = self.settle(), {cell.name for cell in cells}
             self._all([cell for cell in self.cells if cell.name in names])
@@ -167,7 +183,7 @@ class Runner:
         log = run_dir.with_name(f"{run_dir.name}.log")
         try:
             with log.open("a", encoding="utf-8") as file, contextlib.redirect_stderr(file):
-                loop.train(cell.config, run_dir, dataset=self._data.of(cell.config))
+                loop.train(cell.config, run_dir, dataset=self.data.of(cell.config))
             record.status = "trained"
         finally:
             record.training_seconds = before + time.monotonic() - start
@@ -196,7 +212,7 @@ class Runner:
         evaluate_run(
             run_dir,
             output=self.folder / cell.evaluation_folder,
-            dataset=self._data.of(cell.config),
+            dataset=self.data.of(cell.config),
             num_images=asked.num_images,
             say=lambda line: self.progress.begin(cell, line),
             **options,
@@ -217,7 +233,7 @@ class Runner:
         if self.evaluation.classifier is not None:
             return self.evaluation.classifier
         if cell.experiment not in self._classifiers:
-            dataset = self._data.of(cell.config)
+            dataset = self.data.of(cell.config)
             self._classifiers[cell.experiment] = self._make_classifier(cell, dataset)
         return self._classifiers[cell.experiment]
 
@@ -259,6 +275,13 @@ def _seconds(cell: Cell, record: Record) -> float:
 def cost_key(cell: Cell) -> str:
     """Return what the cost of a cell is kept under."""
     return f"{cell.seedless_hash[:16]} {jax.devices()[0].device_kind}"
+
+
+def cost_of(cell: Cell, costs: Mapping[str, Any], device: str | None) -> Any:
+    """Return what a cell's method costs on its device, or else on another; None if not known."""
+    key = cell.seedless_hash[:16]
+    others = [cost for name, cost in costs.items() if name.startswith(f"{key} ")]
+    return costs.get(f"{key} {device}", next(iter(others), None))
 
 
 def read_costs(folder: Path) -> dict[str, Any]:

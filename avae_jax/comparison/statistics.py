@@ -136,3 +136,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(tested) - place) * p_values[k]))
         corrected[k] = highest
     return corrected
+
+
+def least_holm(differences: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
+    """Return how many tests a family holds, and the smallest that Holm's p can be in it.
+
+    Args:
+      differences: "p" and "least_p" of each, as `paired_difference` has them.
+
+    Returns:
+      (m, min(1, m least_p)): 2 / 2^n times m tests of n seeds each. (0, NaN) of none.
+
+    Example:
+      >>> least_holm([{"p": 0.5, "least_p": 0.0625}] * 8)
+      (8, 0.5)
+    """
+    least = [one["least_p"] for one in differences if not math.isnan(one["p"])]
+    return len(least), min(1.0, len(least) * min(least)) if least else math.nan

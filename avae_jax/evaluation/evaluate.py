@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 
 from avae_jax import metrics
-from avae_jax.checks import check_count
+from avae_jax.checks import check_choice, check_count
 from avae_jax.data import ImageData
 from avae_jax.evaluation import html, pictures
 from avae_jax.evaluation.disentangled import Factors, describe_disentanglement
@@ -118,9 +118,9 @@ def evaluate_run(
       ValueError: no run folder, images that were trained on, features that do not fit.
     """
     start = time.monotonic()
-    check_count("num_images", num_images, minimum=20)
-    check_count("num_samples", num_samples, minimum=20)
-    check_count("iwae_samples", iwae_samples, minimum=1)
+    check_options(
+        num_images=num_images, num_samples=num_samples, iwae_samples=iwae_samples, factors=factors
+    )
     check_count("seed", seed, minimum=0)
     if not isinstance(run, Run):
         run = load_run(run)
@@ -132,7 +132,7 @@ def evaluate_run(
     folder = user_path(output)
     check_folder(folder, name="output")
     # Files are read before the work that needs them at its end.
-    spaces = _file_spaces(inception_weights, classifier)
+    spaces = file_spaces(inception_weights, classifier)
     if quick and features:
         raise ValueError(
             f"features must be left out with quick=True, got {', '.join(features)}: samples are "
@@ -263,7 +263,20 @@ def _split_samples(kept) -> tuple[dict[str, Any], dict[str, Any]]:
     return samples, {name: x for name, x in kept.items() if not name.startswith(_OF_SAMPLES)}
 
 
-def _file_spaces(inception_weights, classifier) -> list[FeatureSpace]:
+def check_options(
+    *, num_images: int, num_samples: int, iwae_samples: int, factors: Factors
+) -> None:
+    """Refuse options that no run can be evaluated with; see `evaluate_run`."""
+    check_count("num_images", num_images, minimum=20)
+    check_count("num_samples", num_samples, minimum=20)
+    check_count("iwae_samples", iwae_samples, minimum=1)
+    check_choice("factors", factors, get_args(Factors))
+
+
+def file_spaces(
+    inception_weights: str | os.PathLike | None, classifier: str | os.PathLike | None
+) -> list[FeatureSpace]:
+    """Return the feature spaces of the files that are given; see `evaluate_run`."""
     spaces = []
     if classifier is not None:
         from avae_jax.features import load_classifier

@@ -10,8 +10,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import avae_jax as av
 from avae_jax import cli
-from avae_jax.comparison import api, runner
+from avae_jax.comparison import api, report, runner
 from avae_jax.comparison.results import is_number
+from avae_jax.methods import METHODS
 from avae_jax.training import loop
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -131,10 +132,72 @@ def test_the_outputs_hold_the_numbers_and_claim_too_much_of_none(folder):
     assert "- likelihood bound (nats): not computed (no posterior)." in lines
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert page.count("data:image/png") == 1
-    assert "0.500 at the least with 2 seeds; so few seeds can show no difference" in page
+    assert "0.500 at the least with 2 seeds." in page
+    few = "so few seeds can show no difference to be beyond chance. Numbers"
+    assert f"over the methods, number by number: 0.500 at the least of 1; {few}" in page
     for text in (table, page):
         assert "significant" not in text
         assert "http" not in text
+
+
+def test_a_seed_without_a_number_is_counted_and_its_reason_said(tmp_path, monkeypatch):
+    def evaluate(run, *, output, **options):
+        fake_evaluate(run, output=output, **options)
+        if run.parts[-2] == "vae" and run.name.startswith("seed1"):
+            path = output / "summary.json"
+            summary = json.loads(path.read_text())
+            summary["reconstruction"]["mse"] = None
+            path.write_text(json.dumps(summary))
+
+    monkeypatch.setattr(runner, "evaluate_run", evaluate)
+    assert cli.run(command(tmp_path, seeds="012")) == 0
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert "(2 of 3)" in table[3]
+    assert "(2 of 3)" not in table[2]
+    note = (
+        "- reconstruction error (per pixel): not computed for vae of seed 1 (not a finite number)."
+    )
+    assert note in table
+
+
+def test_a_method_that_is_left_out_has_a_note_and_no_row(tmp_path, monkeypatch):
+    some = {name: METHODS[name] for name in ("ae", "vae", "sigma_vae")}
+    monkeypatch.setattr("avae_jax.comparison.plan.METHODS", some)
+    words = command(tmp_path, "--likelihood", "bernoulli", seeds="0")
+    del words[words.index("--methods") : words.index("--reference")]
+    drawn = []
+    monkeypatch.setattr(report.figures, "make_comparison", drawn.extend)
+    monkeypatch.setattr(report.figures, "to_png", lambda figure: b"")
+    assert cli.run(words) == 0
+    assert {label for panel in drawn for label in panel.values} == {"ae", "vae"}
+    assert [*results_of(tmp_path)["left_out"]["digits"]] == ["sigma_vae"]
+    table = (tmp_path / "table.md").read_text()
+    assert "- sigma_vae is left out: likelihood=bernoulli" in table
+    assert "| sigma_vae" not in table
+    assert "sigma_vae is left out" in (tmp_path / "comparison.html").read_text()
+
+
+def test_the_statistics_claim_what_there_is():
+    """A reference without a number has no differences, and many seeds no exact p."""
+
+    def note(num_seeds, least):
+        columns = [
+            {"caption": f"number {m}", "family_size": m, "least_p_holm": p,
+             "methods": {"ae": {"n": n}, "vae": {"n": 3, "difference": {}}}}
+            for m, p, n in [*((m, p, 3) for m, p in least.items()), (0, None, 0)]
+        ]  # fmt: skip
+        plan = {"seeds": [*range(num_seeds)], "reference": "ae"}
+        return report.statistics_note({"plan": plan, "table": {"digits": columns}}, "digits")
+
+    said = note(5, {22: 1.0, 1: 0.0625})
+    assert "all 32 flips of the signs, 0.0625 at the least with 5 seeds." in said
+    assert "0.0625 at the least of 1, 1.00 at the least of 22; so few seeds can show no" in said
+    assert "beyond chance where it is above a tenth." in said
+    assert "No differences: ae has no number 0; another reference has." in said
+    assert "so few" not in note(12, {22: 0.01})
+    said = note(21, {})
+    assert "p: none is computed of more than 20 seeds" in said
+    assert "flips" not in said
 
 
 def test_what_is_done_is_not_done_again(folder, monkeypatch, capsys):
@@ -306,6 +369,50 @@ def test_what_is_evaluated_otherwise_is_evaluated_again_and_not_trained(folder, 
     words = command(folder, "--num-images", "50", "--num-samples", "40", "--only", "ae", seeds="0")
     assert cli.run(words) == 0
     assert seen == [50]
+    evaluated = [cell["evaluation"]["num_images"] for cell in results_of(folder)["cells"]]
+    assert evaluated == [50, 10_000]
+    note = "with num_images=10000 and not 50, with num_samples=10000 and not 40: vae/seed0."
+    assert note in (folder / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"num_images": 5}, "num_images must be an integer of at least 20, got 5"),
+        ({"iwae_samples": 0}, "iwae_samples must be an integer of at least 1, got 0"),
+        ({"factors": "nope"}, "factors must be one of .*, got 'nope'"),
+        ({"classifier": "none.npz"}, "none.npz"),
+        ({"inception_weights": "none.npz"}, "none.npz"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused_before_anything_is_trained(
+    evaluation, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "train", None)
+    with pytest.raises((ValueError, OSError), match=message):
+        av.compare(["digits"], methods=["ae"], evaluation=evaluation, output=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_device_finds_the_costs_and_is_named(folder, monkeypatch):
+    """That of a cell is the one that it was evaluated on."""
+    device = jax.devices()[0].device_kind
+    costs = json.loads((folder / "costs.json").read_text())
+    assert all(key.endswith(f" {device}") for key in costs)
+    moved = {key.replace(device, "TPU v9"): cost for key, cost in costs.items()}
+    (folder / "costs.json").write_text(json.dumps(moved))
+    place = folder / results_of(folder)["cells"][0]["folder"] / "evaluation/summary.json"
+    summary = json.loads(place.read_text())
+    summary["about"] |= {"device": "TPU v9", "versions": {"avae_jax": "0.0.9"}}
+    place.write_text(json.dumps(summary))
+    assert cli.run(command(folder)) == 0
+    results = results_of(folder)
+    assert [cell["cost"] for cell in results["cells"]] == [COST] * 4
+    assert results["devices"] == ["TPU v9", "cpu"]
+    table = (folder / "table.md").read_text()
+    assert "- Evaluated on TPU v9: ae/seed0." in table
+    assert "- Evaluated by avae_jax 0.0.9: ae/seed0." in table
+    assert "TPU v9, cpu" in (folder / "comparison.html").read_text()
 
 
 def test_all_that_is_refused_is_listed_before_anything_is_trained(tmp_path, capsys, monkeypatch):

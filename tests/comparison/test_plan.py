@@ -1,10 +1,12 @@
 """Plans: read, hashed, refused; and the cells they stand for."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from avae_jax.comparison.cells import RefusedError, make_cells, make_trials
+from avae_jax.comparison.cells import Data, RefusedError, find_refused, make_cells, make_trials
 from avae_jax.comparison.plan import make_plan, read_plan
 from avae_jax.methods import METHODS
 from avae_jax.training.config import ConfigError
@@ -64,18 +66,102 @@ def test_images_and_steps_are_equal_and_nothing_ends_early(tmp_path):
         "from avae_jax.training.config import configure\n"
         "config = configure(dataset='digits', architecture='digits', method='ae', batch_size=50,"
         " num_epochs=7, patience=2)\n"
-        "presets = {'vae': {'num_epochs': 99, 'learning_rate': 0.25}}\n"
+        "presets = {'vae': {'num_epochs': 99, 'learning_rate': 0.25, 'validation_size': 9,"
+        " 'latent_dim': 3}}\n"
     )
     notes = []
     plan = make_plan([str(tmp_path / "mine.py")], ["ae", "vae"], [0])
-    plain, vae = make_cells(plan, notes.append)
+    plain, vae = make_cells(plan, lambda *note: notes.append(note))
     assert plain.config.optimization.patience is None
     assert vae.config.optimization.num_epochs == 7
     assert vae.config.optimization.learning_rate == 0.25
     assert notes == [
-        "mine: patience is left out, so that all methods take equal steps",
-        "mine: num_epochs=7 for vae too, not its preset's",
+        ("mine", "patience is left out, so that all methods take equal steps"),
+        ("mine", "num_epochs=7 for vae too, not its preset's"),
+        ("mine", "validation_size=None for vae too, not its preset's"),
+        ("mine", "latent_dim differs: 8 for ae; 3 for vae"),
     ]
+    assert vae.config.data == plain.config.data
+
+
+def test_what_is_not_equal_is_said():
+    methods = {"vae": {}, "beta_vae": {"noise_scale": 0.5}, "avae": {}, "wae": {"width": 0.5}}
+    notes = []
+    plan = make_plan(["digits"], methods, [0], {"beta": 4.0, "latent_dim": 4})
+    make_cells(plan, lambda *note: notes.append(note[1]))
+    assert notes == [
+        "beta=4 is set for beta_vae, avae, which may mean different things by it; for one alone, a "
+        "plan's file has [methods.LABEL] beta",
+        "width differs: 0.5 for wae; 2.0 for vae, beta_vae, avae",
+        "noise_scale differs: measured for vae; 0.5 for beta_vae",
+    ]
+
+
+def test_methods_that_nobody_named_may_be_refused(tmp_path, monkeypatch):
+    """They are left out with the reason, the reference is not."""
+    some = {name: METHODS[name] for name in ("avae", "vae", "beta_vae")}
+    monkeypatch.setattr("avae_jax.comparison.plan.METHODS", some)
+    (tmp_path / "mine.py").write_text(
+        "from avae_jax.training.config import configure\n"
+        "config = configure(dataset='digits', architecture='digits', method='vae', batch_size=96)\n"
+    )
+    path = str(tmp_path / "mine.py")
+    plan = make_plan([path], (), [0])
+    left_out = find_refused(plan, Data())
+    assert [*left_out["mine"]] == ["beta_vae"]
+    notes = []
+    cells = make_cells(plan, lambda *note: notes.append(note), left_out=left_out)
+    assert [cell.label for cell in cells] == ["avae", "vae"]
+    assert notes[0][1].startswith("beta_vae is left out: beta=None: method beta_vae needs")
+    # Images that are not there would be missing for all: one line says it.
+    with pytest.raises(RefusedError) as refused:
+        find_refused(make_plan([path], (), [0], {"num_centers": 5000}), Data())
+    assert len(refused.value.lines) == 1
+    assert refused.value.lines[0].startswith("mine/avae: num_centers=5000")
+    named = make_plan([path], ["vae", "beta_vae"], [0])
+    assert find_refused(named, Data()) == {}
+    with pytest.raises(RefusedError, match="mine/beta_vae"):
+        make_cells(named)
+    again = make_plan(**plan.to_dict())
+    assert again == plan
+    assert named.to_dict().keys() == plan.to_dict().keys() - {"is_every"}
+
+
+def test_a_users_file_that_changes_is_another_run(tmp_path):
+    path, nets = tmp_path / "mine.py", tmp_path / "nets.py"
+    text = (
+        "from avae_jax.training.config import configure\n"
+        "config = configure(dataset='digits', architecture='digits', method='ae')\n"
+    )
+
+    def cell_of(experiment, **fields):
+        return make_cells(make_plan([experiment], ["ae"], [0], fields))[0]
+
+    path.write_text(text)
+    before = cell_of(path).hash
+    assert cell_of(path).hash == before
+    path.write_text(text + "# A loss that is another one.\n")
+    assert cell_of(path).hash != before
+    nets.write_text("one")
+    before = cell_of("digits", encoder=f"{nets}:Encoder")
+    nets.write_text("two")
+    assert cell_of("digits", encoder=f"{nets}:Encoder").hash != before.hash
+    # A cell goes on as what it began as.
+    assert before.folder.name.endswith(before.hash[:8])
+
+
+def test_values_of_python_are_those_of_a_file(tmp_path):
+    path = tmp_path / "plan.toml"
+    path.write_text(
+        f'experiments = ["digits"]\nmethods = ["ae", "vae"]\nseeds = [1]\n[fields]\n'
+        f'data_dir = "{tmp_path}"\nnum_epochs = 3\n[tune.vae]\nnoise_scale = [0.5, 1.0]\n'
+    )
+    fields = {"data_dir": tmp_path, "num_epochs": np.int64(3)}
+    tune = {"vae": {"noise_scale": [np.float64(0.5), np.float64(1.0)]}}
+    plan = make_plan([Path("digits")], ["ae", "vae"], np.array([1]), fields, tune=tune)
+    assert plan == read_plan(path)
+    assert plan.hash == read_plan(path).hash
+    make_cells(plan)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +173,8 @@ def test_images_and_steps_are_equal_and_nothing_ends_early(tmp_path):
         ({"methods": ["vea"]}, "unknown method 'vea'; did you mean 'vae'"),
         ({"methods": ["vae", "vae"]}, "methods must each be given once, got vae twice"),
         ({"methods": "vae"}, "methods must be a list of names, got 'vae': write a list"),
+        ({"methods": {"a b": {"method": "ae"}}}, "methods must have labels of letters, .* 'a b'"),
+        ({"methods": {"..": {"method": "ae"}}}, "methods must have labels of letters, .* '..'"),
         ({"methods": {"vae": 3}}, "methods must hold fields by name, got 3 for vae"),
         ({"seeds": [1, 1]}, "seeds must each be given once, got 1, 1"),
         ({"seeds": [-1]}, "seeds must be an integer of at least 0, got -1"),
