@@ -176,9 +176,9 @@ class SecondStage(BasePrior):
         """Bound the log density of codes `[batch, latent_dim]` from below: `[batch]`, nats.
 
         `log 1/K sum_k p(z | u_k) p(u_k) / q(u_k | z)` with 64 draws of the second stage's posterior
-        (Burda, Grosse and Salakhutdinov 2016, eq. 8), whose noise is the same for all codes and all
-        calls: the same code has the same value. In expectation it is at most the log density, which
-        has no closed form.
+        (Burda, Grosse and Salakhutdinov 2016, eq. 8), of one random key: the same array has the same
+        values. In expectation they are at most the log density, which has no closed form. The rows'
+        noise is independent, so that in a mean over many codes it averages out.
 
         Raises:
           ValueError: `z` has another width than `latent_dim`.
@@ -189,13 +189,13 @@ class SecondStage(BasePrior):
     def _importance_weighted(self, z: jax.Array) -> jax.Array:
         posterior = self._encode(z)
 
-        def weight(noise):
-            u = posterior.loc + jnp.exp(0.5 * posterior.log_var) * noise
+        def weight(key):
+            u = posterior.sample(key)
             joint = standard_normal_log_prob(u) - self.likelihood.nll(z, self._decode(u))
             return joint - posterior.log_prob(u)
 
-        noise = jax.random.normal(jax.random.key(0), (NUM_DRAWS, 1, self.latent_dim))
-        return logmeanexp(jax.lax.map(weight, noise), axis=0)
+        keys = jax.random.split(jax.random.key(0), NUM_DRAWS)
+        return logmeanexp(jax.lax.map(weight, keys), axis=0)
 
     def describe(self) -> str:
         """Return what it is called in a caption."""
