@@ -176,9 +176,9 @@ class SecondStage(BasePrior):
         """Bound the log density of codes `[batch, latent_dim]` from below: `[batch]`, nats.
 
         `log 1/K sum_k p(z | u_k) p(u_k) / q(u_k | z)` with 64 draws of the second stage's posterior
-        (Burda, Grosse and Salakhutdinov 2016, eq. 8), of one random key: the same array has the same
-        values. In expectation they are at most the log density, which has no closed form. The rows'
-        noise is independent, so that in a mean over many codes it averages out.
+        (Burda, Grosse and Salakhutdinov 2016, eq. 8), of one random key: an array has the same
+        values again. In expectation they are at most the log density, which has no closed form. The
+        noise of the rows is independent, so that it averages out in a mean over many codes.
 
         Raises:
           ValueError: `z` has another width than `latent_dim`.
