@@ -262,18 +262,21 @@ class Run:
 
     @functools.cached_property
     def _encode(self) -> Partial:
+        method = self.method  # What is compiled must not keep the run, and with it its folder.
+
         def encode(variables, x):
-            return self.method.encode(variables, self.method.prepare(x), train=False)[0]
+            return method.encode(variables, method.prepare(x), train=False)[0]
 
         return Partial(jax.jit(encode), self.variables)
 
     @functools.cached_property
     def decode_batch(self) -> Partial:
         """Maps codes `[k, latent_dim]` to images `[k, ...]` in JAX, differentiable, not chunked."""
+        method = self.method  # What is compiled must not keep the run, and with it its folder.
 
         def decode(variables, z):
-            outputs, _ = self.method.decode(variables, z, train=False)
-            return self.method.likelihood(variables).mean(outputs)
+            outputs, _ = method.decode(variables, z, train=False)
+            return method.likelihood(variables).mean(outputs)
 
         return Partial(jax.jit(decode), self.variables)
 
