@@ -131,6 +131,20 @@ def logmeanexp(a: jax.Array, *, axis: int | tuple[int, ...] | None = -1, where=N
     return logsumexp(a, axis=axis, where=where) - jnp.log(jnp.maximum(count, 1.0))
 
 
+def kept_rows(mask: Any, num_rows: int) -> jax.Array:
+    """Return which rows of a batch count, `[num_rows]` bool.
+
+    Args:
+      mask: `[num_rows]`, 0 or False on rows that only fill the batch up; None: every row counts.
+      num_rows: of the batch.
+
+    Example:
+      >>> kept_rows([1.0, 0.0], 2).tolist(), kept_rows(None, 2).tolist()
+      ([True, False], [True, True])
+    """
+    return jnp.ones(num_rows, bool) if mask is None else jnp.asarray(mask) != 0
+
+
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
     """Return the mean of values over the rows that count, `[]`.
 

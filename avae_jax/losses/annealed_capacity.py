@@ -6,7 +6,7 @@ from jax.typing import ArrayLike
 
 from avae_jax.checks import check_axes
 from avae_jax.losses.elbo import elbo
-from avae_jax.numerics import masked_mean, promoted
+from avae_jax.numerics import kept_rows, masked_mean, promoted
 
 
 def capacity_gap(kl: jax.Array, *, capacity: ArrayLike, mask: jax.Array | None = None) -> jax.Array:
@@ -37,8 +37,8 @@ def capacity_gap(kl: jax.Array, *, capacity: ArrayLike, mask: jax.Array | None =
     """
     check_axes(kl=("batch", kl), capacity=("", capacity), mask=("batch", mask))
     kl, capacity = promoted(kl=kl, capacity=capacity)
-    mask = jnp.ones(kl.shape, bool) if mask is None else jnp.asarray(mask)
-    return jnp.where(jnp.any(mask > 0), jnp.abs(masked_mean(kl, mask) - capacity), 0)
+    kept = kept_rows(mask, len(kl))
+    return jnp.where(jnp.any(kept), jnp.abs(masked_mean(kl, kept) - capacity), 0)
 
 
 def annealed_capacity(

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from avae_jax.checks import check_axes, check_count
 from avae_jax.losses.reconstruction import reconstruction_loss
-from avae_jax.numerics import promoted
+from avae_jax.numerics import kept_rows, promoted
 
 
 def check_codes(z, *, mask=None, draws=None, directions=None, num_draws: int = 1) -> None:
@@ -51,7 +51,7 @@ def counted(z: jax.Array, mask: ArrayLike | None) -> tuple[jax.Array, jax.Array,
     Returns:
       `[batch, latent_dim]`; `[batch]`, 1 or 0; `[]`.
     """
-    kept = jnp.ones(z.shape[0], bool) if mask is None else jnp.asarray(mask) != 0
+    kept = kept_rows(mask, z.shape[0])
     weights = kept.astype(z.dtype)
     return jnp.where(kept[:, None], z, 0), weights, jnp.sum(weights)
 

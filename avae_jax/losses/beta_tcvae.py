@@ -11,7 +11,7 @@ from avae_jax.checks import check_axes, check_choice, check_count, check_same_sh
 from avae_jax.density import marginal_log_densities, mixture_log_density
 from avae_jax.gaussians import gaussian_kl, gaussian_log_prob
 from avae_jax.likelihoods import make_likelihood
-from avae_jax.numerics import logsumexp, promoted
+from avae_jax.numerics import kept_rows, logsumexp, promoted
 
 Weights = Literal["uniform", "mss", "mws"]
 WEIGHTS: tuple[Weights, ...] = ("uniform", "mss", "mws")
@@ -129,7 +129,7 @@ def aggregate_log_densities(
 def _counted(mask, z, loc, log_var) -> tuple[jax.Array, ...]:
     """Return `[batch]` bool, which rows count, and the arrays, the others' rows at the origin."""
     z, loc, log_var = promoted(z=z, loc=loc, log_var=log_var)
-    kept = jnp.ones(len(z), bool) if mask is None else jnp.asarray(mask) != 0
+    kept = kept_rows(mask, len(z))
     # They must not reach a sum, not even times 0.
     return kept, *(jnp.where(kept[:, None], a, 0.0) for a in (z, loc, log_var))
 

@@ -6,7 +6,7 @@ from jax.typing import ArrayLike
 
 from avae_jax.checks import check_axes, check_choice, check_same_shape
 from avae_jax.losses.elbo import elbo
-from avae_jax.numerics import promoted
+from avae_jax.numerics import kept_rows, promoted
 
 
 def covariance_departures(
@@ -52,7 +52,7 @@ def covariance_departures(
         check_same_shape(loc=loc, log_var=log_var)
     check_axes(loc=("batch latent_dim", loc), mask=("batch", mask))
     loc, log_var = promoted(loc=loc, log_var=log_var)
-    kept = jnp.ones((loc.shape[0], 1), bool) if mask is None else jnp.asarray(mask)[:, None] > 0
+    kept = kept_rows(mask, loc.shape[0])[:, None]
     count = jnp.sum(kept)
     enough = count >= 4
     n = jnp.maximum(count, 4).astype(loc.dtype)

@@ -6,7 +6,7 @@ from jax.typing import ArrayLike
 
 from avae_jax.checks import check_axes
 from avae_jax.losses.elbo import elbo
-from avae_jax.numerics import promoted
+from avae_jax.numerics import kept_rows, promoted
 
 
 def factor_vae(
@@ -88,7 +88,7 @@ def permute_dims(key: jax.Array, z: jax.Array, mask: jax.Array | None = None) ->
     """
     check_axes(z=("batch latent_dim", z), mask=("batch", mask))
     z = jnp.asarray(z)
-    kept = jnp.ones(z.shape[0], bool) if mask is None else jnp.asarray(mask) != 0
+    kept = kept_rows(mask, z.shape[0])
     # Sorted by random numbers, rows that count come first; the sort is stable, so that the others
     # follow in their order. `place` says where each row of the result finds its own.
     draws = jnp.where(kept[:, None], jax.random.bits(key, z.shape), 0)

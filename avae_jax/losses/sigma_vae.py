@@ -9,7 +9,7 @@ import numpy as np
 from avae_jax.checks import check_axes, check_same_shape
 from avae_jax.likelihoods import LOG_SCALE_RANGE, squared_error
 from avae_jax.losses.elbo import elbo
-from avae_jax.numerics import masked_mean
+from avae_jax.numerics import kept_rows, masked_mean
 
 
 def optimal_noise_scale(
@@ -44,8 +44,7 @@ def optimal_noise_scale(
     check_same_shape(x=x, x_recon=x_recon)
     check_axes(x=("batch ...", x), mask=("batch", mask))
     error = jax.lax.stop_gradient(squared_error(x, x_recon))
-    mask = jnp.ones(error.shape, bool) if mask is None else jnp.asarray(mask)
-    variance = masked_mean(error, mask) / math.prod(np.shape(x)[1:])
+    variance = masked_mean(error, kept_rows(mask, len(error))) / math.prod(np.shape(x)[1:])
     return jnp.sqrt(jnp.maximum(variance, math.exp(2 * LOG_SCALE_RANGE[0])))
 
 
