@@ -9,48 +9,15 @@ comparisons/NAME, and writes benchmarks/results/compare_NAME.json and docs/compa
 import argparse
 import json
 import shutil
-from typing import Any
 
 from common import RESULTS, describe_machine, write_results
 
 import avae_jax as av
 from avae_jax.comparison.report import FIGURE_FILE, RESULTS_FILE
-from avae_jax.text import number
 
 ROOT = RESULTS.parent.parent
 
 NAMES = [path.stem.removeprefix("compare_") for path in ROOT.glob("experiments/compare_*.toml")]
-
-
-def table(results: dict[str, Any], keys: list[str]) -> str:
-    """Return the numbers of some keys as Markdown, a row per method, the reference first.
-
-    Args:
-      results: as `write` keeps them, of one experiment.
-      keys: of columns; "SPACE/own" takes the multiple of the codes' rms with it.
-    """
-    ((experiment, columns),) = results["table"].items()
-    by_key = {column["key"]: column for column in columns}
-    shown = [by_key[key] for key in keys if key in by_key]
-    heads, rows = ["method"], {label: [f"`{label}`"] for label in results["plan"]["methods"]}
-    for column in shown:
-        scale = by_key.get(column["scale"])
-        nulls = {one["null"] for one in column["methods"].values() if one["null"] is not None}
-        beside = f"; {column['beside']} {number(min(nulls))}" if len(nulls) == 1 else ""
-        heads.append(f"{column['caption']}{beside}")
-        for label, row in rows.items():
-            one = column["methods"][label]
-            cell = f"{number(one['mean'])} ± {number(one['std'])}" if one["n"] else "-"
-            if scale is not None and one["n"]:
-                cell += f" at {number(scale['methods'][label]['mean'])}"
-            row.append(cell)
-    heads.append("time of a step")
-    for label, row in rows.items():
-        costs = [cell["cost"] for cell in results["cells"] if cell["label"] == label]
-        relative = next((one["relative_seconds"] for one in costs if one), None)
-        row.append("-" if relative is None else f"{relative:.2f}x")
-    lines = [heads, ["--"] * len(heads), *rows.values()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def keep(name: str) -> None:

@@ -35,8 +35,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def configurations() -> dict[str, Config]:
     """Return what is measured, by name."""
     # A queue of 20 batches: what the documentation recommends.
-    needed = {"avae": {"refresh": "queue", "num_centers": 2000}, "beta_vae": {"beta": 4.0}}
-    found = {name: (name, needed.get(name, {})) for name in METHODS} | VARIANTS
+    queue = {"avae": ("avae", {"refresh": "queue", "num_centers": 2000})}
+    found = {name: (name, {}) for name in METHODS} | queue | VARIANTS
     return {
         name: replace_fields(load_experiment("mnist", method), width=WIDTH, **fields)
         for name, (method, fields) in found.items()

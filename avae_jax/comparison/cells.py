@@ -227,7 +227,7 @@ def find_refused(plan: Plan, data: "Data") -> dict[str, dict[str, str]]:
     if not plan.is_every:
         return refused
     for name in plan.experiments:
-        for label in (plan.reference, *plan.methods):
+        for label in dict.fromkeys((plan.reference, *plan.methods)):
             if label in plan.tune:
                 continue
             try:

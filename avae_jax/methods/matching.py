@@ -38,19 +38,19 @@ class MatchingOptions(method.Options):
 
     method: ClassVar[type]
 
+    # Those that have the choice declare a field of the name.
+    posterior: ClassVar[str] = "deterministic"
+    prior: ClassVar[str] = "standard_normal"
+    num_components: ClassVar[int] = 1
+
     def check(self):
         """Refuse values that no data could make runnable."""
         require_fixed(self.likelihood)
         require_positive("weight", self.weight)
 
-    @property
-    def encodes_to(self) -> str:
-        """What an image's codes are: a name in `POSTERIORS`."""
-        return getattr(self, "posterior", "deterministic")
-
     def make(self, setting, facts=None):
         """Build the method."""
-        coder = make_coder(setting, posterior=self.encodes_to, likelihood=self.likelihood)
+        coder = make_coder(setting, posterior=self.posterior, likelihood=self.likelihood)
         return self.method(options=self, setting=setting, coder=coder)
 
 
@@ -94,9 +94,8 @@ class Matching(method.Method):
         del key
         options = self.options
         return make_prior(
-            getattr(options, "prior", "standard_normal"), self.latent_dim,
-            jax.random.key(self.setting.seed),
-            num_components=getattr(options, "num_components", 1), image_shape=self.image_shape,
+            options.prior, self.latent_dim, jax.random.key(self.setting.seed),
+            num_components=options.num_components, image_shape=self.image_shape,
         )  # fmt: skip
 
     def loss(
