@@ -83,7 +83,7 @@ class FactorVAE(vae.VAE):
         nll, kl, terms, posterior, z, variables = self.forward(
             variables, batch, of_code, train=train
         )
-        tc = judge(self.networks, variables, z, train=train)
+        tc = judge(self.networks, variables, z, train=train, frozen=True)
 
         # Every second row, so that rows that only fill a batch up are in both halves.
         codes, mask = jax.lax.stop_gradient(z), batch.mask

@@ -49,6 +49,8 @@ def test_the_encoder_does_not_learn_to_be_told_apart(gradients):
 
 def test_the_critic_moves_by_its_own_loss_alone(gradients):
     each, got = gradients
+    # The model's has no gradient in the critic at all.
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(each["model"]["critic"]))
     for part, player in {"critic": "critic", "encoder": "model", "decoder": "model"}.items():
         for mine, own in zip(
             jax.tree.leaves(got[part]), jax.tree.leaves(each[player][part]), strict=True
@@ -56,6 +58,14 @@ def test_the_critic_moves_by_its_own_loss_alone(gradients):
             np.testing.assert_allclose(mine, own, rtol=1e-5, atol=1e-7, err_msg=part)
     # What the critic says of the codes does reach the encoder.
     assert np.any(jax.tree.leaves(each["model"]["encoder"])[0] != 0)
+
+
+def test_the_critic_picks_no_checkpoint(method):
+    """What its estimates are worth changes from epoch to epoch."""
+    of_model = {"reconstruction": 3.0, "nll": 2.0, "kl": 1.0}
+    of_critic = ("tc", "adversarial", "critic_loss", "critic_accuracy")
+    few, many = (method.criterion({**of_model, **dict.fromkeys(of_critic, v)}) for v in (0.0, 9.0))
+    assert few == many == 3.0
 
 
 def test_both_players_learn_and_the_critic_at_its_own_rate(build, make_batch):

@@ -252,6 +252,7 @@ def test_codes_and_images_have_their_shapes(method, variables, make_batch):
             "num_centers=32: in 40 dimensions the best bandwidth is 1.*; give more centers",
         ),
         ({"method": "wae", "weight": 0.0}, "weight=0.0: give a number > 0"),
+        ({"method": "wae", "prior": "gaussian"}, "prior=gaussian: nothing here learns its mean"),
         ({"method": "wae", "num_components": 0}, "num_components=0: give at least 1"),
         ({"method": "wae", "likelihood": "learned_gaussian"}, "likelihood=learned_gaussian: this"),
         (

@@ -147,6 +147,19 @@ def test_the_null_value_has_the_loss_s_floor(blobs, small_config):
     assert bare.null()["kl"] == pytest.approx(bare.bandwidth.null_kl, abs=0.05)
 
 
+def test_a_batch_s_statistic_is_validated_in_batches(blobs, small_config):
+    """Of as many images as a step has: its null depends on their number."""
+    config = cfg.replace_fields(small_config, method="cwae", batch_size=24)
+    built = open_on(1, config, blobs)
+    state, ids = built.init(), blobs.splits.validation
+    x = jnp.asarray(blobs.images[ids], jnp.float32) / 255
+    z = codes_of(built.method, state.variables, x, train=False)
+    parts = [z[start : start + 24] for start in range(0, len(ids), 24)]
+    want = sum(len(part) * math.log(av.losses.cramer_wold(part)) for part in parts) / len(ids)
+    assert validate(built, state)["log_cramer_wold"] == pytest.approx(want, rel=1e-4)
+    assert want != pytest.approx(math.log(av.losses.cramer_wold(z)), rel=1e-2)
+
+
 def test_validation_equals_the_loss_on_the_whole_split(blobs, small_config):
     built = open_on(1, small_config, blobs)
     state, _ = run_epoch(built, built.init())
