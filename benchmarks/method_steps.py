@@ -24,6 +24,7 @@ WIDTH = 0.125
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "avae, centers encoded again": ("avae", {"refresh": "reencode", "num_centers": 10_000}),
+    "gens, centers encoded again": ("gens", {"refresh": "reencode", "num_centers": 10_000}),
     "beta_tcvae, exact": ("beta_tcvae", {"density": "exact"}),
     "factor_vae, critic of 6 x 1000": ("factor_vae", {"critic_width": 1000, "critic_layers": 6}),
     "rae, gradient penalty": ("rae", {"regularizer": "gradient"}),
@@ -35,8 +36,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def configurations() -> dict[str, Config]:
     """Return what is measured, by name."""
     # A queue of 20 batches: what the documentation recommends.
-    queue = {"avae": ("avae", {"refresh": "queue", "num_centers": 2000})}
-    found = {name: (name, {}) for name in METHODS} | queue | VARIANTS
+    queue = {"refresh": "queue", "num_centers": 2000}
+    with_bank = {name: (name, queue) for name in ("avae", "gens")}
+    found = {name: (name, {}) for name in METHODS} | with_bank | VARIANTS
     return {
         name: replace_fields(load_experiment("mnist", method), width=WIDTH, **fields)
         for name, (method, fields) in found.items()

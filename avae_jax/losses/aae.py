@@ -20,7 +20,7 @@ def aae(
 
     `reconstruction + weight softplus(-D(z))`, with the logit `D` of a critic that tells draws of
     the prior, where it is to be positive, from codes (Makhzani et al. 2015; Tolstikhin et al. 2018,
-    algorithm 1 left). The critic descends `critic_loss(D(y), D(z))` with draws `y` of the prior.
+    algorithm 1). The critic descends `critic_loss(D(y), D(z))` with draws `y` of the prior.
 
     The encoder's term is the one that does not saturate, as in both papers' code: its gradient
     stays where the critic is sure. With the best critic, `D = log p - log q`, it is

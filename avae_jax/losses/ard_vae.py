@@ -23,8 +23,8 @@ def ard_vae(
 
     `-log p(x | z) + beta KL(q(z | x) || N(0, diag s^2))`, where `s_l^2` is the mean of `z_l^2` over
     earlier draws of the posterior, the mean of the conjugate Gamma posterior of the precision
-    turned over (Saha, Joshi and Whitaker 2025, eq. 14 to 16, without their Gamma prior's
-    pseudo-counts).
+    turned over (Saha, Joshi and Whitaker 2025, eq. 6, 7 and 14 to 16, with the pseudo-counts of
+    the Gamma prior at 0, as there).
 
     Args:
       x: data, `[batch, ...]`.

@@ -36,11 +36,11 @@ def aggregate_log_densities(
 
     - "uniform": 1/N for the own image and `(N - 1) / (N (B - 1))` for each other. Unbiased for
       `q(z)`, as the own image is sure to be in the batch and the others are a sample.
-    - "mss": Chen et al.'s minibatch stratified sampling (their appendix C.2), 1/N for the own
+    - "mss": Chen et al.'s minibatch stratified sampling (in their appendix), 1/N for the own
       image, `(N - M) / (N M)` for the next one, 1/M for the rest, M = B - 1. The same expectation,
       with a larger variance. The own weight stands on the diagonal of W, where z was drawn; in the
       authors' code it stands in a column, which undoes the correction.
-    - "mws": minibatch weighted sampling (their eq. S4), `1 / (N B)` for all. Biased: the own image
+    - "mws": minibatch weighted sampling (theirs too), `1 / (N B)` for all. Biased: the own image
       counts for N times what it does, so that the total correlation comes out too large by
       `(d - 1) log N`; its gradient is that of the batch alone.
 

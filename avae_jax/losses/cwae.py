@@ -78,7 +78,7 @@ def cwae(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the Cramer-Wold autoencoder's loss.
 
-    `reconstruction + weight log cramer_wold(codes)` (Knop et al. 2020, section 5). The logarithm
+    `reconstruction + weight log cramer_wold(codes)` (Knop et al. 2020, their cost). The logarithm
     makes the pull relative: far from the prior and near it, one percent less counts the same. The
     second term is a statistic of the batch, the same in every row.
 

@@ -24,7 +24,7 @@ def factor_vae(
 
     `-log p(x | z) + KL(q(z | x) || N(0, I)) + gamma TC`. A critic that tells codes from shuffled
     ones estimates the total correlation `TC = E_q(z) [log q(z) - log prod_j q(z_j)]`: its logit at
-    `z` approaches what is averaged (Kim and Mnih 2018, eq. 2 and 3). One logit stands for the
+    `z` approaches what is averaged (Kim and Mnih 2018, eq. 2). One logit stands for the
     difference of their two outputs.
 
     Args:

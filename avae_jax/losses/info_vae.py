@@ -28,7 +28,7 @@ def info_vae(
     """Return the InfoVAE's loss.
 
     `-log p(x | z) + (1 - alpha) KL(q(z | x) || N(0, I)) + mmd_weight MMD^2(codes, draws)`: the
-    negative of Zhao, Song and Ermon's objective (2019, eq. 6), whose divergence is an MMD and whose
+    negative of Zhao, Song and Ermon's objective (2019), whose divergence is an MMD and whose
     `alpha + lambda - 1` is `mmd_weight`. `alpha=0` with `mmd_weight=0` is the ELBO, `alpha=1` the
     MMD-VAE. The last term is a statistic of the batch, the same in every row.
 

@@ -78,7 +78,7 @@ def rae(
 
 
 def l2_penalty(params: Any) -> jax.Array:
-    """Return the sum of the squares of parameters, `[]` (Ghosh et al. 2020, eq. for `L2`).
+    """Return the sum of the squares of parameters, `[]` (Ghosh et al. 2020, section 3.1).
 
     The paper takes all of the decoder's parameters, its code the kernels of the transposed
     convolutions alone.

@@ -22,7 +22,7 @@ def epps_pulley(z: jax.Array, directions: jax.Array, *, mask: jax.Array | None =
 
     with `phi_n` the characteristic function of the n coordinates along the direction, by the
     trapezoid rule at 17 points of [0, 3], doubled for the negative half (Balestriero and LeCun
-    2025, section 4).
+    2025, section 4.2.3; these points are their code's, their algorithm 1 takes 17 of [-5, 5]).
 
     Args:
       z: codes, `[batch, latent_dim]`.

@@ -20,9 +20,9 @@ def sliced_wasserstein(
     """Measure the squared sliced Wasserstein distance between codes and a prior.
 
     The mean over unit directions and codes of the squared difference between sorted coordinates
-    along the direction: of the codes, and of as many draws (Kolouri et al. 2019, eq. 14). Against
-    N(0, I) nothing need be drawn: every direction's i-th of n coordinates is compared with the
-    quantile `Phi^-1((i - 1/2) / n)`, which halves the value at the prior itself.
+    along the direction: of the codes, and of as many draws (Kolouri et al. 2019, algorithm 1).
+    Against N(0, I) nothing need be drawn: every direction's i-th of n coordinates is compared with
+    the quantile `Phi^-1((i - 1/2) / n)`, which halves the value at the prior itself.
 
     Args:
       z: codes, `[batch, latent_dim]`.
@@ -87,8 +87,8 @@ def swae(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the sliced Wasserstein autoencoder's loss.
 
-    `reconstruction + weight sliced_wasserstein(codes, prior)` (Kolouri et al. 2019, eq. 16). The
-    second term is a statistic of the batch, the same in every row.
+    `reconstruction + weight sliced_wasserstein(codes, prior)` (Kolouri et al. 2019, algorithm 1).
+    The second term is a statistic of the batch, the same in every row.
 
     Args:
       x: data, `[batch, ...]`.

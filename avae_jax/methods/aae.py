@@ -51,7 +51,8 @@ class AAE(matching.Matching):
     """Descends `reconstruction + weight softplus(-D(z))` against a critic's logit `D`.
 
     The critic tells draws of the prior from codes, `D > 0` on the former; both take a step at once,
-    as in Tolstikhin et al. (2018, arXiv 1711.01558, algorithm 1). Their code adds `log p(z)` to the
+    where Tolstikhin et al. (2018, arXiv 1711.01558, algorithm 1) let the critic go first. Their
+    code adds `log p(z)` to the
     logit for one data set, as the best logit is `log p - log q`; here it is left to the critic, so
     that the prior need only be drawn from.
 

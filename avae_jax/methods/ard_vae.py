@@ -64,10 +64,10 @@ class Memory(NamedTuple):
 class ARDVAE(vae.VAE):
     """Descends `-log p(x | z) + beta KL(q(z | x) || N(0, diag s^2))`, s^2 that of earlier codes.
 
-    `s_l^2` is the mean of `z_l^2` over draws of the posterior for images seen before (eq. 14 to
-    16). The paper draws 10,000 images again each epoch; here an average that forgets as fast as
+    `s_l^2` is the mean of `z_l^2` over draws of the posterior for images seen before (eq. 6
+    and 7). The paper draws 10,000 images again each epoch; here an average that forgets as fast as
     `num_codes` draws come in follows every step, and needs no other pass of the encoder. The Gamma
-    prior's pseudo-counts are left out: beside thousands of codes they count for nothing.
+    prior's pseudo-counts are 0, as in the paper.
 
     The KL knows no scale: what holds an axis is the decoder alone. An axis that it has no use for
     only adds noise to it, whose width shrinks with its posterior's: axes of small `s_l` times the

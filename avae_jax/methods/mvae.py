@@ -54,8 +54,8 @@ class MVAE(vae.NoisyMethod):
     """Descends the negative ELBO of both halves together plus that of each alone.
 
     The posterior of several halves is the product of their encoders' Gaussians and the prior
-    (eq. 3); the objective is that of eq. 4 without its random subsets, which two halves do not
-    have. A run encodes whole images, by both encoders, and decodes to whole images.
+    (their product of experts); the objective is theirs without its random subsets, which two halves
+    do not have. A run encodes whole images, by both encoders, and decodes to whole images.
     """
 
     terms = {
@@ -138,7 +138,7 @@ class MVAE(vae.NoisyMethod):
 def product_of_experts(experts: list[DiagonalGaussian]) -> DiagonalGaussian:
     """Return the product of Gaussians `[batch, latent_dim]` and N(0, I), normalized.
 
-    Precisions add up, and means are weighted by them (Wu and Goodman 2018, section 2.1).
+    Precisions add up, and means are weighted by them (Wu and Goodman 2018).
 
     Numerics:
       Precisions are summed as logarithms: variances from 1e-9 to 1e4 keep their digits.

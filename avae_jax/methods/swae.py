@@ -15,7 +15,7 @@ class SWAE(Matching):
     """Descends `reconstruction + weight SW^2`, over random directions.
 
     Sorted coordinates of the batch's codes are compared with those of as many draws of the prior
-    (eq. 14 and 16); where it is N(0, I), with the quantiles of N(0, 1) instead, which are what the
+    (algorithm 1); where it is N(0, I), with the quantiles of N(0, 1) instead, which are what the
     draws are on average and halve the value that is left when codes and prior agree.
     """
 

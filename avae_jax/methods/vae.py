@@ -74,8 +74,8 @@ class NoisyMethod(method.Method):
 
     Unless it is given, `noise_scale^2` is the mean squared error per pixel of the validation split,
     where the likelihood of these images is highest (Rybkin, Daniilidis and Levine 2021, arXiv
-    2006.13202, eq. 7, who take each batch's own error). It is to a VAE what a measured beta is to
-    the AVAE: neither weighs reconstruction against the KL by hand.
+    2006.13202: their optimal sigma-VAE, which takes each batch's own error). It is to a VAE what a
+    measured beta is to the AVAE: neither weighs reconstruction against the KL by hand.
     """
 
     @property
@@ -153,7 +153,7 @@ class NoisyMethod(method.Method):
         """Say that a noise scale must collapse; empty where it need not.
 
         The best linear decoder uses the directions whose variance in the data is above
-        `beta noise_scale^2` and no other (Tipping and Bishop 1999, eq. 7, probabilistic PCA; Lucas,
+        `beta noise_scale^2` and no other (Tipping and Bishop 1999, probabilistic PCA; Lucas,
         Tucker, Grosse and Norouzi 2019, arXiv 1911.02469, for the VAE).
         """
         given = self.options.noise_scale
