@@ -26,9 +26,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "avae, centers encoded again": ("avae", {"refresh": "reencode", "num_centers": 10_000}),
     "gens, centers encoded again": ("gens", {"refresh": "reencode", "num_centers": 10_000}),
     "beta_tcvae, exact": ("beta_tcvae", {"density": "exact"}),
-    "factor_vae, critic of 6 x 1000": ("factor_vae", {"critic_width": 1000, "critic_layers": 6}),
-    "rae, gradient penalty": ("rae", {"regularizer": "gradient"}),
-    "rae, spectral norm": ("rae", {"regularizer": "spectral"}),
+    "aae, critic of 3 x 256": ("aae", {"critic_width": 256, "critic_layers": 3}),
+    "factor_vae, critic of 4 x 256": ("factor_vae", {"critic_width": 256, "critic_layers": 4}),
+    "rae, gradient penalty": ("rae", {"regularizer": "gradient", "weight": 1e-3}),
+    "rae, spectral norm": ("rae", {"regularizer": "spectral", "weight": None}),
 }
 """Options that change what a step costs."""
 

@@ -62,7 +62,7 @@ class AAE(matching.Matching):
     epochs weight 20 reconstructs hardly better than the mean image.
 
     With the default critic a step takes 1.33 times the arithmetic of the plain autoencoder's, and
-    1.4 times its time (MNIST's net at width 0.125, batch 100, two CPU cores).
+    1.07 times its time (MNIST's net at width 0.125: `benchmarks/method_steps.py`).
     """
 
     statistic = "adversarial"

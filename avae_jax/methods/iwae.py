@@ -51,8 +51,9 @@ class IWAE(vae.VAE):
     """Descends `-log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)`, K draws per image (eq. 8).
 
     The draws of an image are rows of the decoder's batch, which has K times as many and whose batch
-    normalization sees all draws of all images. The decoder costs K times as much: on MNIST (width
-    0.125) and at K = 5 a step has 3.0 times the operations of a plain autoencoder's.
+    normalization sees all draws of all images. The decoder costs K times as much: at K = 5 a step
+    has 2.9 times the operations of a plain autoencoder's and takes 3.9 times as long (MNIST's net
+    at width 0.125: `benchmarks/method_steps.py`).
 
     `gradient` "dreg" (Tucker, Lawson, Gu and Maddison 2019, arXiv 1810.04152) is the default, as
     the plain one grows noisier, beside what it estimates, with every further draw (Rainforth et al.

@@ -43,7 +43,7 @@ class Options(ae.Options):
         require_positive("code_weight", self.code_weight)
         require(
             self.weight is None or self.regularizer != "spectral", "weight", self.weight,
-            "regularizer spectral has none; leave it out, or use regularizer l2 or gradient",
+            "regularizer spectral has none; give None, or use regularizer l2 or gradient",
         )  # fmt: skip
 
     def make(self, setting, facts=None):
@@ -58,7 +58,7 @@ class RAE(ae.Autoencoder):
     The paper's three penalties; `losses.rae` says how the authors' weights read in our units. The
     gradient's is estimated with random signs, one more pass back through the decoder, whose own
     derivative is what training takes: 1.5 times the arithmetic of the plain autoencoder's step and
-    2.3 to 2.9 times its time (MNIST's net at width 0.125, batch 100, two CPU cores).
+    1.7 times its time (MNIST's net at width 0.125: `benchmarks/method_steps.py`).
 
     `spectral` divides every kernel of the decoder, as the matrix whose columns are its outputs, by
     an estimate of its largest singular value that one step of the power iteration per training step
