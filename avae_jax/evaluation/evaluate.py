@@ -85,9 +85,9 @@ def evaluate_run(
         verdict needs them. It is what a training ends with, and leaves in the run folder
         `summary.json`, `figures/*.png`, TensorBoard images, and the moments of the training codes
         that `Run.prior("measured")` reads. A number it has is the one of the whole evaluation.
-      brief: whether to leave out what methods are not compared by: of samples all but
-        Frechet distances, precision and recall; all figures but samples and reconstructions; the
-        page. The moments of the training codes are left in the run folder as by `quick`.
+      brief: whether to leave out what methods are not compared by: of codes distances from the
+        prior, tests of normality and dependence; of samples all but Frechet distances, precision
+        and recall; all figures but samples and reconstructions; the page. The moments of the training codes are left in the run folder as by `quick`.
       dataset: the images of the run where its configuration does not name them.
       protocol: "standard" or "paper" (the authors' choices).
       split: "validation" for what models are chosen by, so that test images are not; None is the
@@ -171,7 +171,7 @@ def evaluate_run(
     def part(name, make):
         return make() if quick else parts.get(name, make)
 
-    latent, kept = part("latent", lambda: _latent(material, say, quick=quick))
+    latent, kept = part("latent", lambda: _latent(material, say, quick=quick, brief=brief))
     arrays = LatentArrays.of(kept, PriorUnits.of(run.prior(), seed=seed))
     say("reconstructions")
     reconstruction = {"n": len(material.x), **_reconstruction(material)}
@@ -234,8 +234,8 @@ def _gravest_first(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: get_args(Level).index(finding.level))
 
 
-def _latent(material: Material, say, *, quick: bool) -> Part:
-    numbers, arrays = describe_codes(material, say, quick=quick)
+def _latent(material: Material, say, *, quick: bool, brief: bool) -> Part:
+    numbers, arrays = describe_codes(material, say, quick=quick, brief=brief)
     return numbers, arrays.kept()
 
 

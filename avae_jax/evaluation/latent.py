@@ -65,7 +65,11 @@ class LatentArrays:
 
 
 def describe_codes(
-    material: Material, say: Callable[[str], None] = lambda line: None, *, quick: bool = False
+    material: Material,
+    say: Callable[[str], None] = lambda line: None,
+    *,
+    quick: bool = False,
+    brief: bool = False,
 ) -> tuple[dict[str, Any], LatentArrays]:
     """Measure how far the codes are from the prior, each number beside its null.
 
@@ -73,6 +77,7 @@ def describe_codes(
       material: what is evaluated.
       say: receives a line of progress.
       quick: whether to leave out what the verdict does not need.
+      brief: whether to leave out distances from the prior, tests of normality and dependence.
 
     Returns:
       (numbers by section, arrays for the figures). Sections "scale", "collapse", "holes" and
@@ -96,7 +101,7 @@ def describe_codes(
     elif not units.is_standard:
         z = material.z.astype(np.float64)
         numbers["moments_against_standard_normal"] = metrics.code_moments(z) | metrics.radial_ks(z)
-    if not quick:
+    if not (quick or brief):
         say("distances from the prior, normality and dependence")
         numbers["distances"] = _distances(u, units)
         numbers["normality"] = metrics.mardia(u) | metrics.henze_zirkler(u)

@@ -110,6 +110,8 @@ def test_a_brief_evaluation_is_a_part_of_the_whole(evaluated, digits_run, tmp_pa
     )  # fmt: skip
     assert set(brief) == SECTIONS
     check_subset(brief, evaluated[0])
+    assert "distances" not in brief["latent"]
+    assert np.isfinite(brief["latent"]["holes"]["prior_coverage"])
     section = brief["samples"]["FD-thumbnails"]
     assert {"FD-thumbnails", "precision", "recall", "rms_multiple"} <= set(section["claimed"])
     assert "vendi" not in section["claimed"]
