@@ -87,7 +87,8 @@ def evaluate_run(
         that `Run.prior("measured")` reads. A number it has is the one of the whole evaluation.
       brief: whether to leave out what methods are not compared by: of codes distances from the
         prior, tests of normality and dependence; of samples all but Frechet distances, precision
-        and recall; all figures but samples and reconstructions; the page. The moments of the training codes are left in the run folder as by `quick`.
+        and recall; all figures but samples and reconstructions; the page. The moments of the
+        training codes are left in the run folder as by `quick`.
       dataset: the images of the run where its configuration does not name them.
       protocol: "standard" or "paper" (the authors' choices).
       split: "validation" for what models are chosen by, so that test images are not; None is the

@@ -234,7 +234,7 @@ def test_codes_and_images_have_their_shapes(method, variables, make_batch):
         ({"method": "rae", "code_weight": 0.0}, "code_weight=0.0: give a number > 0"),
         (
             {"method": "rae", "regularizer": "spectral", "weight": 1.0},
-            "weight=1.0: regularizer spectral has none; leave it out",
+            "weight=1.0: regularizer spectral has none; give None",
         ),
         ({"method": "rae", "likelihood": "learned_gaussian"}, "likelihood=learned_gaussian: this"),
         ({"method": "ard_vae", "beta": 0.0}, "beta=0.0: give a number > 0"),
