@@ -49,10 +49,14 @@ def method_step_table() -> str:
 
 
 def comparison_table(name: str) -> str:
-    """Return the tables of a comparison's results, and what must be said beside them."""
+    """Return what matters most of a comparison of all methods on one data set."""
     from avae_jax.comparison import report
 
-    return report.markdown(read(f"compare_{name}")).rstrip()
+    results = read(f"compare_{name}")
+    (experiment,) = results["table"]
+    own = next(it["key"] for it in results["table"][experiment] if it["key"].endswith("/own"))
+    keys = ("mse", "moment_kl", own, own.replace("/own", "/codes"))
+    return report.aligned(*report.value_table(results, experiment, keys=keys)).rstrip()
 
 
 def kernel_tables() -> str:
@@ -87,6 +91,7 @@ TABLES = {
         "accelerators": accelerator_tables,
     },
     "experiments/README.md": {
+        "compare_digits": lambda: comparison_table("digits"),
         "method_steps": method_step_table,
         "mnist_variants": lambda: mnist_table(read("mnist_variants")["rows"]),
     },

@@ -28,11 +28,18 @@ Table = tuple[list[str], list[list[str]]]
 """Headings, and rows of cells."""
 
 
-def value_table(results: Mapping[str, Any], experiment: str) -> Table:
+def value_table(
+    results: Mapping[str, Any], experiment: str, *, keys: Sequence[str] | None = None
+) -> Table:
     """Return mean ± standard deviation over seeds, a row per method, with nulls as columns.
 
     Beside a Frechet distance, in its cell, is the multiple of the codes' own rms at which the
     samples were drawn.
+
+    Args:
+      results: as `collect` returns them.
+      experiment: whose table.
+      keys: of the numbers and costs to show; None shows all.
     """
     columns = results["table"][experiment]
     labels = [label for label in results["plan"]["methods"]
@@ -49,6 +56,8 @@ def value_table(results: Mapping[str, Any], experiment: str) -> Table:
     for column in columns:
         if column["key"] in of_others or not _is_anywhere(column):
             continue
+        if keys is not None and column["key"] not in keys:
+            continue
         heads.append(column["caption"])
         scale = scales.get(column["scale"])
         for label, row in zip(labels, rows, strict=True):
@@ -63,7 +72,8 @@ def value_table(results: Mapping[str, Any], experiment: str) -> Table:
         before = shown
     costs = {label: _cost(results, experiment, label) for label in labels}
     for key, caption in COSTS:
-        if any(is_number(cost.get(key)) for cost in costs.values()):
+        is_shown = keys is None or key in keys
+        if is_shown and any(is_number(cost.get(key)) for cost in costs.values()):
             heads.append(caption)
             for label, row in zip(labels, rows, strict=True):
                 row.append(_shown_cost(key, costs[label]))
@@ -234,7 +244,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     for experiment in results["table"]:
         if len(results["table"]) > 1:
             parts.append(f"**{experiment}**\n")
-        parts.append(_aligned(*value_table(results, experiment)))
+        parts.append(aligned(*value_table(results, experiment)))
         parts.append("\n".join(f"- {note}" for note in notes_of(results, experiment)) + "\n")
     return "\n".join(parts)
 
@@ -262,7 +272,8 @@ def terminal_text(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown, columns aligned."""
     cells = [[text.replace("|", "\\|") for text in row] for row in (heads, *rows)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(heads))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]

@@ -337,7 +337,8 @@ _SECTIONS = {
     "latent": (
         "Latent space",
         "In units of the prior, where its mean is 0 and its covariance I, but for the density and "
-        "the active units. kde kl: held out, nats; tail share: codes beyond the reach of the "
+        "the active units. moment kl means: of posterior means, which stand still in directions "
+        "that are not used; kde kl: held out, nats; tail share: codes beyond the reach of the "
         "centers; knn kl detects rather than measures in many dimensions; far prior share and "
         "Henze-Zirkler mean little where their flag is 0; relevant directions carry 99% of the "
         "decoder's response; zscore: standard deviations beyond the null, from 5 on no chance. "
