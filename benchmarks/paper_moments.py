@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from common import RESULTS, describe_machine, write_results
 
-import avae_jax as av
 from avae_jax import metrics
 from avae_jax.comparison.report import RESULTS_FILE
 from avae_jax.evaluation.material import gather
 from avae_jax.priors import PriorUnits
+from avae_jax.training.run import Run, load_run
 
 PAPER = {"avae": 0.31, "aae": 0.57, "wae": 0.84, "rae": 7.61, "vae": 19.86, "beta_tcvae": 41.6}
 """Table V of arXiv 2311.07693, MNIST: moment KL of 10,000 held-out codes, nats."""
@@ -34,7 +34,7 @@ QUANTITIES = {
 """What is measured, and what a table calls it."""
 
 
-def measure(run: av.Run) -> dict[str, float]:
+def measure(run: Run) -> dict[str, float]:
     """Return the moment KLs of a run's test codes, nats, by `QUANTITIES`."""
     material = gather(run)
     units = PriorUnits.of(run.prior(), seed=0)
@@ -67,7 +67,7 @@ def main() -> None:
     for cell in cells:
         if cell["label"] in PAPER and cell["status"] == "finished":
             row = {"label": cell["label"], "seed": cell["seed"]}
-            rows.append(row | measure(av.load_run(folder / cell["folder"])))
+            rows.append(row | measure(load_run(folder / cell["folder"])))
             print(*rows[-1].values(), flush=True)
     write_results("paper_moments", {"machine": describe_machine("flax"), "rows": rows})
     print(table({"rows": rows}))

@@ -1,6 +1,7 @@
 """The two-stage VAE (Dai and Wipf 2019, arXiv 1903.05789): a second VAE of a VAE's codes."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -115,7 +116,13 @@ class TwoStageVAE(vae.VAE):
             lambda z: Gaussian()(networks(variables, "encoder_2", z, train=False)[0]),
             lambda u: networks(variables, "decoder_2", u, train=False)[0],
             variables["params"]["likelihood_2"],
+            compiled=functools.partial(self._bound, variables),
         )
+
+    @functools.cached_property
+    def _bound(self):
+        """Return the bound of codes' log density, compiled once for all that ask for the prior."""
+        return jax.jit(lambda variables, z: self.prior(variables).bound(z))
 
     def losses(self, variables, memory, batch, key, *, step, train):
         """Return the negative evidence lower bounds of the images and of their codes."""
@@ -153,6 +160,7 @@ class SecondStage(BasePrior):
       encode: `[batch, latent_dim]` codes -> the second stage's posterior.
       decode: `[batch, latent_dim]` draws `u` -> means of codes.
       likelihood: what the means mean; its scale is gamma.
+      compiled: a compiled function that does what `bound` does; None compiles it.
     """
 
     def __init__(
@@ -161,10 +169,11 @@ class SecondStage(BasePrior):
         encode: Callable[[jax.Array], DiagonalGaussian],
         decode: Callable[[jax.Array], jax.Array],
         likelihood: Any,
+        compiled: Callable[[jax.Array], jax.Array] | None = None,
     ):
         self.latent_dim, self.likelihood = latent_dim, likelihood
         self._encode, self._decode = encode, decode
-        self._bound = jax.jit(self._importance_weighted)
+        self._compiled = jax.jit(self.bound) if compiled is None else compiled
 
     def sample(self, key: jax.Array, num_samples: int) -> jax.Array:
         """Draw codes, `[num_samples, latent_dim]`."""
@@ -184,9 +193,10 @@ class SecondStage(BasePrior):
           ValueError: `z` has another width than `latent_dim`.
         """
         check_width(z, self.latent_dim)
-        return self._bound(jnp.asarray(z, jnp.float32))
+        return self._compiled(jnp.asarray(z, jnp.float32))
 
-    def _importance_weighted(self, z: jax.Array) -> jax.Array:
+    def bound(self, z: jax.Array) -> jax.Array:
+        """Return what `log_prob` does, of float32 codes, op by op."""
         posterior = self._encode(z)
 
         def weight(key):
