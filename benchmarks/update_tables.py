@@ -17,6 +17,7 @@ from accelerator import table as accelerator_table
 from common import RESULTS
 from mnist_variants import table as mnist_table
 from pairwise_lse import table as kernel_table
+from paper_moments import table as moments_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -92,6 +93,8 @@ TABLES = {
     },
     "experiments/README.md": {
         "compare_digits": lambda: comparison_table("digits"),
+        "compare_mnist": lambda: comparison_table("mnist"),
+        "paper_moments": lambda: moments_table(read("paper_moments")),
         "method_steps": method_step_table,
         "mnist_variants": lambda: mnist_table(read("mnist_variants")["rows"]),
     },
