@@ -116,11 +116,11 @@ class TwoStageVAE(vae.VAE):
             lambda z: Gaussian()(networks(variables, "encoder_2", z, train=False)[0]),
             lambda u: networks(variables, "decoder_2", u, train=False)[0],
             variables["params"]["likelihood_2"],
-            compiled=functools.partial(self._bound, variables),
+            compiled=functools.partial(self._compiled_bound, variables),
         )
 
     @functools.cached_property
-    def _bound(self):
+    def _compiled_bound(self) -> Callable[..., jax.Array]:
         """Return the bound of codes' log density, compiled once for all that ask for the prior."""
         return jax.jit(lambda variables, z: self.prior(variables).bound(z))
 
