@@ -37,16 +37,15 @@ def step_table() -> str:
 
 def method_step_table() -> str:
     """Return a step of every method beside the autoencoder's."""
-    lines = [
-        "| step of | MFLOP | against the autoencoder | ms | against the autoencoder |",
-        "|--|--|--|--|--|",
-    ]
-    for row in read("method_steps")["rows"]:
-        lines.append(
-            f"| {row['method']} | {row['flops'] / 1e6:.0f} | {row['relative_flops']:.2f}x | "
-            f"{1e3 * row['seconds']:.1f} | {row['relative_seconds']:.2f}x |"
-        )
-    return "\n".join(lines)
+    from avae_jax.comparison.report import aligned
+
+    beside = "against the autoencoder"
+    rows = [
+        [row["method"], f"{row['flops'] / 1e6:.0f}", f"{row['relative_flops']:.2f}x",
+         f"{1e3 * row['seconds']:.1f}", f"{row['relative_seconds']:.2f}x"]
+        for row in read("method_steps")["rows"]
+    ]  # fmt: skip
+    return aligned(["step of", "MFLOP", beside, "ms", beside], rows).rstrip()
 
 
 def comparison_table(name: str) -> str:

@@ -16,6 +16,7 @@ from avae_jax.density import find_bandwidth
 from avae_jax.evaluation.material import Material, thinned
 from avae_jax.evaluation.verdict import IGNORED_SHARE, is_too_few
 from avae_jax.metrics.checks import prior_generator
+from avae_jax.metrics.code_moments import moment_kl
 from avae_jax.metrics.departures import COLLAPSED_SHARE
 from avae_jax.metrics.nulls import NUM_NULL
 from avae_jax.priors import PriorUnits, is_standard
@@ -95,8 +96,16 @@ def describe_codes(
     numbers["density"] = _density(material, units)
     if not units.is_gaussian:
         numbers["density"]["entropy"] = none
+    moments = metrics.code_moments(u)
     loc = units.to(material.loc)
-    numbers["moments"] = metrics.code_moments(u) | metrics.radial_ks(u) | _moments_of_means(loc)
+    loc_eigenvalues, _ = _spectrum(loc)
+    # What papers have for a VAE: means stand still where the decoder ignores a direction, and this
+    # KL is large, though draws of the posterior fill it as the prior does.
+    of_means = moment_kl(float(np.linalg.norm(loc.mean(axis=0))), loc_eigenvalues, n)
+    moments["moment_kl_means"] = of_means
+    for end in ("null", "null_std"):
+        moments[f"moment_kl_means_{end}"] = moments[f"moment_kl_{end}"]
+    numbers["moments"] = moments | metrics.radial_ks(u)
     if not units.is_gaussian:
         numbers["moments"] = none
     elif not units.is_standard:
@@ -114,7 +123,6 @@ def describe_codes(
             numbers["dependence"] |= {"dimension_kl": none}
 
     say("collapse")
-    loc_eigenvalues, _ = _spectrum(loc)
     spectrum = metrics.relevance_spectrum(material.run.decode_batch, material.z, seed=seed)
     num_unused = int(np.count_nonzero(loc_eigenvalues < COLLAPSED_SHARE))
     numbers["collapse"] = collapse = {
@@ -173,19 +181,6 @@ def _spectrum(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the eigenvalues of the codes' covariance, ascending, and its eigenvectors."""
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(z, rowvar=False)))
     return np.maximum(values, 0.0), vectors
-
-
-def _moments_of_means(loc: np.ndarray) -> dict[str, float]:
-    """Return the moment KL of posterior means, which the tables of papers have for a VAE.
-
-    Where the decoder ignores a direction the means stand still, and this KL is large, though draws
-    of the posterior are distributed as the prior.
-    """
-    found = metrics.code_moments(loc)
-    return {
-        name.replace("moment_kl", "moment_kl_means"): found[name]
-        for name in ("moment_kl", "moment_kl_null", "moment_kl_null_std")
-    }
 
 
 def _density(material: Material, units: PriorUnits) -> dict[str, Any]:

@@ -52,9 +52,8 @@ class AAE(matching.Matching):
 
     The critic tells draws of the prior from codes, `D > 0` on the former; both take a step at once,
     where Tolstikhin et al. (2018, arXiv 1711.01558, algorithm 1) let the critic go first. Their
-    code adds `log p(z)` to the
-    logit for one data set, as the best logit is `log p - log q`; here it is left to the critic, so
-    that the prior need only be drawn from.
+    code adds `log p(z)` to the logit for one data set, as the best logit is `log p - log q`; here
+    it is left to the critic, so that the prior need only be drawn from.
 
     The default weight is far below the 20 of published settings, which on the digits leaves the
     reconstruction to the critic: a squared error of 2.6 per test image after 200 epochs, against

@@ -11,9 +11,9 @@ from avae_jax.terms import Term
 class CWAE(Matching):
     """Descends `reconstruction + weight log CW^2`, the distance to N(0, I) in closed form.
 
-    The logarithm is the paper's, whose loss is a mean squared error per pixel plus `log CW^2`.
-    The authors' code has an approximation for 20 dimensions and more and refuses 3 to
-    19; the exact function is used here in every dimension.
+    The logarithm is the paper's, whose loss is a mean squared error per pixel plus `log CW^2`. The
+    authors' code has an approximation for 20 dimensions and more and refuses 3 to 19; the exact
+    function is used here in every dimension.
     """
 
     statistic = "log_cramer_wold"

@@ -55,8 +55,8 @@ class Options(vae.Options):
 class InfoVAE(vae.VAE):
     """Descends `-log p(x | z) + (1 - alpha) KL + (alpha + lambda - 1) MMD^2`.
 
-    The paper's objective, with an unbiased MMD between one draw per image and as many of
-    the prior. A prior that is learned is moved by its KL alone, and with `alpha` 1 stays as it is.
+    The paper's objective, with an unbiased MMD between one draw per image and as many of the prior.
+    A prior that is learned is moved by its KL alone, and with `alpha` 1 stays as it is.
     """
 
     terms = {**vae.TERMS, "mmd": MMD}

@@ -119,10 +119,10 @@ def _moments(mean_norm: float, eigenvalues: np.ndarray, n: int, scale) -> dict[s
         "eig_median": float(np.median(eigenvalues)),
         "eig_max": float(eigenvalues[-1]),
         "effective_rank": _effective_rank(eigenvalues),
-        "moment_kl": _moment_kl(mean_norm, eigenvalues, n, 1.0),
+        "moment_kl": moment_kl(mean_norm, eigenvalues, n),
     }
     if scale is not None:
-        moments["moment_kl_scaled"] = _moment_kl(mean_norm, eigenvalues, n, scale)
+        moments["moment_kl_scaled"] = moment_kl(mean_norm, eigenvalues, n, scale)
     return moments
 
 
@@ -142,7 +142,15 @@ def _moment_kl_null(n: int, d: int) -> float:
     return float(0.5 * (d / n - log_det))
 
 
-def _moment_kl(mean_norm: float, eigenvalues: np.ndarray, n: int, scale: float) -> float:
+def moment_kl(mean_norm: float, eigenvalues: np.ndarray, n: int, scale: float = 1.0) -> float:
+    """Return the moment KL of codes whose moments are known, nats; `code_moments` says what it is.
+
+    Args:
+      mean_norm: length of the codes' mean.
+      eigenvalues: `[latent_dim]` of their covariance, ascending.
+      n: number of codes.
+      scale: standard deviation > 0 of the prior in every dimension.
+    """
     d = eigenvalues.size
     # Round-off leaves the zero eigenvalues of a singular matrix slightly off zero.
     floor = d * np.finfo(np.float64).eps * max(eigenvalues[-1], 0.0)

@@ -120,6 +120,15 @@ def test_the_table_is_of_the_cells(folder):
     assert json.loads((folder / "plan.json").read_text())["hash"] == results["plan_hash"]
 
 
+def test_a_table_shows_what_is_asked_for(folder):
+    results = results_of(folder)
+    heads, rows = report.value_table(results, "digits", keys=["moment_kl", "relative_flops"])
+    asked = ["moment KL of held-out codes (nats)", "null", "FLOP to plain autoencoder's"]
+    assert heads == ["method", "seeds", *asked]
+    assert [row[-1] for row in rows] == ["1.25", "1.25"]
+    assert len(report.value_table(results, "digits")[0]) > len(heads)
+
+
 def test_the_outputs_hold_the_numbers_and_claim_too_much_of_none(folder):
     table = (folder / "table.md").read_text()
     page = (folder / "comparison.html").read_text()

@@ -130,6 +130,19 @@ def test_means_that_do_not_vary_are_unused_though_draws_fill_the_prior():
     assert levels(judged(z, z_train, loc=loc)) == {"unused": "fault"}
 
 
+def test_the_moments_of_means_are_told_from_those_of_draws():
+    z, z_train = normal(1000, 6, 10)
+    loc = 0.3 + np.where(np.arange(6) < 2, 0.01, 0.9) * z
+    numbers, _ = describe_codes(material(z, z_train, loc=loc), quick=True)
+    moments = numbers["moments"]
+    mean, covariance = loc.mean(axis=0), np.cov(loc, rowvar=False)
+    log_det = np.linalg.slogdet(covariance)[1]
+    want = 0.5 * (np.trace(covariance) + mean @ mean - 6 - log_det)
+    assert moments["moment_kl_means"] == pytest.approx(want, rel=1e-4)
+    assert moments["moment_kl"] < 0.1 < 7 < want
+    assert moments["moment_kl_means_null"] == moments["moment_kl_null"]
+
+
 @pytest.mark.parametrize(("n", "d"), [(20, 16), (3, 8)])
 def test_too_few_codes_are_not_judged(n, d):
     findings = judged(*normal(n, d, 11, 50))

@@ -38,6 +38,19 @@ def test_each_stage_learns_from_its_own_loss(method, make_batch):
                 assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(slope)) == own, part
 
 
+def test_a_prior_asked_for_again_compiles_nothing(method):
+    """And has the density of the variables that it is asked for with."""
+    one, other = (method.init(jax.random.key(seed)) for seed in (0, 1))
+    z = jax.random.normal(jax.random.key(2), (4, method.latent_dim))
+    first = method.prior(one).log_prob(z)
+    assert method._compiled_bound._cache_size() == 1
+    second = method.prior(other).log_prob(z)
+    np.testing.assert_array_equal(method.prior(one).log_prob(z), first)
+    assert method._compiled_bound._cache_size() == 1
+    np.testing.assert_allclose(second, method.prior(other).bound(z), rtol=1e-5)
+    assert np.all(np.abs(second - first) > 1e-3)
+
+
 def linear(gamma, matrix):
     """Return a second stage with a linear decoder and its exact posterior; z is Gaussian."""
     d = len(matrix)
