@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from avae_jax.mesh import make_mesh
 from avae_jax.posteriors import Dirac
 from avae_jax.training import config as cfg
 from avae_jax.training import loop
@@ -17,9 +18,9 @@ from avae_jax.training.run import Run, load_run
 
 
 def train(folder, config, **options) -> Run:
-    """Train quietly and read the run back."""
+    """Train quietly, on one device, and read the run back."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        loop.train(config, folder, **options)
+        loop.train(config, folder, mesh=make_mesh(1), **options)
     return load_run(folder)
 
 

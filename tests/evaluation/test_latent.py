@@ -41,7 +41,8 @@ def material(z, z_train, *, scale: Any = 1.0, loc=None) -> Any:
     return SimpleNamespace(run=run, seed=0, protocol="standard", z=z, z_train=z_train, loc=loc)
 
 
-def normal(n, d, seed, num_train=2000):
+# Few shapes serve all: what is judged compiles for seconds per shape, and runs for moments.
+def normal(n, d, seed, num_train=1000):
     rng = np.random.default_rng(1000 + seed)
     return rng.standard_normal((n, d)), rng.standard_normal((num_train, d))
 
@@ -60,9 +61,9 @@ def levels(findings):
         (359, 8, 0),
         (359, 8, 1),
         (359, 8, 2),
-        (359, 2, 0),
-        (2000, 16, 0),
-        (359, 64, 0),
+        (1000, 8, 0),
+        (1000, 2, 0),
+        (1000, 16, 0),
         (359, 128, 0),
     ],
 )
@@ -71,7 +72,7 @@ def test_draws_of_the_prior_raise_no_alarm(n, d, seed):
 
 
 def test_the_claimed_scale_is_the_one_compared_with():
-    z, z_train = normal(500, 8, 3)
+    z, z_train = normal(359, 8, 3)
     assert levels(judged(0.8 * z, 0.8 * z_train, scale=0.8)) == {}
     assert levels(judged(0.8 * z, 0.8 * z_train, scale=1.0))["scale"] == "fault"
 
@@ -80,36 +81,36 @@ def test_the_claimed_scale_is_the_one_compared_with():
 @pytest.mark.parametrize("factor", [0.1, 0.15])
 def test_narrow_axes_are_collapsed(d, factor):
     narrow = np.where(np.arange(d) < 2, factor, 1.0)
-    findings = judged(*(narrow * z for z in normal(1500, d, 4)))
+    findings = judged(*(narrow * z for z in normal(1000, d, 4)))
     assert levels(findings)["collapse"] == "fault"
     assert f"2 of {d} directions" in findings[0].text
 
 
 def test_axes_of_different_width_with_the_right_mean_are_uneven():
     widths = np.where(np.arange(16) < 8, 0.5, 1.32)
-    findings = judged(*(widths * z for z in normal(1500, 16, 5)))
+    findings = judged(*(widths * z for z in normal(1000, 16, 5)))
     assert levels(findings)["anisotropy"] == "fault"
     assert "collapse" not in levels(findings)
 
 
-@pytest.mark.parametrize("d", [2, 64])
-def test_a_shift_is_off_centre(d):
+@pytest.mark.parametrize(("n", "d"), [(1000, 2), (359, 128)])
+def test_a_shift_is_off_centre(n, d):
     shift = np.eye(d)[0]
-    assert levels(judged(*(z + shift for z in normal(600, d, 6))))["location"] == "fault"
+    assert levels(judged(*(z + shift for z in normal(n, d, 6))))["location"] == "fault"
 
 
 def test_an_empty_wedge_is_a_hole():
     z, z_train = normal(4000, 8, 7)
     angle = np.arctan2(z[:, 1], z[:, 0])
-    z = z[(angle < 0) | (angle > np.pi / 4)]
+    z = z[(angle < 0) | (angle > np.pi / 2)][:1000]
     assert levels(judged(z, z_train))["holes"] == "fault"
 
 
 def test_an_empty_centre_is_a_hole():
     def hollow(z):
-        return z[np.linalg.norm(z, axis=1) > 1.2]
+        return z[np.linalg.norm(z, axis=1) > 0.8][:1000]
 
-    z, z_train = (hollow(z) for z in normal(3000, 3, 8, 3000))
+    z, z_train = (hollow(z) for z in normal(2000, 2, 8, 2000))
     # What is left is wider, too.
     found = levels(judged(z, z_train))
     assert [name for name, level in found.items() if level == "fault"] == ["holes"]
@@ -121,23 +122,23 @@ def test_clusters_are_named_as_such():
 
     rng = np.random.default_rng(9)
     centres = 0.9 * rng.standard_normal((10, 8))
-    assert levels(judged(draw(rng, 2000), draw(rng, 2000)))["clusters"] == "fault"
+    assert levels(judged(draw(rng, 1000), draw(rng, 1000)))["clusters"] == "fault"
 
 
 def test_means_that_do_not_vary_are_unused_though_draws_fill_the_prior():
-    z, z_train = normal(1000, 6, 10)
-    loc = np.where(np.arange(6) < 2, 0.01, 0.9) * z
+    z, z_train = normal(1000, 8, 10)
+    loc = np.where(np.arange(8) < 2, 0.01, 0.9) * z
     assert levels(judged(z, z_train, loc=loc)) == {"unused": "fault"}
 
 
 def test_the_moments_of_means_are_told_from_those_of_draws():
-    z, z_train = normal(1000, 6, 10)
-    loc = 0.3 + np.where(np.arange(6) < 2, 0.01, 0.9) * z
+    z, z_train = normal(1000, 8, 10)
+    loc = 0.3 + np.where(np.arange(8) < 2, 0.01, 0.9) * z
     numbers, _ = describe_codes(material(z, z_train, loc=loc), quick=True)
     moments = numbers["moments"]
     mean, covariance = loc.mean(axis=0), np.cov(loc, rowvar=False)
     log_det = np.linalg.slogdet(covariance)[1]
-    want = 0.5 * (np.trace(covariance) + mean @ mean - 6 - log_det)
+    want = 0.5 * (np.trace(covariance) + mean @ mean - 8 - log_det)
     assert moments["moment_kl_means"] == pytest.approx(want, rel=1e-4)
     assert moments["moment_kl"] < 0.1 < 7 < want
     assert moments["moment_kl_means_null"] == moments["moment_kl_null"]
@@ -165,21 +166,23 @@ def clustered(d: int) -> Mixture:
 LEARNED = DiagonalGaussianPrior(jnp.linspace(-2.0, 2.0, 8), jnp.linspace(-2.0, 1.0, 8))
 
 
-@pytest.mark.parametrize("prior", [clustered(8), clustered(2), LEARNED], ids=lambda p: p.describe())
-@pytest.mark.parametrize("n", [359, 2000])
+@pytest.mark.parametrize(
+    ("prior", "n"),
+    [(clustered(8), 359), (clustered(8), 1000), (clustered(2), 1000), (LEARNED, 359)],
+)
 def test_draws_of_a_learned_prior_raise_no_alarm(prior, n):
-    codes = (np.asarray(prior.sample(jax.random.key(seed), m)) for seed, m in ((2, n), (3, 2000)))
+    codes = (np.asarray(prior.sample(jax.random.key(seed), m)) for seed, m in ((2, n), (3, 1000)))
     assert levels(judged(*codes, scale=prior)) == {}
 
 
 def test_codes_are_judged_by_the_prior_and_not_by_a_gaussian():
     prior = clustered(8)
-    draws, train = (np.asarray(prior.sample(jax.random.key(seed), 2000)) for seed in (2, 3))
+    draws, train = (np.asarray(prior.sample(jax.random.key(seed), 1000)) for seed in (2, 3))
     names = {"location", "scale", "holes", "shape"}
     # Against N(0, I) they are off; and so are draws of N(0, I) against them.
     assert names & set(levels(judged(draws, train)))
     gaussian = (
-        z @ np.linalg.cholesky(np.cov(draws.T)).T + draws.mean(0) for z in normal(2000, 8, 1)
+        z @ np.linalg.cholesky(np.cov(draws.T)).T + draws.mean(0) for z in normal(1000, 8, 1)
     )
     assert levels(judged(*gaussian, scale=prior)).keys() & {"holes", "shape"}
     for broken, name in ((1.6 * draws, "scale"), (draws + 2.0, "location")):

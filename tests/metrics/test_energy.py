@@ -24,11 +24,16 @@ def test_equals_the_dense_v_statistic(n, m, d):
     assert energy_distance(x, reference=y)["energy_distance"] == pytest.approx(expected, abs=1e-10)
 
 
-# Slow for the import of dcor, which compiles.
-@pytest.mark.slow
+@pytest.fixture
+def dcor(monkeypatch):
+    """The package, whose import would compile for half a minute what is not asked of it."""
+    numba = pytest.importorskip("numba.core.config")
+    monkeypatch.setattr(numba, "DISABLE_JIT", 1)
+    return pytest.importorskip("dcor")
+
+
 @SIZES
-def test_equals_dcor(n, m, d):
-    dcor = pytest.importorskip("dcor")
+def test_equals_dcor(n, m, d, dcor):
     x, y = 0.9 * normal(0, n, d), normal(1, m, d) + 0.1
     expected = dcor.energy_distance(x, y)
     assert energy_distance(x, reference=y)["energy_distance"] == pytest.approx(expected, abs=1e-10)
