@@ -1,6 +1,6 @@
 """Compare all methods by a plan of experiments/, and keep the numbers.
 
-    TFDS_DATA_DIR=... python benchmarks/compare.py digits|mnist
+    TFDS_DATA_DIR=... python benchmarks/compare.py digits|mnist|factors
 
 Runs `avae compare experiments/compare_NAME.toml` (again: goes on where it was stopped) in
 comparisons/NAME, and writes benchmarks/results/compare_NAME.json and docs/compare_NAME.png.
@@ -9,11 +9,13 @@ comparisons/NAME, and writes benchmarks/results/compare_NAME.json and docs/compa
 import argparse
 import json
 import shutil
+import sys
 
 from common import RESULTS, describe_machine, write_results
 
 import avae_jax as av
 from avae_jax.comparison.report import FIGURE_FILE, RESULTS_FILE
+from avae_jax.comparison.runner import Stopped
 
 ROOT = RESULTS.parent.parent
 
@@ -39,7 +41,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.keep:
         plan = ROOT / "experiments" / f"compare_{arguments.name}.toml"
-        av.compare(plan, output=ROOT / "comparisons" / arguments.name)
+        try:
+            av.compare(plan, output=ROOT / "comparisons" / arguments.name)
+        except Stopped as stopped:
+            sys.exit(f"stopped at {stopped}, all is kept: the same command goes on")
     keep(arguments.name)
 
 

@@ -8,6 +8,9 @@ from jax.sharding import AxisType
 from avae_jax.kernels.pairwise_lse import pairwise_lse, pairwise_lse_stats, sharded_pairwise_lse
 from avae_jax.kernels.pairwise_lse.tiles import tile_sizes
 
+# What LLVM makes of a loop changes none of its buffers.
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SIZES = [
     (1, 1_000_000, 64),
     (128, 100_000, 64),
