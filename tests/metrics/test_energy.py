@@ -12,30 +12,12 @@ def normal(seed, n, d):
     return np.random.default_rng(seed).standard_normal((n, d))
 
 
-SIZES = pytest.mark.parametrize(
+@pytest.mark.parametrize(
     ("n", "m", "d"), [(1, 1, 2), (1, 9, 3), (40, 40, 1), (511, 2049, 3), (700, 513, 16)]
 )
-
-
-@SIZES
 def test_equals_the_dense_v_statistic(n, m, d):
     x, y = 0.9 * normal(0, n, d), normal(1, m, d) + 0.1
     expected = 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
-    assert energy_distance(x, reference=y)["energy_distance"] == pytest.approx(expected, abs=1e-10)
-
-
-@pytest.fixture
-def dcor(monkeypatch):
-    """The package, whose import would compile for half a minute what is not asked of it."""
-    numba = pytest.importorskip("numba.core.config")
-    monkeypatch.setattr(numba, "DISABLE_JIT", 1)
-    return pytest.importorskip("dcor")
-
-
-@SIZES
-def test_equals_dcor(n, m, d, dcor):
-    x, y = 0.9 * normal(0, n, d), normal(1, m, d) + 0.1
-    expected = dcor.energy_distance(x, y)
     assert energy_distance(x, reference=y)["energy_distance"] == pytest.approx(expected, abs=1e-10)
 
 
