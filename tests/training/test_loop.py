@@ -771,7 +771,7 @@ def test_codes_that_run_away_are_reported(blobs, small_config, tmp_path, monkeyp
     {"method": "rae", "regularizer": "spectral", "likelihood": "bernoulli"},
     {"method": "factor_vae", "critic_width": 16, "critic_layers": 2, "ema_decay": 0.9},
     {"refresh": "reencode", "refresh_every": 3, "centers_mode": "eval", "prior": "mixture",
-     "norm": "batch"},
+     "norm": "batch", "ema_decay": 0.9},
 ])  # fmt: skip
 def test_other_methods_run_report_and_resume(fields, blobs, small_config, tmp_path):
     config = cfg.replace_fields(small_config, num_epochs=1, **fields)
