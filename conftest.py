@@ -93,8 +93,38 @@ def _private_caches(tmp_path_factory):
     os.environ["AVAE_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture
+def quick_environment():
+    """Return the environment of a process that compiles like `quick_compiler`."""
+    quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    return {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {quick}"}
+
+
+@pytest.fixture(scope="session")
+def _quick_means_old_fusions():
+    """Have programs without optimizations fused by XLA's older way as well.
+
+    It has no pipeline of its own for each fusion: a CPU compiles in half the time again.
+    """
+    import jax
+    from jax._src import compiler
+
+    options_of_users = compiler.get_compile_options
+
+    def options_of_tests(*args, **kwargs):
+        options = options_of_users(*args, **kwargs)
+        if jax.config.read("jax_disable_most_optimizations"):
+            old = ("xla_cpu_use_fusion_emitters", False)
+            options.env_option_overrides = [*options.env_option_overrides, old]
+        return options
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", options_of_tests)
+        yield
+
+
 @pytest.fixture(scope="module")
-def quick_compiler():
+def quick_compiler(_quick_means_old_fusions):
     """Compile a file's programs without LLVM's optimizations, which take most of the time.
 
     For tests of logic. The kernel, the losses and the metrics are compared with float64 as users
@@ -106,3 +136,13 @@ def quick_compiler():
     yield
     jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()
+
+
+@pytest.fixture
+def full_compiler(quick_compiler):
+    """Compile one test of such a file as users do, where it runs longer than it compiles."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

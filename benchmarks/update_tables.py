@@ -7,6 +7,7 @@ the exit code is 1 when a file is not up to date or a result misses a target of 
 """
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -59,6 +60,29 @@ def comparison_table(name: str) -> str:
     return report.aligned(*report.value_table(results, experiment, keys=keys)).rstrip()
 
 
+# PCA-FVAE in percent and PCA-MIG, Table VII of the AVAE paper.
+_PAPER_FACTORS = {
+    "sprites_like": {"avae": (79.2, 0.20), "vae": (75.6, 0.14), "beta_tcvae": (68.4, 0.18),
+                     "rae": (82.0, 0.16), "aae": (49.2, 0.04), "wae": (62.7, 0.07)},
+    "shapes3d_like": {"avae": (91.9, 0.67), "vae": (55.0, 0.15), "beta_tcvae": (74.7, 0.42),
+                      "rae": (70.9, 0.33), "aae": (46.2, 0.04), "wae": (52.3, 0.20)},
+}  # fmt: skip
+
+
+def factor_table(experiment: str) -> str:
+    """Return the disentanglement that a set's methods reach, with the paper's beside it."""
+    from avae_jax.comparison import report
+
+    scores = ("factor_vae_along", "mig_along_20")
+    keys = ("mse", "moment_kl", *(f"disentanglement/{name}" for name in scores))
+    heads, rows = report.value_table(read("compare_factors"), experiment, keys=keys)
+    heads += ["paper's FactorVAE score", "paper's MIG"]
+    for row in rows:
+        percent, gap = _PAPER_FACTORS[experiment][row[0]]
+        row += [f"{percent / 100:.3f}", f"{gap:.2f}"]
+    return report.aligned(heads, rows).rstrip()
+
+
 def kernel_tables() -> str:
     """Return a table of the kernel for each kind of processor that has been measured."""
     paths = sorted(RESULTS.glob("pairwise_lse_cpu_*.json"))
@@ -93,6 +117,7 @@ TABLES = {
     "experiments/README.md": {
         "compare_digits": lambda: comparison_table("digits"),
         "compare_mnist": lambda: comparison_table("mnist"),
+        **{f"factors_{name}": functools.partial(factor_table, name) for name in _PAPER_FACTORS},
         "paper_moments": lambda: moments_table(read("paper_moments")),
         "method_steps": method_step_table,
         "mnist_variants": lambda: mnist_table(read("mnist_variants")["rows"]),

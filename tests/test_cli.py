@@ -309,12 +309,11 @@ ENDED_AT = Path(__file__).parent / "ended_at.py"
 
 
 @pytest.mark.slow
-def test_interrupting_saves_and_says_how_to_go_on(tmp_path):
+def test_interrupting_saves_and_says_how_to_go_on(tmp_path, quick_environment):
     arguments = ["train", "digits", "--num-epochs", "500", "--batch-size", "96",
                  "--run-dir", str(tmp_path / "run")]  # fmt: skip
-    stopped = subprocess.run(
-        [sys.executable, ENDED_AT, "18", "SIGINT", *arguments], capture_output=True, text=True
-    )
+    command = [sys.executable, ENDED_AT, "18", "SIGINT", *arguments]
+    stopped = subprocess.run(command, env=quick_environment, capture_output=True, text=True)
     assert stopped.returncode == 130
     assert "Traceback" not in stopped.stderr
     assert "go on with: avae train digits --num-epochs 500" in stopped.stderr

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,14 +14,6 @@ NUM_IMAGES = 400
 @pytest.fixture(autouse=True, scope="module")
 def _quick(quick_compiler):
     """Compile quickly: whole steps compile for seconds and run for moments."""
-
-
-@pytest.fixture
-def full_compiler(_quick):
-    """Compile one test as users do, where it runs longer than it compiles."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Whole runs: what they leave, how they resume, and what they refuse."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -260,22 +261,18 @@ ENDED_AT = Path(__file__).parent.parent / "ended_at.py"
 
 
 @pytest.mark.slow
-def test_kill_and_resume_through_the_command_line(tmp_path):
+def test_kill_and_resume_through_the_command_line(tmp_path, quick_environment):
     """Kill -9 inside the third epoch, resume: the same bits as five epochs straight."""
     options = ["--num-epochs", "5", "--num-centers", "200", "--batch-size", "96"]
     command = ["train", "digits", *options, "--width", "0.25", "--run-dir"]
     avae = [sys.executable, "-m", "avae_jax"]
-    subprocess.run([*avae, *command, tmp_path / "straight"], check=True, capture_output=True)
-    killed = subprocess.run(
-        [sys.executable, ENDED_AT, "31", "SIGKILL", *command, tmp_path / "killed"],
-        capture_output=True,
-    )
+    run = functools.partial(subprocess.run, env=quick_environment, capture_output=True)
+    run([*avae, *command, tmp_path / "straight"], check=True)
+    killed = run([sys.executable, ENDED_AT, "31", "SIGKILL", *command, tmp_path / "killed"])
     assert killed.returncode == -signal.SIGKILL
     assert len(read_metrics(tmp_path / "killed")) == 2
     assert not (tmp_path / "killed" / "summary.json").exists()
-    resumed = subprocess.run(
-        [*avae, *command, tmp_path / "killed"], check=True, capture_output=True, text=True
-    )
+    resumed = run([*avae, *command, tmp_path / "killed"], check=True, text=True)
     assert "resuming" in resumed.stderr
     assert_same_bits(tmp_path / "killed", tmp_path / "straight")
     assert [row["epoch"] for row in read_metrics(tmp_path / "killed")] == [1, 2, 3, 4, 5]
@@ -550,7 +547,7 @@ loop.train(config, second)
 
 
 @pytest.mark.slow
-def test_training_and_reading_with_x64(blobs, small_config, tmp_path, capfd):
+def test_training_and_reading_with_x64(blobs, small_config, tmp_path, capfd, quick_environment):
     """A run of either precision is resumed, read and evaluated with the other."""
     np.save(tmp_path / "x.npy", blobs.images)
     fields = {"dataset": "array", "data_path": str(tmp_path / "x.npy"), "num_epochs": 1}
@@ -559,7 +556,7 @@ def test_training_and_reading_with_x64(blobs, small_config, tmp_path, capfd):
     loop.train(config, first)
     result = subprocess.run(
         [sys.executable, "-c", WITH_X64, first, second],
-        env={**os.environ, "JAX_ENABLE_X64": "1"},
+        env=quick_environment | {"JAX_ENABLE_X64": "1"},
         capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
