@@ -73,7 +73,7 @@ def factor_table(experiment: str) -> str:
     """Return the disentanglement that a set's methods reach, with the paper's beside it."""
     from avae_jax.comparison import report
 
-    scores = ("factor_vae_along", "mig_along_20")
+    scores = ("factor_vae_along", "mig_along_10")
     keys = ("mse", "moment_kl", *(f"disentanglement/{name}" for name in scores))
     heads, rows = report.value_table(read("compare_factors"), experiment, keys=keys)
     heads += ["paper's FactorVAE score", "paper's MIG"]

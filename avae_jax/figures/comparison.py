@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _COLUMNS = 4
 # Values that span more are drawn on a logarithmic axis where they are positive.
 _LOG_FROM = 20.0
+# Characters of a title that a panel is wide enough for.
+_TITLE = 38
 
 
 class Panel(NamedTuple):
@@ -98,7 +101,8 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
     else:
         axes.xaxis.set_major_locator(few_ticks(4))
     arrow = {"lower": "← better", "higher": "better →"}.get(panel.better, "")
-    axes.set_title(panel.title, fontsize=8.5, pad=4)
+    title = textwrap.fill(panel.title, _TITLE, break_on_hyphens=False)
+    axes.set_title(title, fontsize=8.5, pad=4)
     beside = f"dashed: {panel.beside}" if nulls else ""
     axes.set_xlabel("      ".join(filter(None, (beside, arrow))), fontsize=7.5, color=QUIET)
 

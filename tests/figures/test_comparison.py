@@ -53,3 +53,15 @@ def test_any_number_of_panels_is_drawn_and_none_is_refused():
     assert to_png(figure).startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="panels must hold at least one"):
         make_comparison([])
+
+
+def test_long_titles_leave_their_neighbors_alone():
+    title = "shapes3d_like: FD-lenet-shapes3d_like, Gaussian of the codes"
+    figure = make_comparison([panel(title=title)] * 8)
+    figure.draw_without_rendering()
+    titles = figure.findobj(lambda artist: "Gaussian" in getattr(artist, "get_text", str)())
+    boxes = [text.get_window_extent() for text in titles]
+    assert len(boxes) == 8
+    for k, box in enumerate(boxes):
+        assert box.x1 < figure.bbox.x1
+        assert not any(box.overlaps(other) for other in boxes[k + 1 :])
