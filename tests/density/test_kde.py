@@ -12,6 +12,8 @@ from sklearn.neighbors import KernelDensity
 
 from avae_jax.density import kde_log_density
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 def draw(n, m, d, seed=0):
     rng = np.random.default_rng(seed)
@@ -38,6 +40,7 @@ def reference(z, centers, h, exclude=None, log_weights=None):
     return np.array(values) - d * np.log(h) - 0.5 * d * np.log(2 * np.pi)
 
 
+@pytest.mark.usefixtures("full_compiler")
 @pytest.mark.parametrize(("d", "h"), [(1, 0.1), (2, 1.0), (7, 0.4), (16, 0.6), (64, 0.7)])
 def test_equals_sklearn(d, h):
     z, centers = draw(33, 500, d)
@@ -50,6 +53,7 @@ def test_equals_sklearn(d, h):
     )
 
 
+@pytest.mark.usefixtures("full_compiler")
 @pytest.mark.parametrize(
     ("n", "m", "d", "h"), [(1, 1, 1, 0.5), (5, 300, 64, 0.7), (3, 9, 257, 1.0)]
 )
@@ -136,6 +140,7 @@ def test_far_query_keeps_its_value():
     )
 
 
+@pytest.mark.usefixtures("full_compiler")
 @pytest.mark.parametrize("excluding", [False, True])
 def test_gradients_in_float64(excluding):
     with jax.enable_x64(True):

@@ -23,6 +23,8 @@ from .contract import (
     run_here,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 def test_the_contract_is_held_by_all_that_this_machine_runs():
     # On other machines the Pallas kernels run interpreted, in files of their own.
@@ -175,6 +177,7 @@ def test_one_traced_call_is_differentiated_in_any_arguments_in_any_order(impleme
         np.testing.assert_allclose(gradient, 2 * expected[k], rtol=1e-4, atol=2e-4)
 
 
+@pytest.mark.usefixtures("full_compiler")
 def test_gradients_check_numerically_in_float64(implementation):
     with jax.enable_x64(True):
         problem = make_problem(5, 12, 3, bandwidth=0.6, weights=True, exclude=True)
@@ -331,6 +334,7 @@ def test_small_dimensions_take_the_difference_form():
     assert np.any(chosen != call(problem, implementation="matrix"))
 
 
+@pytest.mark.usefixtures("full_compiler")
 @pytest.mark.parametrize("distance", [1e3, 1e4, 1e6, 1e8])
 def test_weights_sum_to_one_however_far_the_query(implementation, distance):
     y = np.random.default_rng(0).normal(size=(500, 16)).astype(np.float32)
@@ -354,6 +358,7 @@ def test_weights_sum_to_one_however_far_the_query(implementation, distance):
     np.testing.assert_allclose(of_y[untouched], expected[untouched], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.usefixtures("full_compiler")
 def test_gradients_in_narrow_kernels_are_normalized():
     # A logit is wrong by a nat here; the gradient was by 140% of itself.
     x, y = (np.random.default_rng(k).normal(size=(60, 128)).astype(np.float32) for k in (0, 1))
@@ -363,6 +368,7 @@ def test_gradients_in_narrow_kernels_are_normalized():
     assert np.max(np.abs(gradients[1] - expected)) < 1e-5 * np.max(np.abs(expected))
 
 
+@pytest.mark.usefixtures("full_compiler")
 @pytest.mark.parametrize("num_dims", [16, 70])
 def test_differences_are_taken_where_products_are_wrong_by_a_nat(num_dims):
     rng = np.random.default_rng(0)

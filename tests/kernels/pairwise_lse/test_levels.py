@@ -25,6 +25,9 @@ from .contract import (
     make_problem,
 )
 
+# Which level is taken, and for whom, is the same however well a program is compiled.
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 # Each at a dimension that it would be chosen for.
 DIMS = {"difference": 3, "matrix": 9}
 TILE = 8, 512
@@ -75,6 +78,7 @@ def far_and_near(n, d, *, bandwidth=0.5, late=True):
     return Problem(x, y, np.float32(bandwidth))
 
 
+@pytest.mark.usefixtures("full_compiler")
 @pytest.mark.parametrize(("implementation", "d"), DIMS.items())
 def test_sums_that_outgrow_their_level(implementation, d):
     for late in (False, True):
@@ -103,6 +107,7 @@ def test_a_level_of_masked_centers_only(implementation, d):
         )
 
 
+@pytest.mark.usefixtures("full_compiler")
 @pytest.mark.parametrize(("implementation", "d"), DIMS.items())
 def test_a_level_leaves_out_what_its_query_does(implementation, d):
     # Each query is a center and leaves out just that: all that it is near to, or one of many, which

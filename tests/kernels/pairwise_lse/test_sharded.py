@@ -30,6 +30,9 @@ from .contract import (
     make_problem,
 )
 
+# What goes where does not depend on how well a program is compiled.
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 NUM_DEVICES = 8
 
 
@@ -270,6 +273,7 @@ def global_options(layout, problem, log_weights):
     }
 
 
+@pytest.mark.usefixtures("full_compiler")
 @pytest.mark.parametrize("name", ONE_AXIS_EACH)
 def test_on_a_mesh(name):
     layout = LAYOUTS[name]
