@@ -100,8 +100,22 @@ def quick_environment():
     return {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {quick}"}
 
 
+class _QuickPrograms:
+    """Whether JAX may hold programs that were compiled quickly, which it would take for any."""
+
+    held = False
+
+    def forget(self):
+        """Have what is called next compiled again, if any of it was compiled quickly."""
+        import jax
+
+        if self.held:
+            jax.clear_caches()
+        self.held = False
+
+
 @pytest.fixture(scope="session")
-def _quick_means_old_fusions():
+def _quick_programs():
     """Have programs without optimizations fused by XLA's older way as well.
 
     It has no pipeline of its own for each fusion: a CPU compiles in half the time again.
@@ -109,40 +123,43 @@ def _quick_means_old_fusions():
     import jax
     from jax._src import compiler
 
+    programs = _QuickPrograms()
     options_of_users = compiler.get_compile_options
 
     def options_of_tests(*args, **kwargs):
         options = options_of_users(*args, **kwargs)
         if jax.config.read("jax_disable_most_optimizations"):
+            programs.held = True
             old = ("xla_cpu_use_fusion_emitters", False)
             options.env_option_overrides = [*options.env_option_overrides, old]
         return options
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler, "get_compile_options", options_of_tests)
-        yield
+        yield programs
 
 
 @pytest.fixture(scope="module")
-def quick_compiler(_quick_means_old_fusions):
+def quick_compiler(_quick_programs):
     """Compile a file's programs without LLVM's optimizations, which take most of the time.
 
     For tests of logic. The kernel, the losses and the metrics are compared with float64 as users
-    compile them, in files of their own, so no program may be left behind for those.
+    compile them, by `full_compiler` or in files of their own, for which no program is left behind.
     """
     import jax
 
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
+    _quick_programs.forget()
 
 
 @pytest.fixture
-def full_compiler(quick_compiler):
-    """Compile one test of such a file as users do, where it runs longer than it compiles."""
+def full_compiler(quick_compiler, _quick_programs):
+    """Compile one test of such a file as users do: its digits count, or it runs for long."""
     import jax
 
+    _quick_programs.forget()
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
