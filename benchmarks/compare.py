@@ -1,6 +1,6 @@
 """Compare all methods by a plan of experiments/, and keep the numbers.
 
-    TFDS_DATA_DIR=... python benchmarks/compare.py digits|mnist|factors|factors_long
+    TFDS_DATA_DIR=... python benchmarks/compare.py NAME
 
 Runs `avae compare experiments/compare_NAME.toml` (again: goes on where it was stopped) in
 comparisons/NAME, and writes benchmarks/results/compare_NAME.json and docs/compare_NAME.png.
